@@ -1,0 +1,90 @@
+"""Fault kinds, leases, and the port every substrate's driver fulfils; pure.
+
+A lease is the stored promise that a fault ends: it is written before the fault is injected, its deadline is also
+handed to the substrate, and whoever finds it expired heals it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from controlplane.fleet.model import Endpoint
+
+MAX_LEASE = timedelta(hours=1)
+"""No fault may be leased for longer."""
+
+
+class FaultKind(StrEnum):
+    """What harm is done."""
+
+    NODE_KILL = "node-kill"
+    """SIGKILL of the endpoint's whole process group; its node supervisor brings it back when the lease ends."""
+
+
+class LeaseState(StrEnum):
+    """How far a fault is."""
+
+    INTENDED = "intended"
+    INJECTED = "injected"
+    PROVEN = "proven"
+    HEALED = "healed"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One fault on one endpoint."""
+
+    id: str
+    drill_id: str
+    kind: FaultKind
+    endpoint: Endpoint
+    deadline: datetime
+    """When the substrate ends the fault by itself."""
+    state: LeaseState
+    intended_at: datetime
+    injected_at: datetime | None = None
+    proven_at: datetime | None = None
+    healed_at: datetime | None = None
+    detail: str = ""
+
+    @property
+    def open(self) -> bool:
+        """Tell whether the fault is, or may be, in force."""
+        return self.state is not LeaseState.HEALED
+
+
+class FaultDriver(Protocol):
+    """Injects and heals faults on one endpoint; idempotent both ways."""
+
+    async def apply(self, lease: Lease) -> str:
+        """Inject the fault, its deadline first; return what was done, for the record.
+
+        Raises:
+            FaultError: when it could not be injected; nothing is then left behind.
+        """
+
+    async def prove(self, lease: Lease) -> str:
+        """Show from outside that the fault is in force; return the proof, or an empty string when there is none."""
+
+    async def revert(self, lease: Lease) -> str:
+        """End the fault now; return what was done. A fault that is already over is success."""
+
+    async def residue(self, lease: Lease) -> str:
+        """Return what is left of a fault that should be over, or an empty string."""
+
+
+class LeaseBook(Protocol):
+    """Where leases are kept; every call returns only once the change is on disk."""
+
+    async def intend(self, lease: Lease) -> None:
+        """Store a new lease."""
+
+    async def move(self, lease_id: str, state: LeaseState, at: datetime, detail: str = "") -> Lease:
+        """Record the next state of a lease."""
+
+    async def open_leases(self) -> tuple[Lease, ...]:
+        """Return the leases that are not healed, oldest first."""
+
+    async def of_drill(self, drill_id: str) -> tuple[Lease, ...]:
+        """Return every lease of one drill, oldest first."""

@@ -1,0 +1,142 @@
+"""What a lever is asked for and what it proves: route plans, receipts, and the port every driver fulfils; pure.
+
+The drivers (`envoy.py`) lie beside this file; only wiring names them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from controlplane.degradation.matrix import LEVELS, Action, Level, SwitchPool
+
+PRIMARY = "primary"
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """How the gateway is to split a service's traffic."""
+
+    weights: Mapping[str, int]
+    """By pool, whole percent, together 100; a pool that is not named gets none."""
+    level: Level = Level.NONE
+    """Written on every response (`x-degradation-level`): no downgrade is silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """One engaged row's action and how much of it is in force."""
+
+    level: Level
+    action: Action
+    strength: float = 1.0
+    """1 when fully engaged, falling to 0 as traffic is given back."""
+
+
+def route(pulls: Sequence[Pull]) -> RoutePlan:
+    """Combine the engaged rows into one split; milder rows first, so that P0 moves what is left at the primary."""
+    shares = {PRIMARY: 1.0}
+    in_force = [p for p in pulls if p.strength > 0]
+    for pull in sorted(in_force, key=lambda p: LEVELS.index(p.level)):
+        action = pull.action
+        target, share = (action.to, 1.0) if isinstance(action, SwitchPool) else (action.pool, action.share)
+        moved = shares[PRIMARY] * share * pull.strength
+        shares[PRIMARY] -= moved
+        shares[target] = shares.get(target, 0.0) + moved
+    worst = max((p.level for p in in_force), key=LEVELS.index, default=Level.NONE)
+    return RoutePlan(_whole_percent(shares), worst)
+
+
+def _whole_percent(shares: Mapping[str, float]) -> dict[str, int]:
+    """Round shares (0..1) to whole percents that add up to 100 (largest remainder)."""
+    floors = {pool: int(share * 100 + 1e-9) for pool, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda pool: floors[pool] - shares[pool] * 100)
+    for pool in by_remainder[: 100 - sum(floors.values())]:
+        floors[pool] += 1
+    return floors
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a gateway shows: its live configuration, and who answered real requests."""
+
+    weights: Mapping[str, int]
+    level: str
+    answered_by: tuple[str, ...] = ()
+    """The endpoints that answered the sample of requests, one element per request; empty text for no answer."""
+    answered_level: tuple[str, ...] = ()
+    """The level each of those answers carried."""
+
+
+class Actuator(Protocol):
+    """A lever. Applying twice is applying once; undoing is applying the plan from before."""
+
+    async def apply(self, plan: RoutePlan) -> None:
+        """Move the lever; returns when the change is handed over, which proves nothing yet.
+
+        Raises:
+            ActuatorError: when the change could not be handed over; the lever is then where it was.
+        """
+
+    async def configured(self) -> Observed:
+        """Read back what the gateway is configured to do now, from its live configuration.
+
+        Raises:
+            ActuatorError: when it cannot be read.
+        """
+
+    async def sample(self, requests: int) -> Observed:
+        """Read the live configuration and send that many real requests through the gateway."""
+
+
+class ReceiptState(StrEnum):
+    """How far an action is."""
+
+    INTENDED = "intended"
+    APPLIED = "applied"
+    VERIFIED = "verified"
+    REVERTING = "reverting"
+    REVERTED = "reverted"
+    FAILED = "failed"
+
+
+OPEN_STATES = (ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.VERIFIED, ReceiptState.REVERTING)
+"""The lever is, or may be, away from its normal place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The stored proof of one action."""
+
+    id: str
+    """The idempotency key: an action with a key that is stored is never begun again."""
+    service: str
+    level: Level
+    action: str
+    """The action as a person would say it, such as `switch_pool to standby`."""
+    before: RoutePlan
+    after: RoutePlan
+    state: ReceiptState
+    because: tuple[str, ...]
+    """The conditions that tripped the row."""
+    detected_at: datetime
+    """When the first evidence of the harm was seen."""
+    decided_at: datetime
+    times: Mapping[ReceiptState, datetime] = field(default_factory=dict)
+    """When each state was reached."""
+    detail: str = ""
+    """Why it failed, or what proved it."""
+
+
+class ReceiptBook(Protocol):
+    """Where receipts are kept; every call returns only once the change is on disk."""
+
+    async def intend(self, receipt: Receipt) -> bool:
+        """Store a new receipt; False when its key is already there."""
+
+    async def move(self, receipt_id: str, state: ReceiptState, at: datetime, detail: str = "") -> Receipt:
+        """Record the next state of a receipt."""
+
+    async def open_receipts(self, service: str) -> tuple[Receipt, ...]:
+        """Return the receipts whose lever is, or may be, away from its normal place, oldest first."""

@@ -1,0 +1,220 @@
+"""The rows of the matrix and the conditions that trip them; pure.
+
+A condition answers in four values, because the machine needs all of them: `no`, `dwelling` (true, but not for long
+enough), `yes`, and `unknown` (no data). `any` and `all` combine them by Kleene's three-valued logic, with `dwelling`
+between `no` and `yes`: an unknown part never trips a row by itself and never makes it clear.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+
+from controlplane.fleet.model import PoolSpec
+from controlplane.slo.threshold import SEVERITY, Band
+from controlplane.slo.verdict import Evidence
+
+
+class Level(StrEnum):
+    """How degraded a service is: the most severe engaged row; P0 is the worst."""
+
+    NONE = "none"
+    P2 = "P2"
+    P1 = "P1"
+    P0 = "P0"
+
+
+LEVELS: tuple[Level, ...] = (Level.NONE, Level.P2, Level.P1, Level.P0)
+"""From none to the worst."""
+
+
+class Truth(StrEnum):
+    """What a condition answers."""
+
+    NO = "no"
+    UNKNOWN = "unknown"
+    DWELLING = "dwelling"
+    YES = "yes"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One signal of the primary pool against one level; exactly one of `above`, `below`, `band` is given."""
+
+    signal: str
+    above: float | None = None
+    """True at this value and over it, in the signal's base unit."""
+    below: float | None = None
+    """True under this value."""
+    band: Band | None = None
+    """True in this band or a worse one. The band has its own dwell (see the thresholds)."""
+    dwell: timedelta = timedelta(0)
+    """How long it must be true (`for` on the page)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """Trips when one part does."""
+
+    parts: tuple["Trigger", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Trips when every part does."""
+
+    parts: tuple["Trigger", ...]
+
+
+Trigger = Condition | AnyOf | AllOf
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPool:
+    """Send everything that goes to the primary pool to another one that serves the same model."""
+
+    to: str = "standby"
+
+
+@dataclass(frozen=True, slots=True)
+class UsePool:
+    """Send a share of the primary pool's traffic to another pool."""
+
+    pool: str
+    share: float = 1.0
+    """0..1."""
+
+
+Action = SwitchPool | UsePool
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePlan:
+    """How traffic goes back."""
+
+    steps: tuple[float, ...] = (0.1, 0.5, 1.0)
+    """Shares (0..1) given back, ascending, the last one 1."""
+    hold: timedelta = timedelta(seconds=30)
+    """How long the primary must be well before the first step, and how long each step is watched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measure of the matrix."""
+
+    level: Level
+    when: Trigger
+    do: Action
+    within: timedelta
+    """The objective: from detection to restored service."""
+    release: ReleasePlan
+
+    @property
+    def target(self) -> str:
+        """The pool the action needs."""
+        return self.do.to if isinstance(self.do, SwitchPool) else self.do.pool
+
+
+class Mode(StrEnum):
+    """Who pulls the lever."""
+
+    AUTO = "auto"
+    OBSERVE = "observe"
+    """Say what would be done, and do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """The matrix of one service."""
+
+    rows: Mapping[Level, Row]
+    mode: Mode = Mode.AUTO
+    not_armed: Mapping[str, str] = field(default_factory=dict)
+    """Default rows that this fleet cannot carry out, with the reason."""
+
+
+def missing_pool(action: Action, pools: Mapping[str, PoolSpec]) -> str:
+    """Return the pool an action needs and the fleet does not have, or an empty string."""
+    needed = action.to if isinstance(action, SwitchPool) else action.pool
+    return "" if needed in pools else needed
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a trigger answers, with the conditions that made it so."""
+
+    truth: Truth
+    because: tuple[str, ...] = ()
+
+
+Memory = Mapping[Condition, float]
+"""Since when (monotonic seconds) each condition has been true without a break."""
+
+
+def evaluate(
+    trigger: Trigger, evidence: Mapping[str, Evidence], memory: Memory, now: float
+) -> tuple[Answer, dict[Condition, float]]:
+    """Answer a trigger from the evidence on the primary pool.
+
+    Args:
+        trigger: what to ask.
+        evidence: the pool's signals by name.
+        memory: what the last evaluation returned.
+        now: monotonic seconds.
+
+    Returns:
+        The answer and the memory to pass next time.
+    """
+    kept: dict[Condition, float] = {}
+    return _evaluate(trigger, evidence, memory, now, kept), kept
+
+
+def _evaluate(
+    trigger: Trigger, evidence: Mapping[str, Evidence], memory: Memory, now: float, kept: dict[Condition, float]
+) -> Answer:
+    if isinstance(trigger, Condition):
+        return _condition(trigger, evidence.get(trigger.signal), memory, now, kept)
+    answers = [_evaluate(part, evidence, memory, now, kept) for part in trigger.parts]
+    order = _ANY_ORDER if isinstance(trigger, AnyOf) else _ALL_ORDER
+    truth = min((a.truth for a in answers), key=order.__getitem__)
+    return Answer(truth, tuple(reason for a in answers if a.truth is truth for reason in a.because))
+
+
+# The first of these that some part answers is the whole's answer.
+_ANY_ORDER = {Truth.YES: 0, Truth.DWELLING: 1, Truth.UNKNOWN: 2, Truth.NO: 3}
+_ALL_ORDER = {Truth.NO: 0, Truth.UNKNOWN: 1, Truth.DWELLING: 2, Truth.YES: 3}
+
+
+def _condition(
+    condition: Condition, seen: Evidence | None, memory: Memory, now: float, kept: dict[Condition, float]
+) -> Answer:
+    holds = _holds(condition, seen)
+    if holds is None or seen is None:
+        return Answer(Truth.UNKNOWN, (f"{condition.signal} is unknown",))
+    if not holds:
+        return Answer(Truth.NO)
+    since = memory.get(condition, now)
+    kept[condition] = since
+    reason = describe(condition, seen)
+    long_enough = now - since >= condition.dwell.total_seconds()
+    return Answer(Truth.YES if long_enough else Truth.DWELLING, (reason,))
+
+
+def _holds(condition: Condition, seen: Evidence | None) -> bool | None:
+    """Tell whether a condition is true now; None when there is no data."""
+    if seen is None or seen.value is None:
+        return None
+    if condition.band is not None:
+        return None if seen.band is Band.UNKNOWN else SEVERITY[seen.band] >= SEVERITY[condition.band]
+    if condition.above is not None:
+        return seen.value >= condition.above
+    return condition.below is not None and seen.value < condition.below
+
+
+def describe(condition: Condition, seen: Evidence) -> str:
+    """Say in one line what was seen against what was asked."""
+    if condition.band is not None:
+        return f"{condition.signal} is in {seen.band} at {seen.value:.4g}"
+    if condition.above is not None:
+        return f"{condition.signal} is {seen.value:.4g}, at or above {condition.above:.4g}"
+    return f"{condition.signal} is {seen.value:.4g}, below {condition.below:.4g}"

@@ -1,0 +1,71 @@
+"""How a service stands now: what `observe` knows, as one frozen value that the API and the console show; pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from controlplane.degradation.machine import Phase
+from controlplane.degradation.matrix import Level, Mode, Row
+from controlplane.fleet.model import Endpoint
+from controlplane.slo.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStanding:
+    """One endpoint as its probes see it."""
+
+    endpoint: Endpoint
+    up: bool | None
+    """None until a probe has looked."""
+    since: datetime | None
+    """Since when it is up or down."""
+    detail: str = ""
+    """What the last failed look said; empty while all is well."""
+    answer_s: float | None = None
+    """Seconds the last real completion took; None when there was none or it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStanding:
+    """One pool: the verdict on it and what it is made of."""
+
+    name: str
+    model: str
+    verdict: Verdict
+    endpoints: tuple[EndpointStanding, ...]
+    weight: int | None
+    """Whole percent of the traffic the gateway sends it; None for the gateway itself or without a lever."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowStanding:
+    """One row of the matrix."""
+
+    row: Row
+    phase: Phase
+    since: datetime
+    because: tuple[str, ...]
+    """The conditions that hold now, in words."""
+    given_back: float = 0.0
+    """While releasing: the share (0..1) the primary has back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Everything about one service at one moment."""
+
+    service: str
+    at: datetime
+    level: Level
+    level_since: datetime
+    why: tuple[str, ...]
+    """Why the level is in force; empty when it is none."""
+    mode: Mode
+    pools: tuple[PoolStanding, ...]
+    """The gateway first (pool `gateway`), then primary, then the others by name."""
+    rows: tuple[RowStanding, ...]
+    """P0 first."""
+    not_armed: Mapping[str, str]
+    """Rows of the default matrix that this fleet cannot carry out, with the reason."""
+    problems: tuple[str, ...] = ()
+    """What the control plane itself cannot do right now, such as read an inventory file."""

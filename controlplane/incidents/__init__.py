@@ -1,0 +1,1 @@
+"""What people handle: incidents and their timelines."""

@@ -1,0 +1,1 @@
+"""`controlplane.yaml`: the one page that everything is made from."""

@@ -1,0 +1,464 @@
+"""`controlplane.yaml` -> `Policy`, or everything that is wrong with it at once, each with `file:line`, why and fix.
+
+The page is laid over `defaults.yaml`, then read type by type. Called by the command line and by wiring.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from datetime import timedelta
+from functools import partial
+from importlib import resources
+from pathlib import Path as FilePath
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from controlplane.degradation.matrix import (
+    Action,
+    AllOf,
+    AnyOf,
+    Condition,
+    Degradation,
+    Level,
+    Mode,
+    ReleasePlan,
+    Row,
+    SwitchPool,
+    Trigger,
+    UsePool,
+    missing_pool,
+)
+from controlplane.errors import PolicyError, UsageError
+from controlplane.fleet.model import EndpointSource, FleetSpec
+from controlplane.policy import quantity
+from controlplane.policy.model import DrillPlan, Objective, Policy, PublishSpec, Slot
+from controlplane.policy.page import Page, Path, overlay, parse, spell
+from controlplane.probes.probe import ProbeSpec
+from controlplane.signals.sample import CATALOGUE, ENGINES, Direction, Signal, Unit
+from controlplane.slo.threshold import Band, Threshold
+
+T = TypeVar("T")
+
+_TOP = ("service", "fleet", "probes", "thresholds", "objectives", "degradation", "drills", "publish")
+_RENAMED = {"dwell": "for"}
+"""Fields whose key on the page is a Python keyword."""
+
+_BY_UNIT: dict[Unit, Callable[[object], float]] = {
+    Unit.SECONDS: lambda text: quantity.duration(text).total_seconds(),
+    Unit.RATIO: quantity.ratio,
+    Unit.COUNT: quantity.number,
+    Unit.PER_SECOND: quantity.number,
+}
+
+
+class _Bad:
+    """Stands where a value could not be read; its problem is already noted."""
+
+
+_BAD = _Bad()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A policy and the page it came from."""
+
+    policy: Policy
+    resolved: Mapping[str, Any]
+    """The page with every default filled in, as people write it."""
+    path: FilePath
+
+    @property
+    def base(self) -> FilePath:
+        """The directory that relative paths on the page start from."""
+        return self.path.parent
+
+
+def default_text() -> str:
+    """Return the page of defaults, as text."""
+    return resources.files("controlplane.policy").joinpath("defaults.yaml").read_text(encoding="utf-8")
+
+
+def load(path: FilePath) -> Loaded:
+    """Read a policy page.
+
+    Raises:
+        PolicyError: with every problem on the page.
+        UsageError: when there is no such file, or it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"no policy page at {path}", "the file does not exist", "name the page, or let `controlplane up` write one"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}", str(error), "make it a readable UTF-8 file") from error
+    return loads(text, path)
+
+
+def loads(text: str, path: FilePath) -> Loaded:
+    """Read a policy page from its text; `path` is for messages and for relative paths on the page."""
+    page = parse(str(path), text)
+    if page.problems:
+        raise PolicyError(tuple(page.problems))
+    if not isinstance(page.data, Mapping):
+        page.wrong((), "the page is not a mapping", "its top level must be keys such as `service:`", "see README.md")
+        raise PolicyError(tuple(page.problems))
+    resolved = overlay(parse("defaults.yaml", default_text()).data, page.data)
+    policy = _policy(page, resolved)
+    if page.problems or policy is None:
+        raise PolicyError(tuple(sorted(page.problems, key=lambda p: int(p.where.rpartition(":")[2]))))
+    for row in policy.degradation.not_armed:
+        resolved["degradation"].pop(row)
+    return Loaded(policy, resolved, path)
+
+
+def _policy(page: Page, data: Mapping[str, Any]) -> Policy | None:
+    page.check_keys(data, (), _TOP)
+    service = _required(page, data, "service", str)
+    fleet = _fleet(page, data)
+    probes = _list(page, data["probes"], ("probes",), partial(_one_of, page, ProbeSpec))
+    thresholds = _thresholds(page, data["thresholds"])
+    objectives = _list(page, data["objectives"], ("objectives",), partial(_read, page, Objective))
+    drills = _mapping(page, data["drills"], ("drills",), partial(_drill_plan, page))
+    publish = _read(page, PublishSpec, data["publish"], ("publish",))
+    if isinstance(fleet, FleetSpec):
+        degradation = _degradation(page, data["degradation"], fleet)
+        if not page.problems and not isinstance(service, _Bad):
+            return Policy(service, fleet, probes, thresholds, objectives, degradation, drills, publish)
+    return None
+
+
+def _required(page: Page, data: Mapping[str, Any], key: str, kind: type[T]) -> T | _Bad:
+    if key in data:
+        value: T | _Bad = _read(page, kind, data[key], (key,))
+        return value
+    page.wrong((), f"`{key}` is missing", "a page needs at least `service` and `fleet`", f"add `{key}:`")
+    return _BAD
+
+
+def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | _Bad:
+    fleet = _required(page, data, "fleet", FleetSpec)
+    if not isinstance(fleet, FleetSpec):
+        return _BAD
+    if "primary" not in fleet.pools:
+        page.wrong(
+            ("fleet", "pools"), "missing pool `primary`", "every service has a pool that normally serves it",
+            "add `primary: { endpoints: { static: [...] } }`",
+        )  # fmt: skip
+    if fleet.engine not in ENGINES:
+        page.wrong(
+            ("fleet", "engine"), f"unknown engine `{fleet.engine}`", "its metric names are not known",
+            f"one of: {', '.join(ENGINES)}",
+        )  # fmt: skip
+    for name, pool in fleet.pools.items():
+        _check_source(page, pool.endpoints, ("fleet", "pools", name, "endpoints"))
+    return fleet
+
+
+def _check_source(page: Page, source: EndpointSource, path: Path) -> None:
+    if bool(source.static) == bool(source.file):
+        page.wrong(
+            path, f"`{spell(path)}` needs exactly one of `static` and `file`", "endpoints are listed in one place",
+            'write `static: ["http://10.0.1.1:8000"]` or `file: sd/primary.json`',
+        )  # fmt: skip
+    for i, url in enumerate(source.static):
+        if not url.startswith(("http://", "https://")):
+            page.wrong(
+                (*path, "static", i), f"`{url}` is not an endpoint", "an endpoint is a base URL",
+                f"write `http://{url}`",
+            )  # fmt: skip
+
+
+def _thresholds(page: Page, data: Any) -> dict[str, Threshold]:
+    read: dict[str, Threshold] = {}
+    if not _is_mapping(page, data, ("thresholds",)):
+        return read
+    page.check_keys(data, ("thresholds",), tuple(CATALOGUE))
+    for name, node in data.items():
+        if name in CATALOGUE and _is_mapping(page, node, ("thresholds", name)):
+            threshold = _threshold(page, CATALOGUE[name], node)
+            if threshold:
+                read[name] = threshold
+    return read
+
+
+def _threshold(page: Page, signal: Signal, node: Mapping[str, Any]) -> Threshold | None:
+    path: Path = ("thresholds", signal.name)
+    known = ("healthy", "warn", "breach", "window", "for", "min_samples")
+    page.check_keys(node, path, known)
+    for key in known[:5]:
+        if key not in node:
+            page.wrong(path, f"`{spell((*path, key))}` is missing", "this signal has no default", f"add `{key}:`")
+            return None
+    levels = [_level(page, signal, node[key], (*path, key)) for key in ("healthy", "warn", "breach")]
+    window = _read(page, timedelta, node["window"], (*path, "window"))
+    dwell = _read(page, timedelta, node["for"], (*path, "for"))
+    samples = _read(page, int, node.get("min_samples", 1), (*path, "min_samples"))
+    if None in levels or isinstance(window, _Bad) or isinstance(dwell, _Bad) or isinstance(samples, _Bad):
+        return None
+    healthy, warn, breach = (level for level in levels if level is not None)
+    ordered = sorted(levels) if signal.worse is Direction.UP else sorted(levels, reverse=True)  # type: ignore[type-var]
+    if ordered != levels:
+        direction = "rise" if signal.worse is Direction.UP else "fall"
+        page.wrong(
+            path, f"the levels of `{signal.name}` are out of order", f"from healthy to breach they must {direction}",
+            "put them in order",
+        )  # fmt: skip
+        return None
+    return Threshold(healthy, warn, breach, window, dwell, samples)
+
+
+def _level(page: Page, signal: Signal, node: Any, path: Path) -> float | None:
+    """Read one level in the unit its signal has."""
+    try:
+        return _BY_UNIT[signal.unit](node)
+    except ValueError as error:
+        page.wrong(
+            path, f"`{spell(path)}: {node}` has the wrong unit", f"{signal.name} is held in {signal.unit.spelled}",
+            f"write {error}",
+        )  # fmt: skip
+        return None
+
+
+def _degradation(page: Page, data: Any, fleet: FleetSpec) -> Degradation:
+    path: Path = ("degradation",)
+    if not _is_mapping(page, data, path):
+        return Degradation({})
+    levels = [level for level in Level if level is not Level.NONE]
+    page.check_keys(data, path, ("mode", *levels))
+    mode = _read(page, Mode, data.get("mode", Mode.AUTO), (*path, "mode"))
+    rows: dict[Level, Row] = {}
+    not_armed: dict[str, str] = {}
+    for level in levels:
+        row = _row(page, level, data[level]) if level in data else None
+        if row is None:
+            continue
+        lacking = missing_pool(row.do, fleet.pools)
+        if not lacking:
+            rows[level] = row
+        elif (*path, level) in page.lines:
+            page.wrong(
+                (*path, level, "do"), f"row {level} needs pool `{lacking}`", "the fleet has no such pool",
+                f"add it under `fleet.pools`, or leave {level} out",
+            )  # fmt: skip
+        else:
+            not_armed[level] = f"the fleet has no pool `{lacking}`"
+    return Degradation(rows, mode if isinstance(mode, Mode) else Mode.AUTO, not_armed)
+
+
+def _row(page: Page, level: Level, node: Any) -> Row | None:
+    path: Path = ("degradation", level.value)
+    if not _is_mapping(page, node, path):
+        return None
+    known = ("when", "do", "within", "release")
+    page.check_keys(node, path, known)
+    for key in known[:3]:
+        if key not in node:
+            page.wrong(path, f"`{spell((*path, key))}` is missing", "a row says when, what and how fast", f"add `{key}:`")
+            return None
+    when = _trigger(page, node["when"], (*path, "when"))
+    do = _action(page, node["do"], (*path, "do"))
+    within = _read(page, timedelta, node["within"], (*path, "within"))
+    release = _release(page, node.get("release", {}), (*path, "release"))
+    if when is None or do is None or isinstance(within, _Bad) or release is None:
+        return None
+    return Row(level, when, do, within, release)
+
+
+def _release(page: Page, node: Any, path: Path) -> ReleasePlan | None:
+    if not _is_mapping(page, node, path):
+        return None
+    page.check_keys(node, path, ("steps", "hold"))
+    hold = _read(page, timedelta, node.get("hold", "30s"), (*path, "hold"))
+    steps = _list(page, node.get("steps", ["10%", "50%", "100%"]), (*path, "steps"), partial(_ratio, page))
+    if not steps or list(steps) != sorted(set(steps)) or steps[-1] != 1.0:
+        page.wrong(
+            (*path, "steps"), "the release steps do not lead back to the primary", "they rise and end at 100%",
+            "write `steps: [10%, 50%, 100%]`",
+        )  # fmt: skip
+        return None
+    return None if isinstance(hold, _Bad) else ReleasePlan(steps, hold)
+
+
+def _action(page: Page, node: Any, path: Path) -> Action | None:
+    """Read `do: [ { switch_pool: { to: standby } } ]`."""
+    if not isinstance(node, list) or len(node) != 1 or not isinstance(node[0], Mapping) or len(node[0]) != 1:
+        page.wrong(
+            path, f"`{spell(path)}` is not one action", "a row pulls one lever",
+            "write `do: [ { switch_pool: { to: standby } } ]`",
+        )  # fmt: skip
+        return None
+    (verb, body), here = next(iter(node[0].items())), (*path, 0)
+    page.check_keys(node[0], here, ("switch_pool", "use_pool"))
+    if verb == "switch_pool":
+        return _good(_read(page, SwitchPool, body, (*here, verb)))
+    if verb == "use_pool" and _is_mapping(page, body, (*here, verb)):
+        share = _ratio(page, body.get("share", 1.0), (*here, verb, "share"))
+        pool = _read(page, str, body.get("pool"), (*here, verb, "pool"))
+        page.check_keys(body, (*here, verb), ("pool", "share"))
+        return None if isinstance(pool, _Bad) or isinstance(share, _Bad) else UsePool(pool, share)
+    return None
+
+
+def _trigger(page: Page, node: Any, path: Path) -> Trigger | None:
+    """Read a tree of `any`, `all` and conditions."""
+    if not _is_mapping(page, node, path):
+        return None
+    if len(node) != 1:
+        page.wrong(path, f"`{spell(path)}` needs one key", "a condition is about one signal", "use `any:` or `all:`")
+        return None
+    (key, body), here = next(iter(node.items())), (*path, next(iter(node)))
+    if key in ("any", "all"):
+        if not isinstance(body, list) or not body:
+            page.wrong(here, f"`{spell(here)}` is not a list", "it combines conditions", f"write `{key}: [ ... ]`")
+            return None
+        parts = [_trigger(page, part, (*here, i)) for i, part in enumerate(body)]
+        good = tuple(p for p in parts if p is not None)
+        combine = AnyOf if key == "any" else AllOf
+        return combine(good) if len(good) == len(parts) else None
+    page.check_keys(node, path, ("any", "all", *CATALOGUE))
+    return _condition(page, CATALOGUE[key], body, here) if key in CATALOGUE else None
+
+
+def _condition(page: Page, signal: Signal, body: Any, path: Path) -> Condition | None:
+    """Read one of `100%`, `breach`, `{ above: 5%, for: 3s }`."""
+    if body in (Band.WARN.value, Band.BREACH.value):
+        return Condition(signal.name, band=Band(body))
+    if not isinstance(body, Mapping):
+        level = _level(page, signal, body, path)
+        if level is None:
+            return None
+        up = signal.worse is Direction.UP
+        return Condition(signal.name, above=level if up else None, below=None if up else level)
+    page.check_keys(body, path, ("above", "below", "for"))
+    if ("above" in body) == ("below" in body):
+        page.wrong(
+            path, f"`{spell(path)}` needs one of `above` and `below`", "a condition compares with one level",
+            "write `{ above: 5%, for: 3s }`",
+        )  # fmt: skip
+        return None
+    side = "above" if "above" in body else "below"
+    level = _level(page, signal, body[side], (*path, side))
+    dwell = _read(page, timedelta, body.get("for", "0s"), (*path, "for"))
+    if level is None or isinstance(dwell, _Bad):
+        return None
+    above, below = (level, None) if side == "above" else (None, level)
+    return Condition(signal.name, above=above, below=below, dwell=dwell)
+
+
+def _drill_plan(page: Page, node: Any, path: Path) -> DrillPlan | _Bad:
+    plan: DrillPlan | _Bad = _read(page, DrillPlan, node, path)
+    if isinstance(plan, DrillPlan):
+        _check_slot(page, plan.at, (*path, "at"))
+    return plan
+
+
+def _check_slot(page: Page, at: Slot, path: Path) -> None:
+    try:
+        ZoneInfo(at.timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        page.wrong(
+            (*path, "timezone"), f"unknown time zone `{at.timezone}`", "it is not an IANA name",
+            "write one such as `Asia/Shanghai` or `UTC`",
+        )  # fmt: skip
+    if not (0 <= at.hour <= 23 and 0 <= at.minute <= 59):
+        page.wrong(path, f"{at.hour}:{at.minute:02} is no time of day", "hour 0..23, minute 0..59", "mend the hour")
+
+
+def _one_of(page: Page, kind: type[T], node: Any, path: Path) -> T | _Bad:
+    """Read a mapping of exactly one key, such as `http: {...}`."""
+    if _is_mapping(page, node, path) and len(node) != 1:
+        page.wrong(path, f"`{spell(path)}` needs exactly one kind", "one entry is one probe", "give each its own dash")
+        return _BAD
+    value: T | _Bad = _read(page, kind, node, path)
+    return value
+
+
+def _read(page: Page, kind: Any, node: Any, path: Path) -> Any:
+    """Read one value of a type; a problem gives `_BAD`."""
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(k for k in get_args(kind) if k is not NoneType)
+    if get_origin(kind) is tuple:
+        return _list(page, node, path, partial(_read, page, get_args(kind)[0]))
+    if get_origin(kind) is not None and issubclass(get_origin(kind), Mapping):
+        return _mapping(page, node, path, partial(_read, page, get_args(kind)[1]))
+    if is_dataclass(kind):
+        return _dataclass(page, kind, node, path)
+    return _scalar(page, kind, node, path)
+
+
+_EXPECTED: dict[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    bool: "true or false",
+}
+
+
+def _scalar(page: Page, kind: Any, node: Any, path: Path) -> Any:
+    try:
+        if kind is timedelta:
+            return quantity.duration(node)
+        if kind is float:
+            return quantity.ratio(node)
+        if issubclass(kind, Mode):
+            return Mode(node)
+    except ValueError as error:
+        expected = str(error) if kind is not Mode else f"one of: {', '.join(Mode)}"
+        page.wrong(path, f"`{spell(path)}: {node}` is not usable", "it is of another kind", f"write {expected}")
+        return _BAD
+    if isinstance(node, kind) and isinstance(node, bool) == (kind is bool) and node != "":
+        return node
+    found = "nothing" if node in (None, "") else f"`{node}`"
+    page.wrong(path, f"`{spell(path)}` is {found}", "it is of another kind", f"write {_EXPECTED[kind]}")
+    return _BAD
+
+
+def _ratio(page: Page, node: Any, path: Path) -> float | _Bad:
+    value: float | _Bad = _scalar(page, float, node, path)
+    return value
+
+
+def _dataclass(page: Page, kind: Any, node: Any, path: Path) -> Any:
+    if not _is_mapping(page, node, path):
+        return _BAD
+    hints = get_type_hints(kind)
+    keys = {_RENAMED.get(f.name, f.name): f for f in fields(kind)}
+    page.check_keys(node, path, tuple(keys))
+    values: dict[str, Any] = {}
+    for key, spec in keys.items():
+        if key in node:
+            values[spec.name] = _read(page, hints[spec.name], node[key], (*path, key))
+        elif spec.default is MISSING and spec.default_factory is MISSING:
+            page.wrong(
+                path, f"`{spell((*path, key))}` is missing", f"`{spell(path)}` is not complete without it",
+                f"add `{key}:`",
+            )  # fmt: skip
+            values[spec.name] = _BAD
+    return _BAD if any(v is _BAD for v in values.values()) else kind(**values)
+
+
+def _is_mapping(page: Page, node: Any, path: Path) -> bool:
+    if isinstance(node, Mapping):
+        return True
+    page.wrong(path, f"`{spell(path)}` is `{node}`", "it must hold keys", f"write `{spell(path)}:` with keys under it")
+    return False
+
+
+def _list(page: Page, node: Any, path: Path, read: Callable[[Any, Path], Any]) -> tuple[Any, ...]:
+    if not isinstance(node, list):
+        page.wrong(path, f"`{spell(path)}` is `{node}`", "it must be a list", "write `[ ... ]`")
+        return ()
+    values = [read(item, (*path, i)) for i, item in enumerate(node)]
+    return tuple(v for v in values if v is not _BAD)
+
+
+def _mapping(page: Page, node: Any, path: Path, read: Callable[[Any, Path], Any]) -> dict[str, Any]:
+    if not _is_mapping(page, node, path):
+        return {}
+    values = {key: read(item, (*path, key)) for key, item in node.items()}
+    return {key: value for key, value in values.items() if value is not _BAD}
+
+
+def _good(value: T | _Bad) -> T | None:
+    return None if isinstance(value, _Bad) else value

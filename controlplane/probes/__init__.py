@@ -1,0 +1,1 @@
+"""Looking at endpoints: one file a technology, each look bounded in time."""

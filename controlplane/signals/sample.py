@@ -1,0 +1,104 @@
+"""The catalogue: every signal with its unit, direction and definition, and the metric names engines expose for it.
+
+Pure. `probes` fills windows by these names, `slo` judges them, `render` writes them into rules and panels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Unit(StrEnum):
+    """What a signal's number means; values are always held in the base unit."""
+
+    SECONDS = "s"
+    RATIO = "ratio"
+    """0..1."""
+    COUNT = "count"
+    PER_SECOND = "per_s"
+
+    @property
+    def spelled(self) -> str:
+        """The unit as it stands in a sentence."""
+        return {"s": "seconds", "ratio": "a share of one", "count": "a count", "per_s": "a count per second"}[self.value]
+
+
+class Direction(StrEnum):
+    """Which way a signal gets worse."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One named quantity."""
+
+    name: str
+    unit: Unit
+    worse: Direction
+    definition: str
+
+
+def _signal(name: str, unit: Unit, definition: str, worse: Direction = Direction.UP) -> tuple[str, Signal]:
+    return name, Signal(name, unit, worse, definition)
+
+
+CATALOGUE: Mapping[str, Signal] = dict(
+    (
+        _signal(
+            "availability",
+            Unit.RATIO,
+            "Share of looks (health check and real completion) that succeeded, over the pool's endpoints.",
+            Direction.DOWN,
+        ),
+        _signal(
+            "endpoints_down",
+            Unit.RATIO,
+            "Share of endpoints proven down: a held connection broke and the reconnect was refused, "
+            "or three looks in a row failed.",
+        ),
+        _signal("latency_p99", Unit.SECONDS, "99th percentile of end-to-end request latency."),
+        _signal("inter_token_latency_p99", Unit.SECONDS, "99th percentile of the gap between two tokens of an answer."),
+        _signal("error_rate", Unit.RATIO, "Share of answered requests whose status is 5xx."),
+        _signal("request_rate", Unit.PER_SECOND, "Requests finished per second."),
+        _signal("tokens_rate", Unit.PER_SECOND, "Generated tokens per second.", Direction.DOWN),
+        _signal("requests_running", Unit.COUNT, "Requests in execution batches, summed over the pool."),
+        _signal("queue_depth", Unit.COUNT, "Requests waiting for a place in a batch, summed over the pool."),
+        _signal("kv_cache_utilization", Unit.RATIO, "Used share of the key-value cache, the fullest endpoint."),
+        _signal("cpu_utilization", Unit.RATIO, "CPU time used per second and core granted, the busiest endpoint."),
+        _signal("memory_utilization", Unit.RATIO, "Resident share of the memory granted, the fullest endpoint."),
+        _signal("gpu_utilization", Unit.RATIO, "Share of time a kernel was running, the busiest GPU."),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineNames:
+    """The series one engine exposes; an absent name makes the signal `unknown`, never zero."""
+
+    latency_histogram: str
+    inter_token_histogram: str
+    requests_by_status: str
+    """A counter with a `status` label grouped as `2xx`..`5xx` and a `handler` label."""
+    generated_tokens: str
+    running: str
+    waiting: str
+    kv_cache_usage: str
+    cpu_seconds: str = "process_cpu_seconds_total"
+    resident_bytes: str = "process_resident_memory_bytes"
+    gpu_utilization_percent: str = "DCGM_FI_DEV_GPU_UTIL"
+
+
+_VLLM = EngineNames(
+    latency_histogram="vllm:e2e_request_latency_seconds",
+    inter_token_histogram="vllm:inter_token_latency_seconds",  # noqa: S106 - a metric, not a secret
+    requests_by_status="http_requests_total",
+    generated_tokens="vllm:generation_tokens_total",
+    running="vllm:num_requests_running",
+    waiting="vllm:num_requests_waiting",
+    kv_cache_usage="vllm:kv_cache_usage_perc",
+)
+
+ENGINES: Mapping[str, EngineNames] = {"vllm": _VLLM, "reference": _VLLM}
+"""vLLM's names as of 0.32 (its own source, `vllm/v1/metrics`); the reference target speaks them too."""

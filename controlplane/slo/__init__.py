@@ -1,0 +1,1 @@
+"""Thresholds, bands and verdicts: when a number is a problem."""

@@ -1,0 +1,114 @@
+"""What the control plane says about itself: structured log lines and its own metrics.
+
+`runtime` makes one `Metrics` and hands it to the flows; `web` serves its registry at `/metrics`; `render` writes the
+names below into rules and panels, which a test compares with what is exposed.
+"""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_FAST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_PHASES_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+
+
+class Metrics:
+    """The control plane's own metrics; names start with `controlplane_`, units are base units."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        reg = self.registry
+        self.signal = Gauge(
+            "controlplane_signal_value", "A signal's value over its window, in its base unit; absent when unknown.",
+            ("service", "pool", "signal"), registry=reg,
+        )  # fmt: skip
+        self.verdict = Gauge(
+            "controlplane_verdict", "1 for the verdict in force on a pool, 0 for the others.",
+            ("service", "pool", "verdict"), registry=reg,
+        )  # fmt: skip
+        self.endpoint_up = Gauge(
+            "controlplane_endpoint_up", "1 while an endpoint answers its probes, 0 while it is down.",
+            ("service", "pool", "endpoint"), registry=reg,
+        )  # fmt: skip
+        self.level = Gauge(
+            "controlplane_level", "1 for the level in force (none, P2, P1, P0), 0 for the others.",
+            ("service", "level"), registry=reg,
+        )  # fmt: skip
+        self.row_phase = Gauge(
+            "controlplane_row_phase", "1 for the phase a row of the matrix is in, 0 for the others.",
+            ("service", "row", "phase"), registry=reg,
+        )  # fmt: skip
+        self.switches = Counter(
+            "controlplane_switches", "Levers pulled, by how it ended (verified, failed, refused).",
+            ("service", "row", "outcome"), registry=reg,
+        )  # fmt: skip
+        self.switch_seconds = Histogram(
+            "controlplane_switch_seconds", "Seconds from detection to a phase of an action (decided, acted, verified).",
+            ("service", "row", "phase"), buckets=_PHASES_S, registry=reg,
+        )  # fmt: skip
+        self.row_objective = Gauge(
+            "controlplane_row_objective_seconds", "What a row promises, from detection to restored service.",
+            ("service", "row"), registry=reg,
+        )  # fmt: skip
+        self.incidents_open = Gauge(
+            "controlplane_incidents_open", "Incidents that are not resolved.", ("service",), registry=reg
+        )
+        self.faults_active = Gauge(
+            "controlplane_faults_active", "Faults that are leased and not healed.", ("kind",), registry=reg
+        )
+        self.drills = Counter(
+            "controlplane_drills", "Drills that ended, by outcome.", ("experiment", "outcome"), registry=reg
+        )
+        self.drill_phase = Gauge(
+            "controlplane_drill_phase_seconds", "Seconds from the fault to a phase in the last drill.",
+            ("experiment", "phase"), registry=reg,
+        )  # fmt: skip
+        self.drill_passed_at = Gauge(
+            "controlplane_drill_last_passed_timestamp_seconds", "When an experiment last passed (Unix time).",
+            ("experiment",), registry=reg,
+        )  # fmt: skip
+        self.probes = Counter(
+            "controlplane_probes", "Looks at endpoints, by result (ok or the kind of failure).",
+            ("probe", "result"), registry=reg,
+        )  # fmt: skip
+        self.probe_seconds = Histogram(
+            "controlplane_probe_seconds", "Seconds a look took.", ("probe",), buckets=_FAST_S, registry=reg
+        )
+        self.probes_skipped = Counter(
+            "controlplane_probes_skipped", "Looks left out because the one before had not ended.",
+            ("probe",), registry=reg,
+        )  # fmt: skip
+        self.evaluation_seconds = Histogram(
+            "controlplane_evaluation_seconds", "Seconds one pass over windows, verdicts and rows took.",
+            buckets=_FAST_S, registry=reg,
+        )  # fmt: skip
+        self.loop_lag = Gauge(
+            "controlplane_loop_lag_seconds", "How late the last tick of the event loop was.", registry=reg
+        )
+        self.ready = Gauge("controlplane_ready", "1 when every part of the control plane is ready.", registry=reg)
+
+
+def configure_logging(stream: TextIO | None = None, level: str = "INFO") -> None:
+    """Send JSON Lines (RFC 3339 UTC times) to a stream, the standard error stream by default."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("event"),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )

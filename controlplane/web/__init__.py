@@ -1,0 +1,1 @@
+"""The HTTP face: the API, the event stream, the console."""
