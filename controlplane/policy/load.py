@@ -110,7 +110,8 @@ def loads(text: str, path: FilePath) -> Loaded:
         raise PolicyError(tuple(sorted(page.problems, key=lambda p: int(p.where.rpartition(":")[2]))))
     for row in policy.degradation.not_armed:
         resolved["degradation"].pop(row)
-    return Loaded(policy, resolved, path)
+    in_order = {key: resolved[key] for key in _TOP if key in resolved}
+    return Loaded(policy, in_order, path)
 
 
 def _policy(page: Page, data: Mapping[str, Any]) -> Policy | None:

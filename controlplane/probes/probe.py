@@ -55,12 +55,20 @@ class MetricsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class HostSpec:
+    """Read CPU and memory of the machine, for endpoints that run on this one."""
+
+    every: timedelta = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeSpec:
-    """One entry of the page's `probes`; exactly one of the three is given."""
+    """One entry of the page's `probes`; exactly one of them is given."""
 
     http: HttpSpec | None = None
     inference: InferenceSpec | None = None
     metrics: MetricsSpec | None = None
+    host: HostSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +84,11 @@ class Page:
     """What a metrics page held of the signals we read; an absent name is absent here too."""
 
     counters: Mapping[str, float] = field(default_factory=dict)
+    """`requests`, `server_errors`, `generated_tokens`."""
     gauges: Mapping[str, float] = field(default_factory=dict)
+    """By signal name, in the signal's base unit."""
     histograms: Mapping[str, Histogram] = field(default_factory=dict)
+    """By the signal that is a quantile of it; edges in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +111,22 @@ class Look:
         """Tell whether the look found what it wanted."""
         return self.failure is None
 
+    @property
+    def says_alive(self) -> bool:
+        """Tell whether this kind of look counts for availability: a served request or a health check."""
+        return self.probe in ("http", "inference")
+
 
 class Probe(Protocol):
     """A way of looking; one instance serves every endpoint."""
 
     @property
     def name(self) -> str:
-        """The probe's name on the page: `http`, `inference` or `metrics`."""
+        """The probe's name on the page, such as `http`."""
+
+    @property
+    def every(self) -> timedelta:
+        """How often each endpoint is looked at."""
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once; never raises for what the endpoint does, and never takes longer than the probe's timeout."""

@@ -20,7 +20,10 @@ class Unit(StrEnum):
     @property
     def spelled(self) -> str:
         """The unit as it stands in a sentence."""
-        return {"s": "seconds", "ratio": "a share of one", "count": "a count", "per_s": "a count per second"}[self.value]
+        return _SPELLED[self.value]
+
+
+_SPELLED = {"s": "seconds", "ratio": "a share of one", "count": "a count", "per_s": "a count per second"}
 
 
 class Direction(StrEnum):
@@ -66,8 +69,8 @@ CATALOGUE: Mapping[str, Signal] = dict(
         _signal("requests_running", Unit.COUNT, "Requests in execution batches, summed over the pool."),
         _signal("queue_depth", Unit.COUNT, "Requests waiting for a place in a batch, summed over the pool."),
         _signal("kv_cache_utilization", Unit.RATIO, "Used share of the key-value cache, the fullest endpoint."),
-        _signal("cpu_utilization", Unit.RATIO, "CPU time used per second and core granted, the busiest endpoint."),
-        _signal("memory_utilization", Unit.RATIO, "Resident share of the memory granted, the fullest endpoint."),
+        _signal("cpu_utilization", Unit.RATIO, "Busy share of the machine's CPU time, the busiest node of the pool."),
+        _signal("memory_utilization", Unit.RATIO, "Used share of the machine's memory, the fullest node of the pool."),
         _signal("gpu_utilization", Unit.RATIO, "Share of time a kernel was running, the busiest GPU."),
     )
 )
@@ -75,25 +78,27 @@ CATALOGUE: Mapping[str, Signal] = dict(
 
 @dataclass(frozen=True, slots=True)
 class EngineNames:
-    """The series one engine exposes; an absent name makes the signal `unknown`, never zero."""
+    """The series one engine or gateway exposes; an absent name makes the signal `unknown`, never zero."""
 
     latency_histogram: str
-    inter_token_histogram: str
     requests_by_status: str
-    """A counter with a `status` label grouped as `2xx`..`5xx` and a `handler` label."""
-    generated_tokens: str
-    running: str
-    waiting: str
-    kv_cache_usage: str
-    cpu_seconds: str = "process_cpu_seconds_total"
-    resident_bytes: str = "process_resident_memory_bytes"
+    """A counter with one label that groups statuses."""
+    status_label: str = "status"
+    """The label whose value starts with the first digit of the status."""
+    latency_unit_s: float = 1.0
+    """How many seconds one unit of the latency histogram's edges is."""
+    inter_token_histogram: str = ""
+    generated_tokens: str = ""
+    running: str = ""
+    waiting: str = ""
+    kv_cache_usage: str = ""
     gpu_utilization_percent: str = "DCGM_FI_DEV_GPU_UTIL"
 
 
 _VLLM = EngineNames(
     latency_histogram="vllm:e2e_request_latency_seconds",
-    inter_token_histogram="vllm:inter_token_latency_seconds",  # noqa: S106 - a metric, not a secret
     requests_by_status="http_requests_total",
+    inter_token_histogram="vllm:inter_token_latency_seconds",  # noqa: S106 - a metric, not a secret
     generated_tokens="vllm:generation_tokens_total",
     running="vllm:num_requests_running",
     waiting="vllm:num_requests_waiting",
@@ -102,3 +107,11 @@ _VLLM = EngineNames(
 
 ENGINES: Mapping[str, EngineNames] = {"vllm": _VLLM, "reference": _VLLM}
 """vLLM's names as of 0.32 (its own source, `vllm/v1/metrics`); the reference target speaks them too."""
+
+ENVOY = EngineNames(
+    latency_histogram="envoy_http_downstream_rq_time",
+    requests_by_status="envoy_http_downstream_rq_xx",
+    status_label="envoy_response_code_class",
+    latency_unit_s=0.001,
+)
+"""What users get, by the gateway's own count (Envoy's HTTP connection manager statistics; times in ms)."""

@@ -1,0 +1,44 @@
+"""How one control-plane process is run: where it listens and where it keeps its state. Set on the command line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PORT = 8600
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """Everything `controlplane serve` can be told besides the policy."""
+
+    state_dir: Path
+    """Holds the database, the token, the journals and the address of the running server."""
+    experiments_dir: Path
+    host: str = "127.0.0.1"
+    """Loopback unless told otherwise."""
+    port: int = DEFAULT_PORT
+    """0 chooses a free one."""
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.state_dir / "controlplane.db"
+
+    @property
+    def token_file(self) -> Path:
+        """The operator's token, readable by the owner only."""
+        return self.state_dir / "token"
+
+    @property
+    def address_file(self) -> Path:
+        """Where a running server writes its URL, for the command line."""
+        return self.state_dir / "url"
+
+    @property
+    def journals(self) -> Path:
+        """Chaos Toolkit's journals and logs."""
+        return self.state_dir / "journals"
+
+
+def state_dir_beside(page: Path) -> Path:
+    """Return where the state of a policy page is kept unless told otherwise: `state/` beside the page."""
+    return page.parent / "state"
