@@ -1,0 +1,142 @@
+"""Envoy's traffic split, through file-based xDS: weights and level in `rds.json`, read back from the admin address.
+
+Only two things in `rds.json` are ours: the weights of `weighted_clusters` entries named after pools, and the value
+of the `x-degradation-level` response header. Everything else is whoever wrote it; the file is changed by reading,
+writing a new one beside it and renaming, which is what Envoy watches for.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from controlplane.degradation.actuator import Observed, RoutePlan
+from controlplane.errors import ActuatorError
+
+LEVEL_HEADER = "x-degradation-level"
+SERVED_BY_HEADER = "x-served-by"
+_ADMIN_TIMEOUT = aiohttp.ClientTimeout(total=1.0)
+_SAMPLE_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
+
+
+class EnvoyActuator:
+    """The lever of one service behind one Envoy."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, xds_dir: Path, admin_url: str, listener_url: str, model: str
+    ) -> None:
+        self._session = session
+        self._rds = xds_dir / "rds.json"
+        self._admin_url = admin_url
+        self._listener_url = listener_url
+        self._model = model
+        self._writing = asyncio.Lock()
+
+    async def apply(self, plan: RoutePlan) -> None:
+        """Write the plan; Envoy takes it up within tens of milliseconds.
+
+        Raises:
+            ActuatorError: when the file cannot be written, or has no entry for a pool of the plan.
+        """
+        async with self._writing:
+            await asyncio.to_thread(self._write, plan)
+
+    def _write(self, plan: RoutePlan) -> None:
+        beside = self._rds.with_name(f".{self._rds.name}.{os.getpid()}")
+        try:
+            document = json.loads(self._rds.read_text(encoding="utf-8"))
+            _set_plan(document, plan)
+            with beside.open("w", encoding="utf-8") as file:
+                json.dump(document, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._rds)
+        except (OSError, ValueError, LookupError) as error:
+            beside.unlink(missing_ok=True)
+            raise ActuatorError(
+                f"cannot write {self._rds}", str(error), "make the xDS directory writable, and free space on its disk"
+            ) from error
+
+    async def configured(self) -> Observed:
+        """Read back the split from Envoy's live configuration.
+
+        Raises:
+            ActuatorError: when the admin address does not answer, or shows no such route.
+        """
+        url = f"{self._admin_url}/config_dump?resource=dynamic_route_configs"
+        try:
+            async with self._session.get(url, timeout=_ADMIN_TIMEOUT) as response:
+                dump = await response.json(content_type=None)
+            routes = [entry["route_config"] for entry in dump["configs"]]
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError) as error:
+            raise ActuatorError(
+                f"cannot read Envoy's configuration at {self._admin_url}", f"{type(error).__name__}: {error}",
+                "check that Envoy runs and that `fleet.gateway.envoy.admin` is its admin address",
+            ) from error  # fmt: skip
+        weights = {c["name"]: int(c.get("weight", 0)) for route in routes for c in _weighted(route)}
+        level = next((h["header"]["value"] for route in routes for h in _level_headers(route)), "")
+        return Observed({pool: weight for pool, weight in weights.items() if weight}, level)
+
+    async def sample(self, requests: int) -> Observed:
+        """Read the configuration and send real requests, all at once."""
+        answers = asyncio.gather(*(self._ask() for _ in range(requests)))
+        live = await self.configured()
+        by, levels = zip(*await answers, strict=True)
+        return Observed(live.weights, live.level, tuple(by), tuple(levels))
+
+    async def _ask(self) -> tuple[str, str]:
+        """Send one completion of one token; no answer gives empty texts."""
+        body = {"model": self._model, "prompt": "ping", "max_tokens": 1, "temperature": 0}
+        url = f"{self._listener_url}/v1/completions"
+        try:
+            async with self._session.post(url, json=body, timeout=_SAMPLE_TIMEOUT) as response:
+                await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return "", ""
+        if response.status != 200:
+            return "", ""
+        return response.headers.get(SERVED_BY_HEADER, ""), response.headers.get(LEVEL_HEADER, "")
+
+
+def _set_plan(document: Mapping[str, Any], plan: RoutePlan) -> None:
+    """Change the weights and the level of every route that splits traffic over pools.
+
+    Raises:
+        LookupError: when a pool of the plan has no entry to weigh.
+    """
+    for route_config in document["resources"]:
+        for split in _splits(route_config):
+            entries = {c["name"]: c for c in split["clusters"]}
+            missing = [pool for pool, weight in plan.weights.items() if weight and pool not in entries]
+            if missing:
+                raise LookupError(f"no weighted cluster named {', '.join(missing)}")
+            for pool, entry in entries.items():
+                entry["weight"] = plan.weights.get(pool, 0)
+        for header in _level_headers(route_config):
+            header["header"]["value"] = plan.level.value
+
+
+def _splits(route_config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for host in route_config.get("virtual_hosts", ()):
+        for route in host.get("routes", ()):
+            split = route.get("route", {}).get("weighted_clusters")
+            if split:
+                yield split
+
+
+def _weighted(route_config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for split in _splits(route_config):
+        yield from split["clusters"]
+
+
+def _level_headers(route_config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Find our header wherever the document sets it: on the whole configuration, a host or a route."""
+    hosts = list(route_config.get("virtual_hosts", ()))
+    for holder in (route_config, *hosts, *(route for host in hosts for route in host.get("routes", ()))):
+        for header in holder.get("response_headers_to_add", ()):
+            if header["header"]["key"].lower() == LEVEL_HEADER:
+                yield header

@@ -1,0 +1,382 @@
+"""The journey that never ends: looks -> windows -> verdicts -> rows of the matrix -> levers.
+
+`runtime/scheduler` calls `look` for each probe at its interval; the connections held by `probes/tcp` report by
+themselves. Every look is taken in by `take`; hard evidence is judged at once, everything else at the next tick.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import monotonic
+
+import structlog
+
+from controlplane.degradation.actuator import Pull, Receipt, ReceiptState, RoutePlan, route
+from controlplane.degradation.machine import Effect, Phase, Reading, RowState, outcome, share_given_back, step
+from controlplane.degradation.matrix import LEVELS, Answer, Condition, Degradation, Level, Row, Truth, evaluate
+from controlplane.errors import ControlplaneError
+from controlplane.fleet.inventory import InventorySource
+from controlplane.fleet.model import GATEWAY_POOL, Endpoint
+from controlplane.flows.evidence import PoolRecord
+from controlplane.flows.standing import EndpointStanding, PoolStanding, RowStanding, Standing
+from controlplane.probes.probe import Look, Probe
+from controlplane.slo.threshold import Band, Threshold
+from controlplane.slo.verdict import Evidence, Verdict, judge
+from controlplane.telemetry import Metrics
+
+PRIMARY = "primary"
+_FELT_BY_USERS = ("latency_p99", "error_rate")
+"""Signals of the primary that must not be in breach while traffic goes back to it."""
+
+log = structlog.get_logger("observe")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a row is told to do, with everything the journey of an action needs."""
+
+    row: Row
+    before: RoutePlan
+    after: RoutePlan
+    because: tuple[str, ...]
+    detected_at: datetime
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Levers:
+    """The journeys of an action, as `switch` tells them; wiring joins the two."""
+
+    engage: Callable[[Decision], Awaitable[Receipt | None]]
+    shift: Callable[[Receipt, RoutePlan, str], Awaitable[bool]]
+    close: Callable[[Receipt], Awaitable[Receipt]]
+
+
+@dataclass(frozen=True, slots=True)
+class ObservePorts:
+    """What this journey touches."""
+
+    inventory: InventorySource
+    gateway: Endpoint | None
+    """The gateway as something to look at; None when the fleet has none."""
+    levers: Levers | None
+    """None when there is no gateway: the matrix can then only say what it would do."""
+    hold: Callable[[Endpoint, Callable[[Look], None]], Coroutine[None, None, None]]
+    """Holds a connection to an endpoint and reports when it comes and goes."""
+    spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
+    """Starts a task in the process's own task group."""
+    changed: Callable[[], None]
+    """Tells whoever shows the standing that it changed."""
+    metrics: Metrics
+    now: Callable[[], datetime]
+
+
+@dataclass(slots=True)
+class _RowRecord:
+    """One row while the control plane runs."""
+
+    row: Row
+    state: RowState = field(default_factory=RowState)
+    since: datetime | None = None
+    memory: dict[Condition, float] = field(default_factory=dict)
+    answer: Answer = field(default_factory=lambda: Answer(Truth.UNKNOWN))
+    detected_at: datetime | None = None
+    """When the trigger last began to hold."""
+    receipt: Receipt | None = None
+    because: tuple[str, ...] = ()
+
+
+class Observer:
+    """Watches one service and moves its matrix."""
+
+    def __init__(
+        self, service: str, thresholds: Mapping[str, Threshold], degradation: Degradation, ports: ObservePorts
+    ) -> None:
+        self._service = service
+        self._thresholds = thresholds
+        self._degradation = degradation
+        self._ports = ports
+        self._pools: dict[str, PoolRecord] = {}
+        self._models: dict[str, str] = {}
+        self._rows = {level: _RowRecord(row) for level, row in degradation.rows.items()}
+        self._verdicts: dict[str, Verdict] = {}
+        self._holding: dict[str, asyncio.Task[None]] = {}
+        self._looking: set[tuple[str, str]] = set()
+        self._problems: tuple[str, ...] = ()
+        self._level_since = ports.now()
+        self._plan = RoutePlan({PRIMARY: 100})
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def look(self, probe: Probe) -> None:
+        """Look at every endpoint once, each in its own task: one that is slow delays no other.
+
+        An endpoint whose last look has not ended is left out and counted.
+        """
+        for endpoint in self._targets():
+            key = (probe.name, endpoint.name)
+            if key in self._looking:
+                self._ports.metrics.probes_skipped.labels(probe.name).inc()
+                continue
+            self._looking.add(key)
+            self._ports.spawn(self._look_once(probe, endpoint, key))
+
+    async def _look_once(self, probe: Probe, endpoint: Endpoint, key: tuple[str, str]) -> None:
+        try:
+            self.take(await probe.look(endpoint))
+        finally:
+            self._looking.discard(key)
+
+    def take(self, look: Look) -> None:
+        """Take one look in; an endpoint that went up or down is judged at once."""
+        metrics = self._ports.metrics
+        metrics.probes.labels(look.probe, look.failure or "ok").inc()
+        metrics.probe_seconds.labels(look.probe).observe(look.took_s)
+        pool = self._pools.get(look.endpoint.pool)
+        record = pool.endpoints.get(look.endpoint.name) if pool else None
+        if record is None or record.endpoint != look.endpoint:
+            return
+        if record.take(look):
+            log.info("endpoint", endpoint=look.endpoint.name, up=not record.down, detail=record.detail)
+            self.evaluate()
+
+    def _targets(self) -> list[Endpoint]:
+        return [record.endpoint for pool in self._pools.values() for record in pool.endpoints.values()]
+
+    def follow_inventory(self) -> None:
+        """Bring the records in line with the inventory, and hold a connection to each endpoint there is."""
+        inventory = self._ports.inventory.read()
+        self._problems = inventory.problems
+        gateway = (self._ports.gateway,) if self._ports.gateway else ()
+        by_pool: dict[str, list[Endpoint]] = {name: [] for name in self._pools}
+        for endpoint in (*gateway, *inventory.endpoints):
+            by_pool.setdefault(endpoint.pool, []).append(endpoint)
+        for name, endpoints in by_pool.items():
+            if name not in self._pools:
+                self._pools[name] = PoolRecord(name, self._thresholds)
+            self._pools[name].set_endpoints(endpoints)
+            self._models[name] = next((e.model for e in endpoints if e.model), "")
+        held = {f"{e.name} {e.url}": e for e in self._targets()}
+        for key in [k for k in self._holding if k not in held]:
+            self._holding.pop(key).cancel()
+        for key, endpoint in held.items():
+            if key not in self._holding:
+                self._holding[key] = self._ports.spawn(self._ports.hold(endpoint, self.take))
+
+    # -- judging and deciding --------------------------------------------------------------------------------------
+
+    def evaluate(self) -> None:
+        """Judge every pool, advance every row, and start whatever the rows ask for."""
+        now = monotonic()
+        with self._ports.metrics.evaluation_seconds.time():
+            for name, pool in self._pools.items():
+                self._verdicts[name] = judge(name, pool.evidence(now))
+            for level in sorted(self._rows, reverse=True, key=LEVELS.index):
+                self._advance(self._rows[level], now)
+        self._export()
+        self._ports.changed()
+
+    def _advance(self, record: _RowRecord, now: float) -> None:
+        verdict = self._verdicts.get(PRIMARY)
+        evidence = {e.signal: e for e in verdict.evidence} if verdict else {}
+        record.answer, record.memory = evaluate(record.row.when, evidence, record.memory, now)
+        if record.answer.truth in (Truth.NO, Truth.UNKNOWN):
+            record.detected_at = None
+        elif record.detected_at is None:
+            record.detected_at = self._ports.now()
+        if self._ports.levers is None:
+            return
+        reading = Reading(record.answer.truth, primary_is_well(evidence))
+        state, effects = step(record.state, reading, record.row, self._degradation.mode, now)
+        self._move(record, state)
+        for effect in effects:
+            self._begin(record, effect)
+
+    def _move(self, record: _RowRecord, state: RowState) -> None:
+        if state.phase is not record.state.phase or record.since is None:
+            level_before = self.level
+            record.since = self._ports.now()
+            record.state = state
+            if self.level is not level_before:
+                self._level_since = record.since
+            log.info("row", row=record.row.level, phase=state.phase, because=record.answer.because)
+        record.state = state
+
+    # -- acting ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, record: _RowRecord, effect: Effect) -> None:
+        """Start carrying an effect out; the row is busy until it has ended."""
+        if effect is Effect.ENGAGE:
+            now = self._ports.now()
+            record.because = record.answer.because
+            before, after = self._plan, self._plan_with(record, 1.0)
+            decision = Decision(record.row, before, after, record.because, record.detected_at or now, now)
+            self._ports.spawn(self._engage(record, decision))
+        elif effect is Effect.CLOSE:
+            self._ports.spawn(self._close(record))
+        else:
+            back = effect is Effect.GIVE_BACK
+            given = record.row.release.steps[record.state.step] if back else 0.0
+            self._ports.spawn(self._shift(record, given))
+
+    async def _engage(self, record: _RowRecord, decision: Decision) -> None:
+        try:
+            receipt = await self._levers().engage(decision)
+        except ControlplaneError as error:
+            log.error("not engaged", row=decision.row.level, what=error.what, why=error.why, fix=error.fix)
+            receipt = None
+        ok = receipt is not None and receipt.state is ReceiptState.VERIFIED
+        if ok and receipt:
+            record.receipt = receipt
+            self._plan = decision.after
+            self._time_phases(receipt)
+        result = "verified" if ok else "failed" if receipt else "refused"
+        self._ports.metrics.switches.labels(self._service, decision.row.level, result).inc()
+        self._ended(record, ok=ok)
+
+    async def _shift(self, record: _RowRecord, given_back: float) -> None:
+        plan = self._plan_with(record, 1.0 - given_back)
+        what = f"{given_back:.0%} of the traffic goes back to the primary pool" if given_back else "fully engaged again"
+        try:
+            ok = record.receipt is not None and await self._levers().shift(record.receipt, plan, what)
+        except ControlplaneError as error:
+            log.error("not shifted", row=record.row.level, what=error.what, why=error.why, fix=error.fix)
+            ok = False
+        if ok:
+            self._plan = plan
+        self._ended(record, ok=ok)
+
+    async def _close(self, record: _RowRecord) -> None:
+        receipt, record.receipt = record.receipt, None
+        if receipt:
+            await self._levers().close(receipt)
+        self._ports.changed()
+
+    def _ended(self, record: _RowRecord, *, ok: bool) -> None:
+        state, effects = outcome(record.state, record.row, ok=ok, now=monotonic())
+        self._move(record, state)
+        for effect in effects:
+            self._begin(record, effect)
+        self.evaluate()
+
+    def _levers(self) -> Levers:
+        if self._ports.levers is None:
+            raise RuntimeError("a row moved without levers")  # `_advance` returns before it could.
+        return self._ports.levers
+
+    def _plan_with(self, record: _RowRecord, strength: float) -> RoutePlan:
+        """Return the split with one row at a strength and every other row as it is."""
+        pulls = [Pull(record.row.level, record.row.do, strength)]
+        for other in self._rows.values():
+            if other is not record and other.receipt:
+                pulls.append(Pull(other.row.level, other.row.do, 1.0 - share_given_back(other.state, other.row)))
+        return route(pulls)
+
+    def resume(self, receipts: tuple[Receipt, ...]) -> None:
+        """Take over the rows that were engaged when the control plane last ran."""
+        for receipt in receipts:
+            record = self._rows.get(receipt.level)
+            if record is None:
+                log.error("an engaged row is no longer on the page", level=receipt.level, receipt=receipt.id)
+                continue
+            record.receipt = receipt
+            record.because = receipt.because
+            record.state = RowState(Phase.ENGAGED, since=monotonic())
+            record.since = receipt.decided_at
+            self._plan = self._plan_with(record, 1.0)
+            self._level_since = receipt.decided_at
+
+    # -- showing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def level(self) -> Level:
+        """The level in force: the most severe row whose lever is away from its normal place."""
+        away = (Phase.ENGAGED, Phase.RELEASING)
+        levels = [level for level, record in self._rows.items() if record.state.phase in away]
+        return max(levels, key=LEVELS.index, default=Level.NONE)
+
+    def standing(self) -> Standing:
+        """Return how the service stands now."""
+        record = self._rows.get(self.level)
+        order = sorted(self._pools, key=lambda name: (name != GATEWAY_POOL, name != PRIMARY, name))
+        return Standing(
+            service=self._service,
+            at=self._ports.now(),
+            level=self.level,
+            level_since=self._level_since,
+            why=record.because if record else (),
+            mode=self._degradation.mode,
+            pools=tuple(self._pool_standing(self._pools[name]) for name in order),
+            rows=tuple(
+                RowStanding(
+                    r.row, r.state.phase, r.since or self._level_since, r.answer.because,
+                    share_given_back(r.state, r.row),
+                )
+                for _, r in sorted(self._rows.items(), reverse=True, key=lambda item: LEVELS.index(item[0]))
+            ),  # fmt: skip
+            not_armed=self._degradation.not_armed,
+            problems=self._problems,
+        )
+
+    def _pool_standing(self, pool: PoolRecord) -> PoolStanding:
+        offset = self._ports.now().timestamp() - monotonic()
+        endpoints = tuple(
+            EndpointStanding(
+                endpoint=record.endpoint,
+                up=not record.down if record.looked else None,
+                since=datetime.fromtimestamp(record.up_since + offset, tz=self._ports.now().tzinfo)
+                if record.looked
+                else None,
+                detail=record.detail,
+                answer_s=record.answer_s,
+            )
+            for record in pool.endpoints.values()
+        )
+        weight = None if pool.pool == GATEWAY_POOL or not self._ports.levers else self._plan.weights.get(pool.pool, 0)
+        verdict = self._verdicts.get(pool.pool, Verdict(pool.pool, Band.UNKNOWN, ()))
+        return PoolStanding(pool.pool, self._models.get(pool.pool, ""), verdict, endpoints, weight)
+
+    def _time_phases(self, receipt: Receipt) -> None:
+        seconds = self._ports.metrics.switch_seconds
+        moments = (
+            ("decided", receipt.decided_at),
+            ("acted", receipt.times[ReceiptState.APPLIED]),
+            ("verified", receipt.times[ReceiptState.VERIFIED]),
+        )
+        for phase, at in moments:
+            seconds.labels(self._service, receipt.level, phase).observe((at - receipt.detected_at).total_seconds())
+
+    def _export(self) -> None:
+        metrics = self._ports.metrics
+        for level in LEVELS:
+            metrics.level.labels(self._service, level).set(level is self.level)
+        for row_level, row in self._rows.items():
+            metrics.row_objective.labels(self._service, row_level).set(row.row.within.total_seconds())
+            for phase in Phase:
+                metrics.row_phase.labels(self._service, row_level, phase).set(phase is row.state.phase)
+        for name, verdict in self._verdicts.items():
+            for band in Band:
+                metrics.verdict.labels(self._service, name, band).set(band is verdict.band)
+            for evidence in verdict.evidence:
+                if evidence.value is not None:
+                    metrics.signal.labels(self._service, name, evidence.signal).set(evidence.value)
+                else:
+                    metrics.signal.remove(self._service, name, evidence.signal)
+            for endpoint in self._pools[name].endpoints.values():
+                if endpoint.looked:
+                    up = not endpoint.down
+                    metrics.endpoint_up.labels(self._service, name, endpoint.endpoint.name).set(up)
+
+
+def primary_is_well(evidence: Mapping[str, Evidence]) -> bool:
+    """Tell whether the primary may be given traffic: positive evidence only, no data is not enough.
+
+    Latency and errors count where they are known; a pool without traffic has none, and the steps of the release will
+    tell.
+    """
+    availability = evidence.get("availability")
+    if availability is None or availability.band is not Band.OK:
+        return False
+    return all(seen is None or seen.band is not Band.BREACH for seen in map(evidence.get, _FELT_BY_USERS))
+

@@ -1,0 +1,114 @@
+"""Opening, migrating and using the database: one writer thread, so that every change is whole and in order.
+
+SQLite in WAL mode with `synchronous=FULL` is the embedded default: what a call has returned from is on disk.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from controlplane.errors import StoreError
+
+T = TypeVar("T")
+
+
+class Database:
+    """A migrated database and the one thread that talks to it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Do some work in one transaction, off the event loop; committed when this returns.
+
+        Raises:
+            StoreError: when the database refuses, with the way out.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self.run_now, work)
+
+    def run_now(self, work: Callable[[Connection], T]) -> T:
+        """Do some work in one transaction in this thread; for the command line, where no loop runs.
+
+        Raises:
+            StoreError: when the database refuses, with the way out.
+        """
+        try:
+            with self._engine.begin() as connection:
+                return work(connection)
+        except SQLAlchemyError as error:
+            raise _store_error(self._engine.url.render_as_string(), error) from error
+
+    def close(self) -> None:
+        """Finish what is queued and let go of the file."""
+        self._writer.shutdown(wait=True)
+        self._engine.dispose()
+
+
+def open_database(url: str) -> Database:
+    """Open a database and bring its schema up to date.
+
+    Args:
+        url: an SQLAlchemy URL, such as `sqlite:////var/lib/controlplane/state.db`.
+
+    Raises:
+        StoreError: when it cannot be opened or migrated.
+    """
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _pragmas)
+    try:
+        with engine.begin() as connection:
+            migrate(connection)
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise _store_error(url, error) from error
+    return Database(engine)
+
+
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations up to a revision on an open connection."""
+    command.upgrade(alembic_config(connection), revision)
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Return Alembic's configuration for our migrations on an open connection."""
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("controlplane.store") / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of an SQLite file."""
+    return f"sqlite:///{path.absolute()}"
+
+
+def _pragmas(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+_WAYS_OUT = {
+    "readonly": "make the directory and its files writable for this user",
+    "unable to open": "make sure the directory exists and is writable for this user",
+    "full": "free space on the disk that holds it",
+    "locked": "stop the other process that holds it",
+    "malformed": "move the damaged file away and restore a backup",
+}
+
+
+def _store_error(url: str, error: SQLAlchemyError) -> StoreError:
+    reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    fix = next((way for sign, way in _WAYS_OUT.items() if sign in reason), "see the reason")
+    return StoreError(f"the database {url} refuses", reason, fix)

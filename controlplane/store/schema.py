@@ -1,0 +1,110 @@
+"""The tables. Changing one means a migration in `migrations/versions/`; a test compares the two."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC time, stored as RFC 3339 text with microseconds: sorts as it stands, and no database shifts it."""
+
+    impl = String(32)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Turn an aware time into text."""
+        return value.astimezone(UTC).isoformat(timespec="microseconds") if value else None
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Turn text back into an aware time."""
+        return datetime.fromisoformat(value) if value else None
+
+
+metadata = MetaData()
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("service", String(128), nullable=False),
+    Column("level", String(8), nullable=False),
+    Column("action", Text, nullable=False),
+    Column("before", JSON, nullable=False),
+    Column("after", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("because", JSON, nullable=False),
+    Column("detected_at", Instant, nullable=False),
+    Column("decided_at", Instant, nullable=False),
+    Column("intended_at", Instant),
+    Column("applied_at", Instant),
+    Column("verified_at", Instant),
+    Column("reverting_at", Instant),
+    Column("reverted_at", Instant),
+    Column("failed_at", Instant),
+    Column("detail", Text, nullable=False, default=""),
+    Index("receipts_by_time", "service", "decided_at"),
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("service", String(128), nullable=False),
+    Column("level", String(8), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("drill_id", String(64), nullable=False, default=""),
+    Column("detected_at", Instant, nullable=False),
+    Column("mitigated_at", Instant),
+    Column("resolved_at", Instant),
+    Index("incidents_by_time", "service", "detected_at"),
+)
+
+timeline = Table(
+    "timeline",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("incident_id", String(64), ForeignKey("incidents.id"), nullable=False, index=True),
+    Column("at", Instant, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+drills = Table(
+    "drills",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("experiment", String(128), nullable=False),
+    Column("row", String(8), nullable=False),
+    Column("objective_s", Integer, nullable=False),
+    Column("requested_by", String(128), nullable=False),
+    Column("slot", String(128)),
+    Column("started_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Column("outcome", String(16), nullable=False),
+    Column("reasons", JSON, nullable=False),
+    Column("phases", JSON, nullable=False),
+    Column("journal", Text, nullable=False, default=""),
+    # One run a slot, whoever asks: two control planes, or one that restarted in the slot's minute.
+    UniqueConstraint("experiment", "slot", name="one_run_a_slot"),
+    Index("drills_by_time", "started_at"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("drill_id", String(64), ForeignKey("drills.id"), nullable=False, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("endpoint", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("deadline", Instant, nullable=False),
+    Column("intended_at", Instant, nullable=False),
+    Column("injected_at", Instant),
+    Column("proven_at", Instant),
+    Column("healed_at", Instant),
+    Column("detail", Text, nullable=False, default=""),
+)
