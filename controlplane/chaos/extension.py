@@ -1,0 +1,104 @@
+"""What experiments may do: ask the running control plane. Imported by Chaos Toolkit, in its own process.
+
+Only the standard library: the import is part of every drill's time. Each function is bounded in time by itself,
+since Chaos Toolkit bounds none, and fails with `ActivityFailed` so that the journal says why.
+"""
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from chaoslib.exceptions import ActivityFailed
+
+__all__ = ["await_row", "heal", "inject", "level_is", "service_answers"]
+
+_CALL_TIMEOUT_S = 30.0
+_POLL_S = 0.1
+
+
+def inject(kind: str, pool: str, endpoints: str = "100%", down_for: str = "10s") -> list[dict[str, Any]]:
+    """Break a share of a pool's endpoints, each under a stored lease.
+
+    Args:
+        kind: the fault kind, such as `node-kill`.
+        pool: the pool to break.
+        endpoints: the share of its endpoints, such as `50%`; at least one.
+        down_for: the lease: when the fault ends by itself.
+
+    Returns:
+        The leases, each proven from outside.
+    """
+    body = {"kind": kind, "pool": pool, "endpoints": endpoints, "down_for": down_for}
+    leases: list[dict[str, Any]] = _call("POST", f"/api/v1/drills/{_drill()}/faults", body)["leases"]
+    unproven = [lease["endpoint"]["name"] for lease in leases if lease["state"] != "proven"]
+    if unproven:
+        raise ActivityFailed(f"could not prove {kind} on {', '.join(unproven)}")
+    return leases
+
+
+def heal() -> list[str]:
+    """End every fault of this drill now; faults that are over stay over."""
+    healed: list[str] = _call("POST", f"/api/v1/drills/{_drill()}/heal", {})["healed"]
+    return healed
+
+
+def await_row(row: str, phase: str, within_s: float) -> bool:
+    """Wait until a row of the matrix is in a phase.
+
+    Args:
+        row: such as `P0`.
+        phase: such as `engaged` or `idle`.
+        within_s: how long to wait, in seconds.
+
+    Returns:
+        True once it is; False when the time is over.
+    """
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        rows = _call("GET", "/api/v1/standing")["rows"]
+        if any(r["row"]["level"] == row and r["phase"] == phase for r in rows):
+            return True
+        time.sleep(_POLL_S)
+    return False
+
+
+def level_is(level: str) -> bool:
+    """Tell whether this level is in force, such as `none`."""
+    return bool(_call("GET", "/api/v1/standing")["level"] == level)
+
+
+def service_answers() -> bool:
+    """Tell whether the gateway's last looks found a service that gives real completions."""
+    pools = _call("GET", "/api/v1/standing")["pools"]
+    return any(e["up"] is True and e["answer_s"] is not None
+               for pool in pools if pool["name"] == "gateway" for e in pool["endpoints"])  # fmt: skip
+
+
+def _drill() -> str:
+    return _setting("CONTROLPLANE_DRILL")
+
+
+def _setting(name: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        raise ActivityFailed(f"{name} is not set: start drills with `controlplane drill run`")
+    return value
+
+
+def _call(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    request = urllib.request.Request(  # noqa: S310 - the address is the operator's own setting
+        _setting("CONTROLPLANE_URL") + path,
+        method=method,
+        data=json.dumps(body).encode() if body is not None else None,
+        headers={"authorization": f"Bearer {_setting('CONTROLPLANE_TOKEN')}", "content-type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_CALL_TIMEOUT_S) as response:  # noqa: S310
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        raise ActivityFailed(f"{method} {path}: {error.read().decode(errors='replace')[:500]}") from error
+    except (OSError, ValueError) as error:
+        raise ActivityFailed(f"{method} {path}: {error}") from error

@@ -1,0 +1,1 @@
+"""Where fleets run, and how faults are done to them there: one file a substrate."""
