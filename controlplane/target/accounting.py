@@ -1,6 +1,4 @@
-"""What every HTTP answer leaves behind: its request id, a count, and one JSON log line. An ASGI wrapper of the server."""
-
-from __future__ import annotations
+"""What every HTTP answer leaves behind: its request id, a count, and one JSON log line. An ASGI wrapper."""
 
 import json
 import sys
@@ -68,6 +66,7 @@ class Accounting:
         self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
         if scope["type"] != "http":
             return
         account = Account(_request_id(scope), self._engine.waiting)

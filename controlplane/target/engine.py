@@ -5,8 +5,6 @@ leave the batch at token boundaries. The worker thread alone touches the model, 
 the queue and the abort list are shared under one lock.
 """
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
@@ -86,7 +84,9 @@ class _Entry:
 class Engine:
     """Runs one model for many requests at once."""
 
-    def __init__(self, model: Transformer, observer: Observer, *, max_queue: int, max_num_seqs: int, num_blocks: int) -> None:
+    def __init__(
+        self, model: Transformer, observer: Observer, *, max_queue: int, max_num_seqs: int, num_blocks: int
+    ) -> None:
         """Prepare the engine; ``start`` begins its thread."""
         self.pool = BlockPool(num_blocks)
         self.max_num_seqs = max_num_seqs
@@ -192,7 +192,9 @@ class Engine:
             self._decode([entry.sequence for entry in decoding])
             advanced += decoding
         now = time.perf_counter()
-        out = [(entry.generation, piece) for entry in advanced if (piece := self._note(entry.sequence, now)) is not None]
+        out = [
+            (entry.generation, piece) for entry in advanced if (piece := self._note(entry.sequence, now)) is not None
+        ]
         self._observer.stepped(prompt_tokens + len(decoding), prompt_tokens, len(advanced))
         ended = [entry for entry in advanced if entry.sequence.finish_reason]
         if ended:

@@ -1,7 +1,5 @@
 """The one exception of the target: what went wrong, why, and the way out. The command line prints it."""
 
-from __future__ import annotations
-
 
 class TargetError(Exception):
     """A failure that a person can mend."""

@@ -1,7 +1,5 @@
 """GPU figures under DCGM's names, read through NVML at scrape time. Without a GPU the families are absent, not zero."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +22,8 @@ class Field:
 
 
 FIELDS = (
-    Field("DCGM_FI_DEV_GPU_UTIL", "GPU utilization (in %).", lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+    Field("DCGM_FI_DEV_GPU_UTIL", "GPU utilization (in %).",
+          lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
     Field("DCGM_FI_DEV_MEM_COPY_UTIL", "Memory utilization (in %).",
           lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).memory),
     Field("DCGM_FI_DEV_FB_USED", "Framebuffer memory used (in MiB).",
@@ -54,7 +53,12 @@ class GpuCollector(Collector):
         for field in FIELDS:
             family = GaugeMetricFamily(field.name, field.text, labels=["gpu", "UUID", "device", "modelName"])
             for number, handle in enumerate(handles):
-                labels = [str(number), nvml.nvmlDeviceGetUUID(handle), f"nvidia{number}", nvml.nvmlDeviceGetName(handle)]
+                labels = [
+                    str(number),
+                    nvml.nvmlDeviceGetUUID(handle),
+                    f"nvidia{number}",
+                    nvml.nvmlDeviceGetName(handle),
+                ]
                 try:
                     family.add_metric(labels, float(field.read(nvml, handle)))
                 except nvml.NVMLError:

@@ -3,8 +3,6 @@
 Block 0 is never handed out: padded table entries and padded batch rows point at it.
 """
 
-from __future__ import annotations
-
 BLOCK_TOKENS = 16
 """Tokens in a block, as vLLM's default."""
 

@@ -4,11 +4,10 @@ The engine reports through ``Metrics`` (its observer) on the worker thread; the 
 read when the page is asked for. Edges: vllm/v1/metrics/buckets.py and prometheus-fastapi-instrumentator's defaults.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from prometheus_client import (
+    CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
@@ -24,7 +23,8 @@ from controlplane.target.kv import BLOCK_TOKENS
 from controlplane.target.sequence import Request, Timeline
 
 REQUEST_SECONDS = (
-    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0,
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
+    1920.0, 7680.0,
 )  # fmt: skip
 FIRST_TOKEN_SECONDS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
@@ -39,17 +39,20 @@ HTTP_FINE_SECONDS = (
     0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 7.5, 10.0, 30.0, 60.0,
 )  # fmt: skip
 
+PAGE_TYPE = CONTENT_TYPE_LATEST
+"""The page's media type; vLLM 0.32 sends the same."""
+
 FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
 TOKEN_SOURCES = ("local_compute", "local_cache_hit", "external_kv_transfer")
 CACHE_TIERS = ("device", "host", "p2p", "disk", "external_unspecified")
 NEVER_COUNTED = {
-    "vllm:estimated_flops_per_gpu": "Estimated number of floating point operations per GPU (for Model Flops Utilization calculations).",
-    "vllm:estimated_read_bytes_per_gpu": "Estimated number of bytes read from memory per GPU (for Model Flops Utilization calculations).",
-    "vllm:estimated_write_bytes_per_gpu": "Estimated number of bytes written to memory per GPU (for Model Flops Utilization calculations).",
+    "vllm:estimated_flops_per_gpu": "Estimated number of floating point operations per GPU.",
+    "vllm:estimated_read_bytes_per_gpu": "Estimated number of bytes read from memory per GPU.",
+    "vllm:estimated_write_bytes_per_gpu": "Estimated number of bytes written to memory per GPU.",
     "vllm:prefix_cache_queries": "Prefix cache queries, in terms of number of queried tokens.",
     "vllm:prefix_cache_hits": "Prefix cache hits, in terms of number of cached tokens.",
-    "vllm:external_prefix_cache_queries": "External prefix cache queries from KV connector cross-instance cache sharing, in terms of number of queried tokens.",
-    "vllm:external_prefix_cache_hits": "External prefix cache hits from KV connector cross-instance cache sharing, in terms of number of cached tokens.",
+    "vllm:external_prefix_cache_queries": "External prefix cache queries from KV connector, in tokens.",
+    "vllm:external_prefix_cache_hits": "External prefix cache hits from KV connector, in tokens.",
     "vllm:mm_cache_queries": "Multi-modal cache queries, in terms of number of queried items.",
     "vllm:mm_cache_hits": "Multi-modal cache hits, in terms of number of cached items.",
     "vllm:num_preemptions": "Cumulative number of preemption from the engine.",
@@ -89,9 +92,9 @@ class Families:
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Make a gauge that is read at scrape time."""
-        Gauge(name, text, ["model_name", "engine"], registry=self._registry).labels(
-            self._model_name, "0"
-        ).set_function(read)
+        Gauge(name, text, ["model_name", "engine"], registry=self._registry).labels(self._model_name, "0").set_function(
+            read
+        )
 
     def gauges(self, name: str, text: str, label: str, reads: dict[str, Callable[[], float]]) -> None:
         """Make a gauge with one further label, one reader a value."""
@@ -149,16 +152,20 @@ class Metrics:
         make = families.histogram
         self._prompt_size = make("vllm:request_prompt_tokens", "Number of prefill tokens processed.", tokens)
         self._answer_size = make("vllm:request_generation_tokens", "Number of generation tokens processed.", tokens)
-        self._step_size = make("vllm:iteration_tokens_total", "Histogram of number of tokens per engine_step.", STEP_TOKENS)
+        self._step_size = make(
+            "vllm:iteration_tokens_total", "Histogram of number of tokens per engine_step.", STEP_TOKENS
+        )
         self._asked_most = make(
-            "vllm:request_max_num_generation_tokens", "Histogram of maximum number of requested generation tokens.", tokens
+            "vllm:request_max_num_generation_tokens",
+            "Histogram of maximum number of requested generation tokens.",
+            tokens,
         )
         self._asked_n = make("vllm:request_params_n", "Histogram of the n request parameter.", (1, 2, 5, 10, 20))
-        self._asked = make(
-            "vllm:request_params_max_tokens", "Histogram of the max_tokens request parameter.", tokens
-        )
+        self._asked = make("vllm:request_params_max_tokens", "Histogram of the max_tokens request parameter.", tokens)
         self._preempted = make(
-            "vllm:request_num_preemptions", "Histogram of the number of times a request was preempted.", (1, 2, 3, 4, 5, 10, 20)
+            "vllm:request_num_preemptions",
+            "Histogram of the number of times a request was preempted.",
+            (1, 2, 3, 4, 5, 10, 20),
         )
         self._computed = make(
             "vllm:request_prefill_kv_computed_tokens",
@@ -171,7 +178,9 @@ class Metrics:
         self._ttft = make(
             "vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", FIRST_TOKEN_SECONDS
         )
-        self._gap = make("vllm:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", TOKEN_SECONDS)
+        self._gap = make(
+            "vllm:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", TOKEN_SECONDS
+        )
         self._per_token = make(
             "vllm:request_time_per_output_token_seconds",
             "Histogram of time_per_output_token_seconds per request.",
@@ -182,7 +191,9 @@ class Metrics:
         )
         self._phases = {
             phase: make(
-                f"vllm:request_{phase}_time_seconds", f"Histogram of time spent in {state} phase for request.", REQUEST_SECONDS
+                f"vllm:request_{phase}_time_seconds",
+                f"Histogram of time spent in {state} phase for request.",
+                REQUEST_SECONDS,
             )
             for phase, state in (
                 ("queue", "WAITING"), ("inference", "RUNNING"), ("prefill", "PREFILL"), ("decode", "DECODE")
@@ -230,11 +241,15 @@ class Metrics:
     def _describe_cache(self, num_blocks: int) -> None:
         facts = {
             "block_size": BLOCK_TOKENS, "cache_dtype": "auto", "enable_prefix_caching": False,
-            "gpu_memory_utilization": None, "kv_cache_size_tokens": num_blocks * BLOCK_TOKENS, "num_gpu_blocks": num_blocks,
+            "gpu_memory_utilization": None,
+            "kv_cache_size_tokens": num_blocks * BLOCK_TOKENS, "num_gpu_blocks": num_blocks,
             "num_cpu_blocks": None, "sliding_window": None,
         }  # fmt: skip
         Gauge(
-            "vllm:cache_config_info", "Information of the LLMEngine CacheConfig", [*facts, "engine"], registry=self.registry
+            "vllm:cache_config_info",
+            "Information of the LLMEngine CacheConfig",
+            [*facts, "engine"],
+            registry=self.registry,
         ).labels(*(str(value) for value in facts.values()), "0").set(1)
 
     def stepped(self, tokens: int, prompt_tokens: int, generated: int) -> None:

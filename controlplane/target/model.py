@@ -2,12 +2,11 @@
 
 The engine calls it from its one worker thread. It decides nothing: it turns tokens and block tables into logits.
 
-Equal requests give bit-equal logits whatever else is in the batch. Three rules make it so: a decode batch is padded to a
-multiple of ``ROW_TILE`` rows, since a matrix product's summing order changes with very few rows; sequences attend in
-groups of equal padded length, so that no neighbour changes the length of a sum; prompts are computed one by one.
+Equal requests give bit-equal logits on a CPU whatever else is in the batch. Three rules make it so: a decode batch is
+padded to a multiple of ``ROW_TILE`` rows, since a matrix product's summing order changes with very few rows; sequences
+attend in groups of equal padded length, so that no neighbour changes the length of a sum; prompts are computed one by
+one.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -101,6 +100,7 @@ class Transformer:
             tokens: the chunk's tokens.
             start: position of the first of them.
             blocks: the sequence's blocks.
+
         Returns:
             [vocabulary] logits after the last token.
         """
@@ -122,6 +122,7 @@ class Transformer:
             tokens: the newest token of each sequence.
             positions: its position.
             blocks: each sequence's blocks.
+
         Returns:
             [sequences, vocabulary] logits.
         """
@@ -147,10 +148,10 @@ class Transformer:
             by_length.setdefault(len(table), []).append(row)
         groups = []
         for rows in by_length.values():
-            table = self._tensor([tables[row] for row in rows])
-            mask = self._mask(self._tensor([[positions[row]] for row in rows]), table)
+            group_tables = self._tensor([tables[row] for row in rows])
+            mask = self._mask(self._tensor([[positions[row]] for row in rows]), group_tables)
             alone = whole and len(by_length) == 1
-            groups.append(Group(None if alone else self._tensor(rows), table, mask))
+            groups.append(Group(None if alone else self._tensor(rows), group_tables, mask))
         return tuple(groups)
 
     def _mask(self, positions: Tensor, tables: Tensor) -> Tensor:
@@ -240,7 +241,7 @@ def _rotations(shape: ModelShape, device: torch.device) -> Tensor:
 
 
 def _rotate(heads: Tensor, rotations: Tensor) -> Tensor:
-    pairs = torch.view_as_complex(heads.unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(heads.reshape(*heads.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * rotations).flatten(-2)
 
 

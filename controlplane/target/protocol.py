@@ -1,9 +1,7 @@
 """OpenAI's request and answer shapes as vLLM speaks them. Pure: dictionaries in, values out, and back.
 
-Unknown request fields are ignored, as vLLM does. What is wrong raises ``BadRequestError`` with the HTTP status to answer.
+Unknown request fields are ignored, as vLLM does. What is wrong raises ``BadRequestError``.
 """
-
-from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
@@ -23,7 +21,9 @@ MAX_STOPS = 16
 class BadRequestError(Exception):
     """A request that cannot be served as asked."""
 
-    def __init__(self, message: str, *, param: str | None = None, status: int = 400, kind: str = "BadRequestError") -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, status: int = 400, kind: str = "BadRequestError"
+    ) -> None:
         """Keep what the OpenAI-shaped error needs."""
         super().__init__(message)
         self.message = message
@@ -72,6 +72,7 @@ def parse(body: Any, *, chat: bool, limits: Limits) -> Ask:
         body: the decoded JSON.
         chat: whether it came to the chat route.
         limits: what this endpoint serves.
+
     Raises:
         BadRequestError: with the status and parameter to answer.
     """
@@ -125,14 +126,20 @@ def _sampling(body: Mapping[str, Any]) -> Sampling:
         temperature=_number(body, "temperature", 1.0, low=0.0, high=100.0),
         top_p=_number(body, "top_p", 1.0, low=1e-9, high=1.0),
         top_k=_integer(body, "top_k", 0, low=-1, high=None),
-        seed=None if body.get("seed") is None else zlib.crc32(str(_integer(body, "seed", 0, low=None, high=None)).encode()),
+        seed=None
+        if body.get("seed") is None
+        else zlib.crc32(str(_integer(body, "seed", 0, low=None, high=None)).encode()),
     )
 
 
 def _stops(body: Mapping[str, Any]) -> tuple[bytes, ...]:
     stop = body.get("stop")
     texts = [] if stop is None else [stop] if isinstance(stop, str) else stop
-    if not isinstance(texts, list) or len(texts) > MAX_STOPS or not all(isinstance(text, str) and text for text in texts):
+    if (
+        not isinstance(texts, list)
+        or len(texts) > MAX_STOPS
+        or not all(isinstance(text, str) and text for text in texts)
+    ):
         raise BadRequestError(f"`stop` must be a text or a list of at most {MAX_STOPS} texts.", param="stop")
     return tuple(text.encode() for text in texts)
 
@@ -214,13 +221,17 @@ class Answer:
     def whole(self, texts: list[str], reasons: list[str], completion_tokens: int) -> dict[str, Any]:
         """Shape a complete answer, one choice a text."""
         choices = [
-            self._choice(number, reason, {"message": {"role": "assistant", "content": text}} if self.ask.chat else {"text": text})
+            self._choice(
+                number, reason, {"message": {"role": "assistant", "content": text}} if self.ask.chat else {"text": text}
+            )
             for number, (text, reason) in enumerate(zip(texts, reasons, strict=True))
         ]
         kind = "chat.completion" if self.ask.chat else "text_completion"
         return {**self._head(kind), "choices": choices, "usage": self.usage(completion_tokens)}
 
-    def chunk(self, number: int, text: str, reason: str | None, *, first: bool, completion_tokens: int) -> dict[str, Any]:
+    def chunk(
+        self, number: int, text: str, reason: str | None, *, first: bool, completion_tokens: int
+    ) -> dict[str, Any]:
         """Shape one streamed piece of choice ``number``."""
         delta = {"role": "assistant", "content": text} if first else {"content": text}
         choice = self._choice(number, reason, {"delta": delta} if self.ask.chat else {"text": text})

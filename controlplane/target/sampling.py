@@ -1,8 +1,7 @@
 """Choosing the next token from logits. Pure: randomness comes from the request's own seeded generator."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +27,13 @@ class Sampling:
         """Whether the likeliest token is always taken."""
         return self.temperature <= 0.0
 
-    def repeated(self, number: int) -> Sampling:
+    def repeated(self, number: int) -> Self:
         """Return the settings of the ``number``-th choice of one prompt: the same, with a seed of its own."""
         return self if self.seed is None or number == 0 else replace(self, seed=self.seed + number)
+
+
+GREEDY = Sampling()
+"""Always the likeliest token."""
 
 
 def choose(logits: Logits, sampling: Sampling, generator: np.random.Generator) -> int:
@@ -40,6 +43,7 @@ def choose(logits: Logits, sampling: Sampling, generator: np.random.Generator) -
         logits: [vocabulary] scores of one sequence.
         sampling: the request's wishes.
         generator: the request's own generator; it is advanced by one draw unless the choice is greedy.
+
     Returns:
         The token.
     """

@@ -1,7 +1,5 @@
 """One request inside the engine: what was asked, what stands so far, and the text that may go out."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
@@ -9,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from controlplane.target.kv import BLOCK_TOKENS
-from controlplane.target.sampling import Logits, Sampling, choose
+from controlplane.target.sampling import GREEDY, Logits, Sampling, choose
 from controlplane.target.tokenizer import EOS
 
 
@@ -20,7 +18,7 @@ class Request:
     request_id: str
     prompt: tuple[int, ...]
     max_tokens: int
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     stop: tuple[bytes, ...] = ()
     """Texts that end the answer; they are not part of it."""
     ignore_eos: bool = False

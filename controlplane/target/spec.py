@@ -1,7 +1,5 @@
 """Every setting of the reference target, as frozen values with units. Light to import: no torch, no HTTP."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Byte-level tokenizer: one token is one byte of UTF-8, plus the two markers a model needs."""
 
-from __future__ import annotations
-
 BOS = 256
 """Begins every prompt."""
 EOS = 257

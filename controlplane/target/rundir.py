@@ -1,0 +1,179 @@
+"""The run directory: where a fleet keeps its state for others to read. Every file is written whole, by rename.
+
+One fleet holds the directory at a time, by a lock on ``up.lock`` that the kernel drops when the holder dies.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import random
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from controlplane.target.errors import TargetError
+
+PORTS_FROM = 18_000
+"""Lowest port chosen for a fleet."""
+PORTS_TO = 32_000
+"""Stays below Linux's default range for outgoing connections: a dead endpoint's port must not become a client's own
+port, or a retry would connect to itself and the restarted endpoint would find its port taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """The paths of one fleet's state."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Locked while a fleet runs; holds its process id."""
+        return self.root / "up.lock"
+
+    @property
+    def ready(self) -> Path:
+        """Exists while the whole fleet answers."""
+        return self.root / "ready.json"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of every process's log."""
+        return self.root / "logs"
+
+    @property
+    def gateway(self) -> Path:
+        """Folder of the gateway's configuration and addresses."""
+        return self.root / "gateway"
+
+    def discovery(self, pool: str) -> Path:
+        """Return the Prometheus file_sd list of a pool's endpoints."""
+        return self.root / "sd" / f"{pool}.json"
+
+    def node(self, node: str) -> Path:
+        """Return the file that says which process serves a node's endpoint."""
+        return self.root / "nodes" / f"{node}.json"
+
+    def hold(self, node: str) -> Path:
+        """Return the file with which others keep a node down for a time."""
+        return self.root / "nodes" / f"{node}.hold"
+
+    def state_files(self) -> Iterator[Path]:
+        """Yield what must be gone when no fleet runs: everything but logs and the gateway's configuration."""
+        yield self.ready
+        for folder in ("sd", "nodes"):
+            yield from (self.root / folder).glob("*")
+        yield self.gateway / "admin"
+        yield self.gateway / "listener"
+
+    def clear(self) -> None:
+        """Remove the state files."""
+        for path in self.state_files():
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Hold the directory for this fleet: make its folders, lock it, and leave it without state behind.
+
+        Raises:
+            TargetError: when another fleet holds it, or it cannot be written.
+        """
+        with writing(self.root):
+            for folder in (self.root, self.root / "sd", self.root / "nodes", self.logs, self.gateway / "xds"):
+                folder.mkdir(parents=True, exist_ok=True)
+            lock = self.lock.open("a+", encoding="ascii")
+        with lock:
+            self._lock(lock)
+            with writing(self.root):
+                lock.truncate(0)
+                lock.write(f"{os.getpid()}\n")
+                lock.flush()
+                self.clear()
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    self.clear()
+                    self.lock.unlink(missing_ok=True)
+
+    def _lock(self, lock: TextIO) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise TargetError(
+                f"a fleet already runs on {self.root}",
+                f"process {holder} holds {self.lock}",
+                f"Stop it (kill -TERM {holder}), or choose another --run-dir.",
+            ) from None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failed write below ``path`` into an error with the way out."""
+    try:
+        yield
+    except OSError as error:
+        fix = (
+            "Free some space, or choose another --run-dir."
+            if error.errno == errno.ENOSPC
+            else "Choose another --run-dir."
+        )
+        raise TargetError(f"cannot write {error.filename or path}", str(error.strerror or error), fix) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole: readers see the old or the new text, never a part.
+
+    Raises:
+        TargetError: when it cannot be written; nothing is left half-written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path):
+        try:
+            part.write_text(text)
+            part.replace(path)
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write JSON whole, as ``write_text`` does."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def free_ports(count: int) -> list[int]:
+    """Choose TCP ports on 127.0.0.1 that nobody listens on.
+
+    Raises:
+        TargetError: when too few are free.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(PORTS_FROM, PORTS_TO), 20 * count + 200):
+        if len(found) == count:
+            break
+        if port_is_free(port):
+            found.append(port)
+    if len(found) < count:
+        raise TargetError(
+            f"cannot find {count} free ports", f"most of {PORTS_FROM}-{PORTS_TO} are taken", "Stop what listens there."
+        )
+    return found
+
+
+def port_is_free(port: int) -> bool:
+    """Tell whether a listener could take this port on 127.0.0.1 now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
