@@ -1,0 +1,254 @@
+"""The HTTP application: the API under `/api/v1`, the console at `/`, `/metrics`, `/healthz`, `/readyz`, `/events`.
+
+Reading is free on the loopback address the server binds by default; whatever moves a lever or breaks something needs
+the operator's token. Errors are problem documents (RFC 9457).
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Body, Depends, FastAPI, HTTPException, Path as UrlPath, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel, ConfigDict, Field
+
+import controlplane
+from controlplane.chaos.drill import Drill
+from controlplane.chaos.fault import FaultKind, Lease
+from controlplane.chaos.safety import Refusal
+from controlplane.degradation.actuator import Receipt
+from controlplane.errors import ControlplaneError, UsageError
+from controlplane.flows.drill import FaultRequest
+from controlplane.flows.standing import Standing
+from controlplane.policy import quantity
+from controlplane.web.changes import Changes
+from controlplane.web.console import overview_fragment, overview_html
+from controlplane.web.page import IncidentView, Overview
+
+STATIC = Path(__file__).parent / "static"
+
+_SECURITY_HEADERS = {
+    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+_DOCS = "/docs"
+
+
+@dataclass(frozen=True, slots=True)
+class WebPorts:
+    """What the outside may ask of the control plane."""
+
+    standing: Callable[[], Standing]
+    overview: Callable[[], Awaitable[Overview]]
+    receipts: Callable[[int], Awaitable[tuple[Receipt, ...]]]
+    incidents: Callable[[int], Awaitable[tuple[IncidentView, ...]]]
+    drills: Callable[[int], Awaitable[tuple[Drill, ...]]]
+    drill: Callable[[str], Awaitable[Drill | None]]
+    leases: Callable[[], Awaitable[tuple[Lease, ...]]]
+    start_drill: Callable[[str, str], Awaitable[Drill | Refusal]]
+    """Starts a drill of an experiment, asked for by somebody; it runs on in the background."""
+    inject: Callable[[Drill, FaultRequest], Awaitable[tuple[Lease, ...]]]
+    heal_drill: Callable[[str], Awaitable[tuple[str, ...]]]
+    heal_all: Callable[[], Awaitable[tuple[str, ...]]]
+    not_ready: Callable[[], tuple[str, ...]]
+    """What is not ready yet; empty when everything is."""
+    registry: CollectorRegistry
+    changes: Changes
+    token: str
+
+
+class StartDrill(BaseModel):
+    """The body of a request to start a drill."""
+
+    model_config = ConfigDict(extra="forbid")
+    experiment: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    requested_by: str = Field(default="api", max_length=128)
+
+
+class Inject(BaseModel):
+    """The body of a request to inject a fault; sent by the Chaos Toolkit extension."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: FaultKind
+    pool: str = Field(max_length=128)
+    endpoints: str = "100%"
+    down_for: str = "10s"
+
+    def request(self) -> FaultRequest:
+        """Return the request with its units read.
+
+        Raises:
+            UsageError: when a unit is wrong.
+        """
+        try:
+            share, lasts = quantity.ratio(self.endpoints), quantity.duration(self.down_for)
+        except ValueError as error:
+            raise UsageError("the fault request is not usable", f"expected {error}", "mend the experiment") from error
+        return FaultRequest(self.kind, self.pool, share, lasts)
+
+
+def build_app(ports: WebPorts) -> FastAPI:
+    """Make the application."""
+    app = FastAPI(title="controlplane", version=controlplane.__version__, docs_url=_DOCS, redoc_url=None)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    _errors(app)
+    _console(app, ports)
+    _probes(app, ports)
+    _reading(app, ports)
+    _acting(app, ports)
+
+    @app.middleware("http")
+    async def secure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        if request.url.path != _DOCS:  # FastAPI's own page loads its parts from elsewhere.
+            for name, value in _SECURITY_HEADERS.items():
+                response.headers.setdefault(name, value)
+        return response
+
+    return app
+
+
+def _problem(status: int, what: str, why: str = "", fix: str = "", **more: object) -> JSONResponse:
+    body = {"type": "about:blank", "title": what, "status": status, "detail": why, "fix": fix, **more}
+    return JSONResponse(body, status, media_type="application/problem+json")
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(ControlplaneError)
+    async def ours(_: Request, error: ControlplaneError) -> JSONResponse:
+        return _problem(400 if isinstance(error, UsageError) else 503, error.what, error.why, error.fix)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> JSONResponse:
+        response = _problem(error.status_code, str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return _problem(422, "the request is not valid", errors=jsonable_encoder(error.errors()))
+
+
+def _console(app: FastAPI, ports: WebPorts) -> None:
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def overview() -> str:
+        return overview_html(await ports.overview())
+
+    @app.get("/fragment", response_class=HTMLResponse, include_in_schema=False)
+    async def fragment() -> str:
+        return overview_fragment(await ports.overview())
+
+    @app.get("/events", include_in_schema=False)
+    async def events() -> StreamingResponse:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(ports.changes.stream(), media_type="text/event-stream", headers=headers)
+
+
+def _probes(app: FastAPI, ports: WebPorts) -> None:
+    @app.get("/healthz", response_class=PlainTextResponse, tags=["self"])
+    async def healthz() -> str:
+        """Say that the event loop turns."""
+        return "ok\n"
+
+    @app.get("/readyz", tags=["self"])
+    async def readyz() -> JSONResponse:
+        """Say what is not ready yet."""
+        missing = ports.not_ready()
+        return JSONResponse({"ready": not missing, "not_ready": missing}, 503 if missing else 200)
+
+    @app.get("/metrics", response_class=PlainTextResponse, tags=["self"])
+    async def metrics(request: Request) -> Response:
+        """Give the control plane's own metrics."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(ports.registry), media_type=content_type)
+
+
+def _reading(app: FastAPI, ports: WebPorts) -> None:
+    @app.get("/api/v1/standing", tags=["fleet"])
+    async def standing() -> JSONResponse:
+        """Say how the service stands: level, pools, verdicts with evidence, rows."""
+        return JSONResponse(jsonable_encoder(ports.standing()))
+
+    @app.get("/api/v1/receipts", tags=["degradation"])
+    async def receipts(limit: int = 50) -> JSONResponse:
+        """List the newest actions first."""
+        return JSONResponse(jsonable_encoder(await ports.receipts(_bounded(limit))))
+
+    @app.get("/api/v1/incidents", tags=["incidents"])
+    async def incidents(limit: int = 50) -> JSONResponse:
+        """List the newest incidents first, each with its timeline."""
+        return JSONResponse(jsonable_encoder(await ports.incidents(_bounded(limit))))
+
+    @app.get("/api/v1/drills", tags=["drills"])
+    async def drills(limit: int = 50) -> JSONResponse:
+        """List the newest drills first."""
+        return JSONResponse(jsonable_encoder(await ports.drills(_bounded(limit))))
+
+    @app.get("/api/v1/drills/{drill_id}", tags=["drills"])
+    async def drill(drill_id: str) -> JSONResponse:
+        """Return one drill."""
+        return JSONResponse(jsonable_encoder(await _the_drill(ports, drill_id)))
+
+    @app.get("/api/v1/leases", tags=["drills"])
+    async def leases() -> JSONResponse:
+        """List the faults in force."""
+        return JSONResponse(jsonable_encoder(await ports.leases()))
+
+
+def _acting(app: FastAPI, ports: WebPorts) -> None:
+    bearer = HTTPBearer(auto_error=False, description="The operator's token: the file `token` in the state directory.")
+
+    async def operator(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+        if given is None or not hmac.compare_digest(given.credentials.encode(), ports.token.encode()):
+            raise HTTPException(401, "a valid operator token is needed", {"WWW-Authenticate": "Bearer"})
+
+    guarded = [Depends(operator)]
+    drill_id_path = UrlPath(pattern=r"^[0-9a-f]{1,32}$")
+
+    @app.post("/api/v1/drills", status_code=202, tags=["drills"], dependencies=guarded)
+    async def start(body: StartDrill) -> JSONResponse:
+        """Ask the gates and start a drill; 409 with every reason when they refuse."""
+        started = await ports.start_drill(body.experiment, body.requested_by)
+        if isinstance(started, Refusal):
+            return _problem(409, "the drill may not start", "; ".join(started.reasons), reasons=started.reasons)
+        return JSONResponse(jsonable_encoder(started), 202)
+
+    @app.post("/api/v1/drills/{drill_id}/faults", status_code=201, tags=["drills"], dependencies=guarded)
+    async def inject(drill_id: Annotated[str, drill_id_path], body: Annotated[Inject, Body()]) -> JSONResponse:
+        """Inject a fault for a running drill; for the Chaos Toolkit extension."""
+        found = await _the_drill(ports, drill_id)
+        leases = await ports.inject(found, body.request())
+        return JSONResponse(jsonable_encoder({"leases": leases}), 201)
+
+    @app.post("/api/v1/drills/{drill_id}/heal", tags=["drills"], dependencies=guarded)
+    async def heal_drill(drill_id: Annotated[str, drill_id_path]) -> JSONResponse:
+        """End every fault of one drill now."""
+        await _the_drill(ports, drill_id)
+        return JSONResponse({"healed": await ports.heal_drill(drill_id)})
+
+    @app.post("/api/v1/heal", tags=["drills"], dependencies=guarded)
+    async def heal() -> JSONResponse:
+        """End every fault there is now."""
+        return JSONResponse({"healed": await ports.heal_all()})
+
+
+def _bounded(limit: int) -> int:
+    return max(1, min(limit, 500))
+
+
+async def _the_drill(ports: WebPorts, drill_id: str) -> Drill:
+    found = await ports.drill(drill_id)
+    if found is None:
+        raise HTTPException(404, f"no drill {drill_id}")
+    return found
+
+
