@@ -1,0 +1,55 @@
+"""Everything that is rendered from one policy page: relative path -> text, byte for byte the same each time; pure.
+
+Called by the command line and by the flow that publishes; they write, compare and keep the notes that people made
+(`keep_notes`). Nothing here touches a file or a clock.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from urllib.parse import quote
+
+from controlplane.chaos.drill import Drill
+from controlplane.policy.model import Policy
+from controlplane.policy.quantity import spell_duration
+from controlplane.render import alerts, overview, rules, runbooks
+from controlplane.render.markdown import keep_notes
+from controlplane.render.wording import inert, slug
+
+__all__ = ["keep_notes", "render"]
+
+
+def render(policy: Policy, drills: Sequence[Drill], source: str) -> Mapping[str, str]:
+    """Render all alerts, dashboards and runbooks of one service.
+
+    Args:
+        policy: what everything is made from.
+        drills: the evidence, newest first.
+        source: the policy page as it is to be named in the files, such as `controlplane.yaml`.
+
+    Returns:
+        The text of each file by its path, relative to the directory that `publish.dir` names; paths in order.
+    """
+    header = f"rendered from {inert(source)} by `controlplane render`; edit {inert(source)}"
+    groups = alerts.groups(policy)
+    rules_path = f"alerts/{slug(policy.service)}.rules.yml"
+    link = f"/d/{overview.UID}?var-service={quote(policy.service, safe='')}"
+    made = {
+        rules_path: rules.page(_about_rules(header, policy), groups, policy.service, link),
+        "dashboards/fleet-overview.json": overview.fleet_overview(policy, drills, header),
+        **runbooks.pages(policy, drills, groups, source, rules_path),
+    }
+    return dict(sorted(made.items()))
+
+
+def _about_rules(header: str, policy: Policy) -> str:
+    windows = (threshold.window for threshold in policy.thresholds.values())
+    scrape = max(min(windows, default=timedelta(seconds=30)) // 3, timedelta(seconds=1))
+    scrape -= timedelta(microseconds=scrape.microseconds)
+    return (
+        f"{header}\n\n"
+        f"Alerting rules of service {inert(policy.service)}.\n"
+        f"Scrape the control plane and the engines every {spell_duration(scrape)} or faster: the shortest window needs "
+        "three samples.\n"
+        "Engine series need the label `pool`; `file_sd` lists carry it. Add the label `service` where one Prometheus\n"
+        "scrapes several services. A `warn` goes on while its `breach` fires: inhibit it by service, pool and signal."
+    )
