@@ -1,0 +1,44 @@
+"""How the command line prints: errors, tables, times."""
+
+from datetime import datetime
+
+from rich.console import Console
+from rich.text import Text
+
+from controlplane.errors import ControlplaneError, PolicyError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+BAND_STYLES = {"ok": "green", "warn": "yellow", "breach": "red", "unknown": "dim"}
+LEVEL_STYLES = {"none": "green", "P2": "yellow", "P1": "dark_orange", "P0": "bold red"}
+OUTCOME_STYLES = {"passed": "green", "running": "cyan", "refused": "yellow", "invalid": "yellow"}
+
+
+def print_error(error: ControlplaneError) -> None:
+    """Print an error as what, why and fix, on the standard error stream."""
+    err.print(Text.assemble(("error: ", "bold red"), error.what))
+    if isinstance(error, PolicyError):
+        for problem in error.problems:
+            err.print(Text.assemble((problem.where, "bold"), f": {problem.what}"), soft_wrap=True)
+            _print_reasons(problem.why, problem.fix)
+    else:
+        _print_reasons(error.why, error.fix)
+
+
+def _print_reasons(why: str, fix: str) -> None:
+    for label, text in (("why", why), ("fix", fix)):
+        if text:
+            err.print(Text.assemble((f"  {label}: ", "dim"), text), soft_wrap=True)
+
+
+def seconds(value: float | None) -> str:
+    """Write a duration: milliseconds below a second, two digits above."""
+    if value is None:
+        return "-"
+    return f"{value * 1000:.0f} ms" if abs(value) < 1 else f"{value:.2f} s"
+
+
+def clock_time(text: str | None) -> str:
+    """Write an RFC 3339 time as local hours, minutes and seconds."""
+    return datetime.fromisoformat(text).astimezone().strftime("%F %T") if text else "-"

@@ -1,0 +1,88 @@
+"""`controlplane serve`, `status`, `heal`: running the control plane and talking to it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DEFAULT_PAGE = Path("run/controlplane.yaml")
+DEFAULT_STATE = Path("run/state")
+
+StateDir = Annotated[
+    Path, typer.Option("--state-dir", envvar="CONTROLPLANE_STATE_DIR", help="State directory of the control plane.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(serve)
+    app.command()(status)
+    app.command()(heal)
+
+
+def experiments_beside_code() -> Path:
+    """Return where the authored experiments are: `experiments/` here, or the one beside the installed code."""
+    here = Path("experiments")
+    return here if here.is_dir() else Path(__file__).resolve().parents[2] / "experiments"
+
+
+def serve(
+    page: Annotated[Path, typer.Argument(help="The policy page.")] = DEFAULT_PAGE,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8600,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Where state is kept.", show_default="`state/` beside the page")
+    ] = None,
+    experiments: Annotated[Path | None, typer.Option(help="Directory of Chaos Toolkit experiments.")] = None,
+) -> None:
+    """Watch the fleet of a policy page, move its levers, run its drills, serve API and console."""
+    from controlplane.policy.load import load
+    from controlplane.runtime.server import serve as run_server
+    from controlplane.settings import ServeSettings, state_dir_beside
+
+    loaded = load(page)
+    settings = ServeSettings(
+        state_dir or state_dir_beside(page), experiments or experiments_beside_code(), host=host, port=port
+    )
+    raise typer.Exit(run_server(loaded, settings))
+
+
+def status(state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """Show how the service stands: level, pools, verdicts, rows."""
+    import json
+
+    from controlplane.cli.client import connect
+    from controlplane.cli.output import out
+    from controlplane.cli.standing import standing_table
+
+    standing = connect(state_dir).get("/api/v1/standing")
+    if as_json:
+        out.print_json(json.dumps(standing))
+    else:
+        out.print(standing_table(standing))
+
+
+def heal(
+    page: Annotated[Path, typer.Argument(help="The policy page.")] = DEFAULT_PAGE,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Where state is kept.", show_default="`state/` beside the page")
+    ] = None,
+) -> None:
+    """End every fault that is leased and print what was done; works with the control plane dead, too."""
+    from controlplane.cli.client import connect
+    from controlplane.cli.output import out
+    from controlplane.errors import UnreachableError
+    from controlplane.settings import state_dir_beside
+
+    where = state_dir or state_dir_beside(page)
+    try:
+        done: Any = connect(where).post("/api/v1/heal", {})["healed"]
+    except UnreachableError:
+        from controlplane.policy.load import load
+        from controlplane.runtime.heal import heal_offline
+
+        done = heal_offline(load(page), where)
+    for line in done:
+        out.print(line)
+    out.print(f"{len(done)} fault{'' if len(done) == 1 else 's'} leased")

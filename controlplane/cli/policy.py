@@ -1,0 +1,67 @@
+"""`controlplane check` and `controlplane render`: the page, and what is made from it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Page = Annotated[Path, typer.Argument(help="The policy page.", show_default=True)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(check)
+    app.command()(render)
+
+
+def check(page: Page = Path("controlplane.yaml")) -> None:
+    """Print a policy page with every default filled in, or everything that is wrong with it."""
+    import yaml
+    from rich.syntax import Syntax
+
+    from controlplane.cli.output import err, out
+    from controlplane.policy.load import load
+
+    loaded = load(page)
+    text = yaml.safe_dump(dict(loaded.resolved), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    if out.is_terminal:
+        out.print(Syntax(text, "yaml", background_color="default"), soft_wrap=True)
+    else:
+        typer.echo(text, nl=False)
+    for row, why in loaded.policy.degradation.not_armed.items():
+        err.print(f"[yellow]note:[/] row {row} is not armed: {why}")
+
+
+def render(
+    page: Page = Path("controlplane.yaml"),
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail when a file is not as the page says.")
+    ] = False,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Write here instead of the page's `publish.dir`.")
+    ] = None,
+) -> None:
+    """Render alerts, dashboards and runbooks from a policy page and the drills on record."""
+    from controlplane.cli.output import out
+    from controlplane.errors import ControlplaneError
+    from controlplane.flows.publish import compare, publish
+    from controlplane.policy.load import load
+    from controlplane.render.artefacts import render as render_all
+    from controlplane.runtime.evidence import drills_on_record
+
+    loaded = load(page)
+    rendered = render_all(loaded.policy, drills_on_record(loaded), loaded.path.name)
+    directory = out_dir or loaded.base / loaded.policy.publish.dir
+    if check_only:
+        _, changes = compare(rendered, directory)
+        if changes:
+            names = ", ".join(f"{change.path} ({change.kind})" for change in changes)
+            raise ControlplaneError(
+                "the rendered files are not as the page says", names, f"run `controlplane render {page}` and commit"
+            )
+        out.print(f"{len(rendered)} files are as {page} says")
+        return
+    changes = publish(rendered, directory)
+    for change in changes:
+        out.print(f"{change.kind:8} {directory / change.path}")
+    out.print(f"{len(rendered)} files rendered, {len(changes)} written")

@@ -1,0 +1,1 @@
+"""Starting, joining and stopping the parts: wiring, the scheduler, the serving process."""

@@ -1,0 +1,38 @@
+"""Ending every leased fault with the control plane dead: the third net, for a person."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+from controlplane.clock import utcnow
+from controlplane.degradation.actuator import RoutePlan
+from controlplane.flows.recover import RecoverPorts, heal_all
+from controlplane.policy.load import Loaded
+from controlplane.runtime.state_dir import held
+from controlplane.runtime.wiring import books, fault_driver
+from controlplane.settings import ServeSettings
+from controlplane.store.database import open_database, sqlite_url
+
+
+def heal_offline(loaded: Loaded, state_dir: Path) -> tuple[str, ...]:
+    """End every leased fault without a running server.
+
+    Returns:
+        What was done, one line a fault.
+
+    Raises:
+        ControlplaneError: when the state cannot be used.
+    """
+    settings = ServeSettings(state_dir, experiments_dir=loaded.base)
+    if not settings.database.exists():
+        return ()
+
+    async def unproven(_: RoutePlan) -> str:
+        return ""
+
+    with held(settings), contextlib.closing(open_database(sqlite_url(settings.database))) as database:
+        book = books(database)
+        ports = RecoverPorts(
+            loaded.policy.service, book.receipts, book.leases, book.drills, None, fault_driver(loaded), unproven, utcnow
+        )
+        return asyncio.run(heal_all(ports))

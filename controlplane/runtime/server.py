@@ -1,0 +1,256 @@
+"""`controlplane serve`: one process that watches, decides, drills, answers and stops cleanly."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import monotonic
+
+import aiohttp
+import structlog
+import uvicorn
+import uvloop
+
+import controlplane
+from controlplane.chaos.drill import Drill
+from controlplane.chaos.fault import FaultKind
+from controlplane.chaos.safety import GateSpec, Refusal
+from controlplane.clock import utcnow
+from controlplane.errors import ControlplaneError
+from controlplane.flows import drill as drill_flow
+from controlplane.flows import recover
+from controlplane.policy.load import Loaded
+from controlplane.policy.model import DrillPlan
+from controlplane.runtime.scheduler import Background, Timetable, upcoming
+from controlplane.runtime.state_dir import held, operator_token
+from controlplane.runtime.wiring import Plane, build
+from controlplane.settings import ServeSettings
+from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.telemetry import Metrics, configure_logging
+from controlplane.web.app import WebPorts, build_app
+from controlplane.web.changes import Changes
+from controlplane.web.page import IncidentView, Overview, ScheduledDrill
+
+EVALUATE_EVERY = timedelta(milliseconds=500)
+RECOVER_EVERY = timedelta(seconds=2)
+LAG_EVERY_S = 0.25
+SHOWN = 12
+"""How many of the newest things the console's front page shows."""
+
+log = structlog.get_logger("server")
+
+
+def serve(loaded: Loaded, settings: ServeSettings) -> int:
+    """Run a control plane until it is told to stop.
+
+    Returns:
+        The process's exit status.
+
+    Raises:
+        ControlplaneError: when it cannot start, with the way out.
+    """
+    configure_logging()
+    with held(settings), listening(settings) as listener, contextlib.closing(
+        open_database(sqlite_url(settings.database))
+    ) as database:
+        return uvloop.run(_serve(loaded, settings, listener, database))
+
+
+@contextlib.contextmanager
+def listening(settings: ServeSettings) -> Iterator[socket.socket]:
+    """Bind the address first of all, so that a taken port is found out before anything is touched.
+
+    Raises:
+        ControlplaneError: when the address cannot be bound.
+    """
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ControlplaneError(
+                f"cannot listen on {settings.host}:{settings.port}", str(error),
+                "stop what listens there, or choose another port with --port (0 takes a free one)",
+            ) from error  # fmt: skip
+        listener.listen(128)
+        yield listener
+
+
+@dataclass(slots=True)
+class _Lag:
+    """How late the event loop is."""
+
+    worst_s: float = 0.0
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without hands on the signals: they are ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socket, database: Database) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sign, stop.set)
+    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    token, metrics, changes = operator_token(settings), Metrics(), Changes()
+    background, timetable = Background(), Timetable()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)) as session:
+        plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
+        plane.observer.resume(await recover.settle_receipts(plane.recover))
+        await recover.settle_drills(plane.recover)
+        await plane.publish()
+        app = build_app(_web_ports(plane, background, metrics, changes, token))
+        server = _Server(
+            uvicorn.Config(
+                app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none"
+            )
+        )
+        web = asyncio.create_task(server.serve(sockets=[listener]))
+        background.spawn(_measure_lag(metrics))
+        _schedule(plane, timetable, background, metrics)
+        settings.address_file.write_text(url + "\n", encoding="utf-8")
+        log.info("serving", url=url, service=loaded.policy.service, version=controlplane.__version__)
+        waiting = asyncio.create_task(stop.wait())
+        await asyncio.wait((waiting, web), return_when=asyncio.FIRST_COMPLETED)
+        timetable.stop()
+        changes.close()
+        server.should_exit = True
+        waiting.cancel()
+        await background.stop()
+        await web
+    log.info("stopped")
+    return 0
+
+
+def _schedule(plane: Plane, timetable: Timetable, background: Background, metrics: Metrics) -> None:
+    """Put everything that happens by the clock on the timetable."""
+
+    async def evaluate() -> None:
+        plane.observer.follow_inventory()
+        plane.observer.evaluate()
+
+    timetable.every(EVALUATE_EVERY, evaluate, "evaluate")
+    for probe in plane.probes:
+
+        async def look(probe: object = probe) -> None:
+            plane.observer.look(probe)  # type: ignore[arg-type]
+
+        timetable.every(probe.every, look, f"probe {probe.name}")
+
+    async def recover_tick() -> None:
+        await recover.heal_expired(plane.recover)
+        leases = await plane.books.leases.open_leases()
+        for kind in FaultKind:
+            metrics.faults_active.labels(kind).set(sum(1 for lease in leases if lease.kind is kind))
+        service = plane.loaded.policy.service
+        metrics.incidents_open.labels(service).set(len(await plane.books.incidents.open_incidents(service)))
+
+    timetable.every(RECOVER_EVERY, recover_tick, "recover")
+    for name, plan in plane.loaded.policy.drills.items():
+
+        async def due(name: str = name, plan: DrillPlan = plan) -> None:
+            slot = f"{name}/{utcnow():%Y-%m-%d}"
+            background.spawn(_run_plan(plane, plan, slot))
+
+        timetable.at(plan.at, due, f"drills {name}")
+    timetable.start()
+
+
+async def _run_plan(plane: Plane, plan: DrillPlan, slot: str) -> None:
+    """Run a plan's experiments one after another; one that is refused does not stop the next."""
+    for experiment in plan.experiments:
+        try:
+            started = await drill_flow.start(plane.drill, experiment, plan.gates, "schedule", slot)
+            if isinstance(started, Refusal):
+                log.warning("scheduled drill refused", experiment=experiment, reasons=started.reasons)
+            else:
+                await drill_flow.run(plane.drill, *started)
+        except ControlplaneError as error:
+            log.error("scheduled drill failed", experiment=experiment, what=error.what, why=error.why)
+
+
+async def _measure_lag(metrics: Metrics) -> None:
+    while True:
+        before = monotonic()
+        await asyncio.sleep(LAG_EVERY_S)
+        metrics.loop_lag.set(max(0.0, monotonic() - before - LAG_EVERY_S))
+
+
+def _web_ports(
+    plane: Plane, background: Background, metrics: Metrics, changes: Changes, token: str
+) -> WebPorts:
+    books, service = plane.books, plane.loaded.policy.service
+
+    async def incidents(limit: int) -> tuple[IncidentView, ...]:
+        return tuple(IncidentView(incident, entries) for incident, entries in await books.incidents.recent(service, limit))
+
+    async def start_drill(experiment: str, requested_by: str) -> Drill | Refusal:
+        plan = next((p for p in plane.loaded.policy.drills.values() if experiment in p.experiments), None)
+        started = await drill_flow.start(plane.drill, experiment, plan.gates if plan else GateSpec(), requested_by)
+        if isinstance(started, Refusal):
+            return started
+        drill, path = started
+
+        async def run() -> None:
+            await drill_flow.run(plane.drill, drill, path)
+
+        background.spawn(run())
+        changes.tell()
+        return drill
+
+    async def overview() -> Overview:
+        return Overview(
+            standing=plane.observer.standing(),
+            incidents=await incidents(SHOWN),
+            drills=await books.drills.recent(SHOWN),
+            receipts=await books.receipts.recent(service, SHOWN),
+            leases=await books.leases.open_leases(),
+            next_drill=_next_drill(plane, utcnow()),
+            now=utcnow(),
+            version=controlplane.__version__,
+        )
+
+    def not_ready() -> tuple[str, ...]:
+        standing = plane.observer.standing()
+        unseen = [e.endpoint.name for pool in standing.pools for e in pool.endpoints if e.up is None]
+        missing = (*standing.problems, *(f"{name} has not been looked at yet" for name in unseen))
+        missing = missing if standing.pools else ("no inventory has been read yet",)
+        metrics.ready.set(not missing)
+        return missing
+
+    return WebPorts(
+        standing=plane.observer.standing,
+        overview=overview,
+        receipts=lambda limit: books.receipts.recent(service, limit),
+        incidents=incidents,
+        drills=books.drills.recent,
+        drill=books.drills.get,
+        leases=books.leases.open_leases,
+        start_drill=start_drill,
+        inject=lambda drill, request: drill_flow.inject(plane.drill, drill, request),
+        heal_drill=lambda drill_id: drill_flow.heal(plane.drill, drill_id),
+        heal_all=lambda: recover.heal_all(plane.recover),
+        not_ready=not_ready,
+        registry=metrics.registry,
+        changes=changes,
+        token=token,
+    )
+
+
+def _next_drill(plane: Plane, now: datetime) -> ScheduledDrill | None:
+    coming = [
+        ScheduledDrill(name, experiment, times[0])
+        for name, plan in plane.loaded.policy.drills.items()
+        if (times := upcoming(plan.at, now, 1))
+        for experiment in plan.experiments[:1]
+    ]
+    return min(coming, key=lambda drill: drill.at, default=None)

@@ -1,0 +1,272 @@
+"""Joining the parts: the only module that names concrete drivers, and the one place where a long function is right."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+import yaml
+
+from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
+from controlplane.chaos.experiment import Experiment
+from controlplane.chaos.experiment import read as read_experiment
+from controlplane.chaos.fault import FaultDriver
+from controlplane.chaos.runner import ChaosToolkit
+from controlplane.chaos.safety import GateFacts
+from controlplane.chaos.substrates.process import ProcessNodes
+from controlplane.clock import utcnow
+from controlplane.degradation.actuator import Actuator, Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.envoy import EnvoyActuator
+from controlplane.degradation.matrix import LEVELS, Level
+from controlplane.errors import ExperimentError, UsageError
+from controlplane.fleet.files import FileInventory, resolve_address
+from controlplane.fleet.model import GATEWAY_POOL, Endpoint
+from controlplane.flows import switch
+from controlplane.flows.drill import DrillPorts
+from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
+from controlplane.flows.publish import publish
+from controlplane.flows.recover import RecoverPorts
+from controlplane.flows.switch import Order, SwitchPorts
+from controlplane.policy.load import Loaded
+from controlplane.probes.host import HostProbe
+from controlplane.probes.http import HttpProbe, InferenceProbe, MetricsProbe
+from controlplane.probes.probe import InferenceSpec, Probe, ProbeSpec
+from controlplane.probes.tcp import hold
+from controlplane.render.artefacts import render
+from controlplane.runtime.scheduler import Background
+from controlplane.settings import ServeSettings
+from controlplane.signals.sample import ENGINES, ENVOY
+from controlplane.store.database import Database
+from controlplane.store.drills import StoredDrills, StoredLeases
+from controlplane.store.incidents import StoredIncidents
+from controlplane.store.receipts import StoredReceipts
+from controlplane.telemetry import Metrics
+
+EVIDENCE_DRILLS = 20
+"""How many of the last drills the runbooks show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Everything that is stored."""
+
+    receipts: StoredReceipts
+    incidents: StoredIncidents
+    drills: StoredDrills
+    leases: StoredLeases
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A control plane, joined and not yet started."""
+
+    loaded: Loaded
+    books: Books
+    observer: Observer
+    probes: tuple[Probe, ...]
+    recover: RecoverPorts
+    drill: DrillPorts
+    publish: Callable[[], Awaitable[None]]
+    """Renders everything anew, with the evidence there is, and writes what changed."""
+
+
+def books(database: Database) -> Books:
+    """Open every book of a database."""
+    return Books(
+        StoredReceipts(database), StoredIncidents(database), StoredDrills(database), StoredLeases(database)
+    )
+
+
+def fault_driver(loaded: Loaded) -> FaultDriver | None:
+    """Return the driver for where the fleet runs; None when the page does not say."""
+    substrate = loaded.policy.fleet.substrate
+    return ProcessNodes(loaded.base / substrate.process.nodes_dir) if substrate else None
+
+
+def find_experiment(directory: Path, name: str) -> tuple[Experiment, Path]:
+    """Find and check an experiment.
+
+    Raises:
+        UsageError: when there is none of that name.
+        ExperimentError: when it may not be run as it is written.
+    """
+    path = directory / f"{name}.yaml"
+    known = sorted(p.stem for p in directory.glob("*.yaml"))
+    if name not in known:
+        raise UsageError(
+            f"no experiment `{name}` in {directory}", f"there are: {', '.join(known) or 'none'}",
+            "name one of them, or the directory with --experiments",
+        )  # fmt: skip
+    try:
+        page = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ExperimentError(f"cannot read {path}", str(error), "mend the file") from error
+    experiment, problems = read_experiment(name, page)
+    if experiment is None:
+        first, *more = problems
+        also = f" (and {len(more)} more)" if more else ""
+        raise ExperimentError(f"{first.where}: {first.what}{also}", first.why, first.fix)
+    return experiment, path
+
+
+def build(
+    loaded: Loaded,
+    settings: ServeSettings,
+    url: str,
+    token: str,
+    session: aiohttp.ClientSession,
+    database: Database,
+    background: Background,
+    metrics: Metrics,
+    changed: Callable[[], None],
+) -> Plane:
+    """Join every part of the control plane for one policy page.
+
+    Args:
+        loaded: the policy.
+        settings: how this process is run.
+        url: where this server answers, for Chaos Toolkit's way back.
+        token: the operator's token, likewise.
+        session: the HTTP connections of all probes and levers.
+        database: the opened store.
+        background: where tasks belong.
+        metrics: the control plane's own metrics.
+        changed: called whenever what the console shows has changed.
+
+    Raises:
+        UnreachableError: when the gateway's addresses are kept in files that are not there.
+    """
+    policy = loaded.policy
+    book = books(database)
+    inventory = FileInventory(policy.fleet, loaded.base)
+    driver = fault_driver(loaded)
+    gateway: Endpoint | None = None
+    actuator: Actuator | None = None
+    gateway_page = ""
+    if policy.fleet.gateway:
+        envoy = policy.fleet.gateway.envoy
+        admin, listener = (resolve_address(a, loaded.base) for a in (envoy.admin, envoy.listener))
+        gateway = Endpoint("gateway", GATEWAY_POOL, listener, model=policy.fleet.pools["primary"].model)
+        gateway_page = f"{admin}/stats/prometheus?filter=http.*downstream_rq"
+        actuator = EnvoyActuator(session, loaded.base / envoy.xds_dir, admin, listener, gateway.model)
+
+    inference = InferenceProbe(session, next((p.inference for p in policy.probes if p.inference), InferenceSpec()))
+
+    def probe(spec: ProbeSpec) -> Probe:
+        if spec.http:
+            return HttpProbe(session, spec.http)
+        if spec.metrics:
+            return MetricsProbe(session, spec.metrics, ENGINES[policy.fleet.engine], (gateway_page, ENVOY))
+        return HostProbe(spec.host) if spec.host else inference
+
+    def endpoints(pool: str) -> tuple[Endpoint, ...]:
+        return inventory.read().pool(pool)
+
+    async def running_drill() -> str:
+        recent = await book.drills.recent(1)
+        return recent[0].id if recent and recent[0].outcome is Outcome.RUNNING else ""
+
+    levers: Levers | None = None
+    if actuator:
+        switching = SwitchPorts(actuator, book.receipts, book.incidents, inference.look, endpoints, utcnow)
+
+        async def engage(decision: Decision) -> Receipt | None:
+            order = Order(
+                policy.service, decision.row, decision.before, decision.after, decision.because,
+                decision.detected_at, decision.decided_at, await running_drill(),
+            )  # fmt: skip
+            return await switch.engage(switching, order)
+
+        async def shift(receipt: Receipt, plan: RoutePlan, what: str) -> bool:
+            return await switch.shift(switching, receipt, plan, what)
+
+        async def close(receipt: Receipt) -> Receipt:
+            return await switch.close(switching, receipt)
+
+        levers = Levers(engage, shift, close)
+
+    async def verify(plan: RoutePlan) -> str:
+        proof = await switch.verify(actuator, plan) if actuator else switch.Proof(ok=False, detail="")
+        return proof.detail if proof.ok else ""
+
+    observer = Observer(
+        policy.service,
+        policy.thresholds,
+        policy.degradation,
+        ObservePorts(inventory, gateway, levers, hold, background.spawn, changed, metrics, utcnow),
+    )
+
+    async def write_down() -> None:
+        drills = await book.drills.recent(EVIDENCE_DRILLS)
+        rendered = render(policy, drills, loaded.path.name)
+        await asyncio.to_thread(publish, rendered, loaded.base / policy.publish.dir)
+
+    async def published(drill: Drill) -> None:
+        metrics.drills.labels(drill.experiment, drill.outcome).inc()
+        for phase in DrillPhase:
+            took = drill.seconds(phase)
+            if took is not None:
+                metrics.drill_phase.labels(drill.experiment, phase).set(took)
+        if drill.outcome is Outcome.PASSED and drill.ended_at:
+            metrics.drill_passed_at.labels(drill.experiment).set(drill.ended_at.timestamp())
+        await write_down()
+        changed()
+
+    async def facts() -> GateFacts:
+        standby = [e for row in policy.degradation.rows.values() for e in endpoints(row.target)]
+        looks = await asyncio.gather(*(inference.look(e) for e in standby[:3]))
+        return GateFacts(
+            open_incidents=len(await book.incidents.open_incidents(policy.service)),
+            standby_answers=any(look.ok for look in looks) if looks else None,
+            running_drill=await running_drill(),
+            level=observer.level,
+            leases_open=len(await book.leases.open_leases()),
+            now=utcnow(),
+        )
+
+    async def engagement(row: str, after: datetime) -> Receipt | None:
+        receipts = await book.receipts.recent(policy.service, 50)
+        mine = [r for r in receipts if r.level == row and r.decided_at >= after]
+        return mine[-1] if mine else None
+
+    async def row_times(row: str, after: datetime) -> RowTimes | None:
+        receipt = await engagement(row, after)
+        if receipt is None:
+            return None
+        times = receipt.times
+        return RowTimes(
+            receipt.detected_at, receipt.decided_at, times.get(ReceiptState.APPLIED), times.get(ReceiptState.VERIFIED)
+        )
+
+    async def recovered(row: str, after: datetime) -> datetime | None:
+        receipt = await engagement(row, after)
+        return receipt.times.get(ReceiptState.REVERTED) if receipt else None
+
+    def objective(row: str) -> timedelta | None:
+        armed = policy.degradation.rows.get(Level(row)) if row in LEVELS else None
+        return armed.within if armed else None
+
+    chaos = ChaosToolkit(url, token)
+    drilling = DrillPorts(
+        drills=book.drills,
+        leases=book.leases,
+        driver=driver,
+        walk=chaos.walk,
+        experiment=lambda name: find_experiment(settings.experiments_dir, name),
+        endpoints=endpoints,
+        facts=facts,
+        row_times=row_times,
+        recovered=recovered,
+        objective=objective,
+        published=published,
+        journals=settings.journals,
+        now=utcnow,
+    )
+    recovering = RecoverPorts(
+        policy.service, book.receipts, book.leases, book.drills, actuator, driver, verify, utcnow
+    )
+    return Plane(
+        loaded, book, observer, tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down
+    )
