@@ -119,6 +119,12 @@ def time_phases(
     return phases
 
 
+_MISSING = {
+    DrillPhase.HEALED: "the fault was never healed",
+    DrillPhase.RECOVERED: "the service never went back to normal",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a finished run is judged on."""
@@ -152,7 +158,7 @@ def judge(facts: Facts) -> tuple[Outcome, tuple[str, ...]]:
         reasons.append("the row never restored service: no verified receipt")
     elif took > facts.objective:
         reasons.append(f"objective missed: {took.total_seconds():.1f} s from detected to verified")
-    reasons += [f"no {phase}" for phase in (DrillPhase.HEALED, DrillPhase.RECOVERED) if phase not in facts.phases]
+    reasons += [text for phase, text in _MISSING.items() if phase not in facts.phases]
     if facts.deviated:
         reasons.append("the steady state did not hold afterwards")
     reasons += [f"activity failed: {name}" for name in facts.failed_activities]

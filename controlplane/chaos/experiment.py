@@ -29,6 +29,16 @@ class Experiment:
     """In words, as the file says it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """How Chaos Toolkit says a run went."""
+
+    status: str
+    """`completed`, `failed`, `aborted`, `interrupted`; empty when it left no journal."""
+    deviated: bool
+    failed_activities: tuple[str, ...]
+
+
 def read(name: str, page: object) -> tuple[Experiment | None, tuple[Problem, ...]]:
     """Check an experiment.
 
@@ -41,7 +51,9 @@ def read(name: str, page: object) -> tuple[Experiment | None, tuple[Problem, ...
     """
     where = f"experiments/{name}.yaml"
     if not isinstance(page, Mapping):
-        return None, (Problem(where, "not an experiment", "the file holds no mapping", "see experiments/node-kill.yaml"),)
+        return None, (
+            Problem(where, "not an experiment", "the file holds no mapping", "see experiments/node-kill.yaml"),
+        )
     problems = [*_activity_problems(where, page), *_runtime_problems(where, page)]
     ours: Mapping[str, Any] = next((e for e in page.get("extensions", ()) if e.get("name") == "controlplane"), {})
     for key in ("row", "blast_radius"):

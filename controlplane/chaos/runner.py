@@ -10,23 +10,13 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from controlplane.chaos.experiment import Walk
 from controlplane.errors import ExperimentError
 
 CHILD_GRACE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """How Chaos Toolkit says a run went."""
-
-    status: str
-    """`completed`, `failed`, `aborted`, `interrupted`; empty when it left no journal."""
-    deviated: bool
-    failed_activities: tuple[str, ...]
 
 
 class ChaosToolkit:

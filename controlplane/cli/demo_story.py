@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +24,7 @@ from controlplane.cli.fleet import write_page
 from controlplane.cli.output import out, seconds
 from controlplane.cli.plane import experiments_beside_code
 from controlplane.cli.standing import standing_table
-from controlplane.errors import ControlplaneError, RunDirError
+from controlplane.errors import ControlplaneError
 from controlplane.target.lifeline import die_with_parent
 from controlplane.target.report import Summary, summarise
 
@@ -37,8 +36,6 @@ AFTER_S = 4.0
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 10.0
 DRAW_EVERY_S = 0.25
-_OWNED = ("state", "gateway", "sd", "nodes", "logs", "load", "alerts", "dashboards", "runbooks")
-"""What a run leaves in its directory; the next one begins without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ def run_demo(run_dir: Path, rate: float, port: int, *, keep: bool) -> int:
     """Tell the whole story.
 
     Args:
-        run_dir: where everything is kept; what an earlier run left there goes.
+        run_dir: where everything is kept; drills of earlier runs stay on record.
         rate: requests per second.
         port: the console's port; 0 takes a free one.
         keep: leave the fleet and the control plane running.
@@ -75,24 +72,27 @@ def run_demo(run_dir: Path, rate: float, port: int, *, keep: bool) -> int:
     Raises:
         ControlplaneError: when a part does not start.
     """
-    _clean(run_dir)
     page = write_page(run_dir)
     (run_dir / "logs").mkdir(exist_ok=True)
     with contextlib.ExitStack() as parts:
         start = partial(_start, run_dir / "logs", parts, keep=keep)
         out.print("[dim]starting the fleet: Envoy in front of 2 primary, 1 standby and 1 base endpoint ...[/]")
         fleet = start("fleet", ["up", "--run-dir", str(run_dir)])
-        _wait(fleet, "every endpoint answers", (run_dir / "ready.json").exists)
+        _wait(fleet, "every endpoint answers", lambda: _says(run_dir / "ready.json", fleet))
         plane = start("control-plane", ["serve", str(page), "--port", str(port),
                                         "--experiments", str(experiments_beside_code())])  # fmt: skip
-        _wait(plane, "it serves", (run_dir / "state" / "url").exists)
+        _wait(
+            plane,
+            "it serves",
+            lambda: _says(run_dir / "state" / "lock", plane) and (run_dir / "state" / "url").exists(),
+        )
         client = connect(run_dir / "state")
         _wait(plane, "it has seen the whole fleet", lambda: bool(_ready(client)))
         out.print(f"[dim]console: {client.url}[/]")
         gateway = "http://" + (run_dir / "gateway" / "listener").read_text(encoding="utf-8").strip()
-        record = run_dir / "load" / "requests.jsonl"
-        record.parent.mkdir(exist_ok=True)
         begin = time.time()
+        record = run_dir / "load" / f"requests-{datetime.fromtimestamp(begin, tz=UTC):%Y%m%dT%H%M%SZ}.jsonl"
+        record.parent.mkdir(exist_ok=True)
         load = _start(run_dir / "logs", parts, "load", ["target", "load", gateway, "--rate", str(rate),
                                                         "--out", str(record), "--quiet"], keep=False)  # fmt: skip
         drill = _watch(client, load, record, begin)
@@ -102,18 +102,6 @@ def run_demo(run_dir: Path, rate: float, port: int, *, keep: bool) -> int:
             out.print(f"\nleft running: console [bold]{client.url}[/], gateway {gateway}")
             out.print(f"stop it with: kill {plane.process.pid} {fleet.process.pid}")
     return 0 if drill["outcome"] == "passed" else 1
-
-
-def _clean(run_dir: Path) -> None:
-    """Take away what an earlier run left; a fleet that is still running there is left alone."""
-    if (run_dir / "ready.json").exists():
-        raise RunDirError(
-            f"a fleet is running on {run_dir}", f"{run_dir / 'ready.json'} is there",
-            "stop it (Ctrl-C where it runs, or the pids in its up.lock), or name another directory with --run-dir",
-        )  # fmt: skip
-    for name in _OWNED:
-        shutil.rmtree(run_dir / name, ignore_errors=True)
-    (run_dir / "controlplane.yaml").unlink(missing_ok=True)
 
 
 def _start(logs: Path, parts: contextlib.ExitStack, name: str, arguments: list[str], *, keep: bool) -> _Child:
@@ -133,7 +121,7 @@ def _start(logs: Path, parts: contextlib.ExitStack, name: str, arguments: list[s
     return child
 
 
-def _stop_unless_kept(child: _Child, keep: bool, kind: type[BaseException] | None, *_: object) -> None:  # noqa: FBT001
+def _stop_unless_kept(child: _Child, keep: bool, kind: type[BaseException] | None, *_: object) -> None:
     """Stop a part at the end; one that is to be kept is stopped only when the story broke off."""
     if not keep or kind is not None:
         child.stop()
@@ -151,8 +139,18 @@ def _wait(child: _Child, until: str, condition: Callable[[], bool]) -> None:
         if ended is not None or time.monotonic() > deadline:
             tail = "\n".join(child.log.read_text(errors="replace").splitlines()[-6:])
             how = f"it ended with status {ended}" if ended is not None else f"not within {READY_WITHIN_S:g} s"
-            raise ControlplaneError(f"the {child.name} did not start: waited until {until}", f"{how}\n{tail}", f"see {child.log}")
+            raise ControlplaneError(
+                f"the {child.name} did not start: waited until {until}", f"{how}\n{tail}", f"see {child.log}"
+            )
         time.sleep(0.05)
+
+
+def _says(path: Path, child: _Child) -> bool:
+    """Tell whether a file carries this child's pid: one that an earlier process left does not count."""
+    try:
+        return str(child.process.pid) in path.read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def _ready(client: Client) -> Any:

@@ -23,7 +23,9 @@ def check(page: Page = Path("controlplane.yaml")) -> None:
     from controlplane.policy.load import load
 
     loaded = load(page)
-    text = yaml.safe_dump(dict(loaded.resolved), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    text = yaml.safe_dump(
+        dict(loaded.resolved), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+    )
     if out.is_terminal:
         out.print(Syntax(text, "yaml", background_color="default"), soft_wrap=True)
     else:

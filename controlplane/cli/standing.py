@@ -7,11 +7,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from controlplane.cli.output import BAND_STYLES, LEVEL_STYLES, seconds
+from controlplane.cli.output import BAND_STYLES, LEVEL_STYLES
+from controlplane.signals.sample import spell
 
-SHOWN_SIGNALS = ("availability", "latency_p99", "error_rate", "cpu_utilization", "memory_utilization", "gpu_utilization")
-_UNITS = {"latency_p99": "s", "inter_token_latency_p99": "s", "request_rate": "/s", "tokens_rate": "/s"}
-_COUNTS = ("requests_running", "queue_depth")
+SHOWN_SIGNALS = (
+    "availability",
+    "latency_p99",
+    "error_rate",
+    "cpu_utilization",
+    "memory_utilization",
+    "gpu_utilization",
+)
 
 
 def standing_table(standing: Mapping[str, Any]) -> Group:
@@ -45,17 +51,7 @@ def _pools(standing: Mapping[str, Any]) -> Table:
 def _value(evidence: Mapping[str, Any] | None) -> Text:
     if evidence is None or evidence["value"] is None:
         return Text("unknown", "dim")
-    return Text(spell_signal(evidence["signal"], evidence["value"]), BAND_STYLES[evidence["band"]])
-
-
-def spell_signal(signal: str, value: float) -> str:
-    """Write a signal's value in its unit."""
-    unit = _UNITS.get(signal)
-    if unit == "s":
-        return seconds(value)
-    if unit:
-        return f"{value:.1f}{unit}"
-    return f"{value:.0f}" if signal in _COUNTS else f"{value * 100:.4g} %"
+    return Text(spell(evidence["signal"], evidence["value"]), BAND_STYLES[evidence["band"]])
 
 
 def _rows(standing: Mapping[str, Any]) -> Table:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from controlplane.fleet.model import PoolSpec
+from controlplane.signals.sample import spell
 from controlplane.slo.threshold import SEVERITY, Band
 from controlplane.slo.verdict import Evidence
 
@@ -213,8 +214,9 @@ def _holds(condition: Condition, seen: Evidence | None) -> bool | None:
 
 def describe(condition: Condition, seen: Evidence) -> str:
     """Say in one line what was seen against what was asked."""
+    value = "unknown" if seen.value is None else spell(condition.signal, seen.value)
     if condition.band is not None:
-        return f"{condition.signal} is in {seen.band} at {seen.value:.4g}"
+        return f"{condition.signal} is in {seen.band} at {value}"
     if condition.above is not None:
-        return f"{condition.signal} is {seen.value:.4g}, at or above {condition.above:.4g}"
-    return f"{condition.signal} is {seen.value:.4g}, below {condition.below:.4g}"
+        return f"{condition.signal} is {value} (at or above {spell(condition.signal, condition.above)})"
+    return f"{condition.signal} is {value} (below {spell(condition.signal, condition.below or 0.0)})"

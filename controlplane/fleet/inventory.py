@@ -38,7 +38,7 @@ def file_sd_endpoints(pool: str, model: str, groups: object) -> tuple[Endpoint, 
     endpoints: list[Endpoint] = []
     for group in groups:
         if not isinstance(group, Mapping) or not isinstance(group.get("targets"), list):
-            raise ValueError("a target group has no `targets` list")
+            raise ValueError("a target group has no `targets` list")  # noqa: TRY004 - likewise
         labels: Mapping[str, Any] = group.get("labels", {})
         for target in group["targets"]:
             url = str(target) if "://" in str(target) else f"{labels.get('__scheme__', 'http')}://{target}"

@@ -101,4 +101,3 @@ class Inventory:
     def by_name(self) -> dict[str, Endpoint]:
         """Return the endpoints keyed by name."""
         return {e.name: e for e in self.endpoints}
-

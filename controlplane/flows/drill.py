@@ -14,9 +14,8 @@ from uuid import uuid4
 import structlog
 
 from controlplane.chaos.drill import Drill, DrillBook, DrillPhase, Facts, Outcome, RowTimes, judge, time_phases
-from controlplane.chaos.experiment import Experiment
+from controlplane.chaos.experiment import Experiment, Walk
 from controlplane.chaos.fault import MAX_LEASE, FaultDriver, FaultKind, Lease, LeaseBook, LeaseState
-from controlplane.chaos.runner import Walk
 from controlplane.chaos.safety import GateFacts, GateSpec, Go, Refusal, gate
 from controlplane.errors import ControlplaneError, FaultError, UsageError
 from controlplane.fleet.model import Endpoint

@@ -151,7 +151,9 @@ class PoolRecord:
             band = Band.UNKNOWN if seen.value is None else Band.OK
         else:
             if seen.value is not None and seen.samples < threshold.min_samples:
-                short = f"{seen.samples} samples in {threshold.window.total_seconds():g} s, {threshold.min_samples} wanted"
+                short = (
+                    f"{seen.samples} samples in {threshold.window.total_seconds():g} s, {threshold.min_samples} wanted"
+                )
                 seen = _Value(None, seen.samples, source=seen.source, reason=short)
             state = advance(self._bands.get(name, BandState()), seen.value, threshold, CATALOGUE[name].worse, now)
             self._bands[name] = state

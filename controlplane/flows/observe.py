@@ -310,11 +310,14 @@ class Observer:
             pools=tuple(self._pool_standing(self._pools[name]) for name in order),
             rows=tuple(
                 RowStanding(
-                    r.row, r.state.phase, r.since or self._level_since, r.answer.because,
+                    r.row,
+                    r.state.phase,
+                    r.since or self._level_since,
+                    r.answer.because,
                     share_given_back(r.state, r.row),
                 )
                 for _, r in sorted(self._rows.items(), reverse=True, key=lambda item: LEVELS.index(item[0]))
-            ),  # fmt: skip
+            ),
             not_armed=self._degradation.not_armed,
             problems=self._problems,
         )
@@ -379,4 +382,3 @@ def primary_is_well(evidence: Mapping[str, Evidence]) -> bool:
     if availability is None or availability.band is not Band.OK:
         return False
     return all(seen is None or seen.band is not Band.BREACH for seen in map(evidence.get, _FELT_BY_USERS))
-

@@ -30,6 +30,8 @@ class RecoverPorts:
     verified: Callable[[RoutePlan], Awaitable[str]]
     """Waits until the gateway shows a plan and returns the proof; an empty string when it does not."""
     now: Callable[[], datetime]
+    hands_off: bool = False
+    """Mode `observe`: people move the lever; a split that is not ours is left as it is."""
 
 
 async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
@@ -53,7 +55,7 @@ async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
         settled = await _finish(ports, ports.actuator, receipt)
         if settled:
             engaged.append(settled)
-    if not engaged:
+    if not engaged and not ports.hands_off:
         await _normal(ports.actuator)
     return tuple(engaged)
 

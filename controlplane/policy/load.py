@@ -256,7 +256,9 @@ def _row(page: Page, level: Level, node: Any) -> Row | None:
     page.check_keys(node, path, known)
     for key in known[:3]:
         if key not in node:
-            page.wrong(path, f"`{spell((*path, key))}` is missing", "a row says when, what and how fast", f"add `{key}:`")
+            page.wrong(
+                path, f"`{spell((*path, key))}` is missing", "a row says when, what and how fast", f"add `{key}:`"
+            )
             return None
     when = _trigger(page, node["when"], (*path, "when"))
     do = _action(page, node["do"], (*path, "do"))

@@ -149,7 +149,7 @@ def _threshold(policy: Policy, signal: Signal, threshold: Threshold, band: Band)
         f"{spell_value(signal.name, threshold.healthy)}.",
         _LOOK.get(signal.name, "See what changed: traffic, a release, or a replica that is missing."),
         dwell=threshold.dwell,
-        signal=signal.name,
+        labels={"signal": signal.name},
     )
 
 
@@ -286,7 +286,7 @@ def _seen_by_engine(policy: Policy, signal: Signal, threshold: Threshold, value:
         f"{signal.definition} {how}",
         _LOOK.get(signal.name, "Compare with what the gateway saw."),
         dwell=threshold.dwell,
-        signal=signal.name,
+        labels={"signal": signal.name},
     )
 
 
@@ -307,6 +307,7 @@ def _drills(policy: Policy) -> Iterator[Alert]:
             f"It should pass every month; {limit.days} days are over. Everything may have changed since.",
             "Run the drill in a quiet hour, or find out what refused it.",
             dwell=timedelta(minutes=5),
+            labels={"experiment": literal(experiment)},
         )
         yield Alert(
             "DrillNeverPassed",
@@ -318,6 +319,7 @@ def _drills(policy: Policy) -> Iterator[Alert]:
             "A degradation plan that nobody has rehearsed is a guess.",
             "Run the drill in a quiet hour.",
             dwell=timedelta(hours=1),
+            labels={"experiment": literal(experiment)},
         )
     yield Alert(
         "DrillFailed",

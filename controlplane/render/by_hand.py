@@ -38,7 +38,7 @@ def steps(policy: Policy, row: Row, source: str) -> tuple[Step, ...]:
 
 def _steps(policy: Policy, row: Row, source: str) -> Iterator[Step]:
     if policy.fleet.substrate is not None:
-        yield _heal()
+        yield _heal(source)
     yield _ask_target(policy, row)
     if policy.fleet.gateway is not None:
         yield _take_the_lever(source)
@@ -46,11 +46,11 @@ def _steps(policy: Policy, row: Row, source: str) -> Iterator[Step]:
         yield _give_back()
 
 
-def _heal() -> Step:
+def _heal(source: str) -> Step:
     return Step(
         "Rule out a fault of our own",
         "A drill's fault ends by itself; this ends it now. It heals everything that is leased and says what it did.",
-        "controlplane heal",
+        f"controlplane heal {markdown.shell(source)}",
         "no fault is in force.",
         "curl -fsS \"$CONTROL/metrics\" | grep '^controlplane_faults_active' || echo none",
         no_undo="none is needed; healing twice is healing once.",

@@ -37,7 +37,7 @@ def shell(value: object) -> str:
 
 def comment(value: object) -> str:
     """Return a value as an HTML comment."""
-    return f"<!-- {inert(value, 1000).replace('--', '- -').replace('>', '&gt;')} -->"
+    return f"<!-- {inert(value, 1000).replace('--', '- -').replace('<', '&lt;').replace('>', '&gt;')} -->"
 
 
 @dataclass(frozen=True, slots=True)

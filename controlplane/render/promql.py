@@ -8,6 +8,7 @@ import re
 from datetime import timedelta
 
 from controlplane.policy.quantity import spell_duration
+from controlplane.render.wording import invisible
 from controlplane.signals.sample import EngineNames
 
 _V1 = 'handler=~"/v1/.*"'
@@ -17,9 +18,14 @@ _RE2 = re.compile(r"([\\.+*?()|\[\]{}^$])")
 
 
 def quoted(text: str) -> str:
-    """Return a value as a PromQL string."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-    return f'"{escaped}"'
+    """Return a value as a PromQL string; what could not be seen on a page is written as its number."""
+    return '"' + "".join(_escaped(c) for c in text) + '"'
+
+
+def _escaped(char: str) -> str:
+    if char in '\\"':
+        return f"\\{char}"
+    return f"\\U{ord(char):08x}" if invisible(char) else char
 
 
 def one_of(values: tuple[str, ...]) -> str:

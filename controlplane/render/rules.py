@@ -4,7 +4,8 @@
 """
 
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -45,8 +46,8 @@ class Alert:
     act: str
     """What to do first."""
     dwell: timedelta = timedelta(0)
-    signal: str = ""
-    """The signal it is about, as a label to route and inhibit by."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What else to route and inhibit by, such as the signal it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,7 @@ def page(header: str, groups: tuple[Group, ...], service: str, dashboard: str) -
 
 
 def _rule(alert: Alert, service: str, dashboard: str) -> dict[str, Any]:
-    labels = {"severity": alert.severity.value, "level": str(alert.level), "service": literal(service)}
-    if alert.signal:
-        labels["signal"] = alert.signal
+    labels = {"severity": alert.severity.value, "level": str(alert.level), "service": literal(service), **alert.labels}
     rule: dict[str, Any] = {"alert": alert.name, "expr": alert.expr}
     if alert.dwell:
         rule["for"] = spell_duration(alert.dwell)

@@ -270,7 +270,7 @@ def _no_proof(policy: Policy, row: Row) -> str:
         return ", and none can: the page names no `fleet.substrate`, so nothing can be broken on purpose."
     if row.level is Level.P0:
         return ": run `controlplane drill run node-kill`."
-    return ": its times are a promise, not a measurement. `controlplane drill list` shows what can be rehearsed."
+    return ": its times are a promise, not a measurement. `controlplane drill list` shows what has been rehearsed."
 
 
 def _addresses(envoy: EnvoySpec) -> dict[str, str]:

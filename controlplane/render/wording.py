@@ -19,9 +19,14 @@ MAX_TEXT = 240
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
+def invisible(char: str) -> bool:
+    """Tell whether a character cannot be seen where it stands: controls, separators of lines, marks of direction."""
+    return char in _BIDI or unicodedata.category(char) in ("Cc", "Zl", "Zp")
+
+
 def inert(text: object, limit: int = MAX_TEXT) -> str:
     """Return a value as one line without control or direction characters, cut at `limit` characters."""
-    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in str(text) if c not in _BIDI)
+    kept = "".join(" " if invisible(c) else c for c in str(text) if c not in _BIDI)
     line = " ".join(kept.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 

@@ -53,9 +53,11 @@ def serve(loaded: Loaded, settings: ServeSettings) -> int:
         ControlplaneError: when it cannot start, with the way out.
     """
     configure_logging()
-    with held(settings), listening(settings) as listener, contextlib.closing(
-        open_database(sqlite_url(settings.database))
-    ) as database:
+    with (
+        held(settings),
+        listening(settings) as listener,
+        contextlib.closing(open_database(sqlite_url(settings.database))) as database,
+    ):
         return uvloop.run(_serve(loaded, settings, listener, database))
 
 
@@ -185,13 +187,13 @@ async def _measure_lag(metrics: Metrics) -> None:
         metrics.loop_lag.set(max(0.0, monotonic() - before - LAG_EVERY_S))
 
 
-def _web_ports(
-    plane: Plane, background: Background, metrics: Metrics, changes: Changes, token: str
-) -> WebPorts:
+def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: Changes, token: str) -> WebPorts:
     books, service = plane.books, plane.loaded.policy.service
 
     async def incidents(limit: int) -> tuple[IncidentView, ...]:
-        return tuple(IncidentView(incident, entries) for incident, entries in await books.incidents.recent(service, limit))
+        return tuple(
+            IncidentView(incident, entries) for incident, entries in await books.incidents.recent(service, limit)
+        )
 
     async def start_drill(experiment: str, requested_by: str) -> Drill | Refusal:
         plan = next((p for p in plane.loaded.policy.drills.values() if experiment in p.experiments), None)

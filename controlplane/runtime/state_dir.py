@@ -35,6 +35,7 @@ def held(settings: ServeSettings) -> Iterator[None]:
                 "two of them would pull the same levers",
                 "stop that one, or name another directory with --state-dir",
             ) from error
+        settings.address_file.unlink(missing_ok=True)  # A killed one could not take its own away.
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -19,7 +19,7 @@ from controlplane.chaos.substrates.process import ProcessNodes
 from controlplane.clock import utcnow
 from controlplane.degradation.actuator import Actuator, Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.envoy import EnvoyActuator
-from controlplane.degradation.matrix import LEVELS, Level
+from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory, resolve_address
 from controlplane.fleet.model import GATEWAY_POOL, Endpoint
@@ -74,9 +74,7 @@ class Plane:
 
 def books(database: Database) -> Books:
     """Open every book of a database."""
-    return Books(
-        StoredReceipts(database), StoredIncidents(database), StoredDrills(database), StoredLeases(database)
-    )
+    return Books(StoredReceipts(database), StoredIncidents(database), StoredDrills(database), StoredLeases(database))
 
 
 def fault_driver(loaded: Loaded) -> FaultDriver | None:
@@ -265,8 +263,7 @@ def build(
         now=utcnow,
     )
     recovering = RecoverPorts(
-        policy.service, book.receipts, book.leases, book.drills, actuator, driver, verify, utcnow
-    )
-    return Plane(
-        loaded, book, observer, tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down
-    )
+        policy.service, book.receipts, book.leases, book.drills, actuator, driver, verify, utcnow,
+        hands_off=policy.degradation.mode is Mode.OBSERVE,
+    )  # fmt: skip
+    return Plane(loaded, book, observer, tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down)

@@ -20,8 +20,15 @@ from controlplane.target.spec import EndpointSpec
 
 SOCKET_DIR_VARIABLE = "CONTROLPLANE_FORKSERVER_DIR"
 
+
+def _leave(socket_dir: str) -> None:
+    """End the fork server: remove its socket's folder, and skip torch's half second of tidying up."""
+    shutil.rmtree(socket_dir, ignore_errors=True)
+    os._exit(0)
+
+
 if SOCKET_DIR_VARIABLE in os.environ:
-    atexit.register(shutil.rmtree, os.environ[SOCKET_DIR_VARIABLE], ignore_errors=True)
+    atexit.register(_leave, os.environ[SOCKET_DIR_VARIABLE])
 
 
 def run(spec: EndpointSpec, log_path: Path) -> None:
@@ -49,6 +56,7 @@ def _let_go_of_the_fork_server() -> None:
     The fork server must end with the fleet, and this endpoint with the fork server; holding the pipe would keep all of
     them running for ever after a SIGKILL of the fleet. Python has no public name for it.
     """
-    server = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]  # noqa: SLF001
-    with suppress(OSError):
-        os.close(server._forkserver_alive_fd)  # noqa: SLF001
+    pipe = getattr(multiprocessing.forkserver._forkserver, "_forkserver_alive_fd", None)  # noqa: SLF001
+    if pipe is not None:
+        with suppress(OSError):
+            os.close(pipe)

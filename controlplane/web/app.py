@@ -7,10 +7,10 @@ the operator's token. Errors are problem documents (RFC 9457).
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
-from fastapi import Body, Depends, FastAPI, HTTPException, Path as UrlPath, Request
+from fastapi import Body, Depends, FastAPI, HTTPException, Request
+from fastapi import Path as UrlPath
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -30,13 +30,11 @@ from controlplane.flows.drill import FaultRequest
 from controlplane.flows.standing import Standing
 from controlplane.policy import quantity
 from controlplane.web.changes import Changes
-from controlplane.web.console import overview_fragment, overview_html
+from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
 from controlplane.web.page import IncidentView, Overview
 
-STATIC = Path(__file__).parent / "static"
-
 _SECURITY_HEADERS = {
-    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
@@ -99,7 +97,7 @@ class Inject(BaseModel):
 def build_app(ports: WebPorts) -> FastAPI:
     """Make the application."""
     app = FastAPI(title="controlplane", version=controlplane.__version__, docs_url=_DOCS, redoc_url=None)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", StaticFiles(directory=STATIC_DIR), name="static")
     _errors(app)
     _console(app, ports)
     _probes(app, ports)
@@ -250,5 +248,3 @@ async def _the_drill(ports: WebPorts, drill_id: str) -> Drill:
     if found is None:
         raise HTTPException(404, f"no drill {drill_id}")
     return found
-
-

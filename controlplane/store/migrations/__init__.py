@@ -1,0 +1,1 @@
+"""Schema changes: how a stored database gets from one version to the next."""
