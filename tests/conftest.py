@@ -1,0 +1,25 @@
+"""What every test shares: the option that makes a skipped test a failure."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--fail-on-skip`, for CI: a test that was left out proves nothing."""
+    parser.addoption("--fail-on-skip", action="store_true", help="fail when a test was skipped")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the session when tests were skipped that should have run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = len(reporter.stats.get("skipped", ())) if reporter else 0
+    if skipped and session.config.getoption("--fail-on-skip"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say aloud how many tests were left out."""
+    skipped = len(terminalreporter.stats.get("skipped", ()))
+    if skipped:
+        verdict = "CI fails on this" if config.getoption("--fail-on-skip") else "install what they need to run them"
+        terminalreporter.write_line(f"SKIPPED: {skipped} tests; {verdict}", yellow=True, bold=True)
