@@ -93,9 +93,10 @@ async def engage(ports: SwitchPorts, order: Order) -> Receipt | None:
     if not proof.ok:
         return await _give_up(ports, incident, receipt, proof.detail)
     receipt = await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, ports.now(), proof.detail)
-    await _note(ports, incident, "lever", f"{order.action}: applied")
-    await _note(ports, incident, "receipt", f"{order.row.level} verified: {proof.detail}")
-    await ports.incidents.move(incident.id, IncidentState.MITIGATED, receipt.times[ReceiptState.VERIFIED])
+    applied, verified = receipt.times[ReceiptState.APPLIED], receipt.times[ReceiptState.VERIFIED]
+    await ports.incidents.note(incident.id, Entry(applied, "lever", f"{order.action}: applied"))
+    await ports.incidents.note(incident.id, Entry(verified, "receipt", f"{order.row.level} verified: {proof.detail}"))
+    await ports.incidents.move(incident.id, IncidentState.MITIGATED, verified)
     return receipt
 
 

@@ -118,10 +118,10 @@ ENVOY = EngineNames(
 
 
 def spell(signal: str, value: float) -> str:
-    """Write a signal's value with its unit, as a person would: `320 ms`, `99.95 %`, `12`."""
+    """Write a signal's value with its unit, as a person would: `320 ms`, `99.95%`, `12`."""
     unit = CATALOGUE[signal].unit
     if unit is Unit.SECONDS:
         return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.3g} s"
     if unit is Unit.RATIO:
-        return f"{value * 100:.4g} %"
+        return f"{value * 100:.4g}%"
     return f"{value:.1f} /s" if unit is Unit.PER_SECOND else f"{value:.0f}"

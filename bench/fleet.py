@@ -1,0 +1,78 @@
+"""The real thing for benches: fleet, control plane and load as processes of their own, in a directory that goes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+WITHIN_S = 60.0
+SERVED_PORT = "0"
+
+
+@contextmanager
+def process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command of ours; it is ended as Ctrl-C would end it."""
+    with log.open("wb") as output:
+        child = subprocess.Popen([sys.executable, "-m", "controlplane", *arguments], stdout=output, stderr=output)
+        try:
+            yield child
+        finally:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+@contextmanager
+def running_fleet() -> Iterator[Path]:
+    """Run the reference fleet in a temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        run_dir = Path(folder)
+        with process(run_dir / "up.log", "up", "--run-dir", folder) as child:
+            wait_until((run_dir / "ready.json").exists, "the fleet is ready", child)
+            yield run_dir
+
+
+def wait_until(condition: Callable[[], Any], what: str, child: "subprocess.Popen[bytes] | None" = None) -> Any:
+    """Poll until something holds and return it; end the bench when it does not, or when the child has ended."""
+    deadline = time.monotonic() + WITHIN_S
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        if child and child.poll() is not None:
+            sys.exit(f"ended with {child.returncode} before {what}")
+        time.sleep(0.005)
+    sys.exit(f"not within {WITHIN_S:g} s: {what}")
+
+
+def get(url: str) -> Any:
+    """Return a JSON answer; None while there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - always http://127.0.0.1
+            return json.load(answer)
+    except (urllib.error.URLError, OSError, ValueError):
+        return None
+
+
+def kill_pool(run_dir: Path, pool: str, down_for_s: float) -> float:
+    """SIGKILL every endpoint of a pool and hold its nodes down; return the moment before the first kill (Unix)."""
+    nodes = [json.loads(p.read_text()) for p in (run_dir / "nodes").glob(f"node-{pool}-*.json")]
+    until = time.time() + down_for_s
+    for node in nodes:
+        (run_dir / "nodes" / f"{node['node']}.hold").write_text(json.dumps({"until": until, "lease": "bench"}))
+    at = time.time()
+    for node in nodes:
+        os.killpg(node["pgid"], signal.SIGKILL)
+    return at
