@@ -8,14 +8,14 @@ writing a new one beside it and renaming, which is what Envoy watches for.
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from controlplane.degradation.actuator import Observed, RoutePlan
-from controlplane.errors import ActuatorError
+from controlplane.errors import ActuatorError, UnreachableError
 
 LEVEL_HEADER = "x-degradation-level"
 SERVED_BY_HEADER = "x-served-by"
@@ -27,8 +27,17 @@ class EnvoyActuator:
     """The lever of one service behind one Envoy."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, xds_dir: Path, admin_url: str, listener_url: str, model: str
+        self, session: aiohttp.ClientSession, xds_dir: Path, admin_url: Callable[[], str], listener_url: str, model: str
     ) -> None:
+        """Take the lever.
+
+        Args:
+            session: the HTTP connections to use.
+            xds_dir: the directory Envoy watches.
+            admin_url: gives Envoy's admin address as it is now: one on a free port moves when Envoy restarts.
+            listener_url: where users' requests enter.
+            model: the model to ask for in sampled requests; empty asks for the default one.
+        """
         self._session = session
         self._rds = xds_dir / "rds.json"
         self._admin_url = admin_url
@@ -67,14 +76,16 @@ class EnvoyActuator:
         Raises:
             ActuatorError: when the admin address does not answer, or shows no such route.
         """
-        url = f"{self._admin_url}/config_dump?resource=dynamic_route_configs"
+        admin = "its admin address"
         try:
+            admin = self._admin_url()
+            url = f"{admin}/config_dump?resource=dynamic_route_configs"
             async with self._session.get(url, timeout=_ADMIN_TIMEOUT) as response:
                 dump = await response.json(content_type=None)
             routes = [entry["route_config"] for entry in dump["configs"]]
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError) as error:
+        except (aiohttp.ClientError, UnreachableError, TimeoutError, OSError, ValueError, LookupError) as error:
             raise ActuatorError(
-                f"cannot read Envoy's configuration at {self._admin_url}", f"{type(error).__name__}: {error}",
+                f"cannot read Envoy's configuration at {admin}", f"{type(error).__name__}: {error}",
                 "check that Envoy runs and that `fleet.gateway.envoy.admin` is its admin address",
             ) from error  # fmt: skip
         weights = {c["name"]: int(c.get("weight", 0)) for route in routes for c in _weighted(route)}
@@ -90,7 +101,7 @@ class EnvoyActuator:
 
     async def _ask(self) -> tuple[str, str]:
         """Send one completion of one token; no answer gives empty texts."""
-        body = {"model": self._model, "prompt": "ping", "max_tokens": 1, "temperature": 0}
+        body = {"prompt": "ping", "max_tokens": 1, "temperature": 0} | ({"model": self._model} if self._model else {})
         url = f"{self._listener_url}/v1/completions"
         try:
             async with self._session.post(url, json=body, timeout=_SAMPLE_TIMEOUT) as response:

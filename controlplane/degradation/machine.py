@@ -54,7 +54,7 @@ class Effect(StrEnum):
     TAKE_BACK = "take back"
     """The primary broke again while it was being given traffic: go back to fully engaged."""
     CLOSE = "close"
-    """Everything is given back: the receipt is reverted, the incident mitigated."""
+    """It is over: the receipt is reverted, if there is one, and the incident resolved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ TRANSITIONS: Mapping[tuple[Phase, Cue], Transition] = {
     (Phase.RELEASING, Cue.FAIL): Transition(Phase.ENGAGED, (Effect.TAKE_BACK,)),
     (Phase.RELEASING, Cue.DONE): Transition(Phase.IDLE, (Effect.CLOSE,)),
     (Phase.FAILED, Cue.RETRY): Transition(Phase.ENGAGING, (Effect.ENGAGE,)),
-    (Phase.FAILED, Cue.CLEAR): Transition(Phase.IDLE),
+    (Phase.FAILED, Cue.CLEAR): Transition(Phase.IDLE, (Effect.CLOSE,)),
 }
 
 

@@ -6,7 +6,7 @@ themselves. Every look is taken in by `take`; hard evidence is judged at once, e
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
 
@@ -28,6 +28,8 @@ from controlplane.telemetry import Metrics
 PRIMARY = "primary"
 _FELT_BY_USERS = ("latency_p99", "error_rate")
 """Signals of the primary that must not be in breach while traffic goes back to it."""
+
+CLOSE_AGAIN_S = 1.0
 
 log = structlog.get_logger("observe")
 
@@ -51,6 +53,8 @@ class Levers:
     engage: Callable[[Decision], Awaitable[Receipt | None]]
     shift: Callable[[Receipt, RoutePlan, str], Awaitable[bool]]
     close: Callable[[Receipt], Awaitable[Receipt]]
+    resolve: Callable[[Level, str], Awaitable[None]]
+    """Ends the incident of a row that never got as far as a receipt: (level, why)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class Observer:
         self._problems: tuple[str, ...] = ()
         self._level_since = ports.now()
         self._plan = RoutePlan({PRIMARY: 100})
+        self._lever = asyncio.Lock()
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -210,9 +215,7 @@ class Observer:
         if effect is Effect.ENGAGE:
             now = self._ports.now()
             record.because = record.answer.because
-            before, after = self._plan, self._plan_with(record, 1.0)
-            decision = Decision(record.row, before, after, record.because, record.detected_at or now, now)
-            self._ports.spawn(self._engage(record, decision))
+            self._ports.spawn(self._engage(record, record.detected_at or now, now))
         elif effect is Effect.CLOSE:
             self._ports.spawn(self._close(record))
         else:
@@ -220,37 +223,49 @@ class Observer:
             given = record.row.release.steps[record.state.step] if back else 0.0
             self._ports.spawn(self._shift(record, given))
 
-    async def _engage(self, record: _RowRecord, decision: Decision) -> None:
-        try:
-            receipt = await self._levers().engage(decision)
-        except ControlplaneError as error:
-            log.error("not engaged", row=decision.row.level, what=error.what, why=error.why, fix=error.fix)
-            receipt = None
-        ok = receipt is not None and receipt.state is ReceiptState.VERIFIED
-        if ok and receipt:
-            record.receipt = receipt
-            self._plan = decision.after
-            self._time_phases(receipt)
+    async def _engage(self, record: _RowRecord, detected_at: datetime, decided_at: datetime) -> None:
+        receipt: Receipt | None = None
+        async with self._lever:
+            after = self._plan_with(record, 1.0)
+            decision = Decision(record.row, self._plan, after, record.because, detected_at, decided_at)
+            try:
+                receipt = await self._levers().engage(decision)
+            except ControlplaneError as error:
+                log.error("not engaged", row=record.row.level, what=error.what, why=error.why, fix=error.fix)
+            ok = receipt is not None and receipt.state is ReceiptState.VERIFIED
+            if ok and receipt:
+                record.receipt, self._plan = receipt, after
+                self._time_phases(receipt)
         result = "verified" if ok else "failed" if receipt else "refused"
-        self._ports.metrics.switches.labels(self._service, decision.row.level, result).inc()
+        self._ports.metrics.switches.labels(self._service, record.row.level, result).inc()
         self._ended(record, ok=ok)
 
     async def _shift(self, record: _RowRecord, given_back: float) -> None:
-        plan = self._plan_with(record, 1.0 - given_back)
         what = f"{given_back:.0%} of the traffic goes back to the primary pool" if given_back else "fully engaged again"
-        try:
-            ok = record.receipt is not None and await self._levers().shift(record.receipt, plan, what)
-        except ControlplaneError as error:
-            log.error("not shifted", row=record.row.level, what=error.what, why=error.why, fix=error.fix)
-            ok = False
-        if ok:
-            self._plan = plan
+        ok = False
+        async with self._lever:
+            plan = self._plan_with(record, 1.0 - given_back)
+            try:
+                ok = record.receipt is not None and await self._levers().shift(record.receipt, plan, what)
+            except ControlplaneError as error:
+                log.error("not shifted", row=record.row.level, what=error.what, why=error.why, fix=error.fix)
+            if ok and record.receipt:
+                record.receipt, self._plan = replace(record.receipt, state=ReceiptState.REVERTING), plan
         self._ended(record, ok=ok)
 
     async def _close(self, record: _RowRecord) -> None:
+        """Record the end; tried until it is stored, since a receipt that stays open would engage the row again."""
         receipt, record.receipt = record.receipt, None
-        if receipt:
-            await self._levers().close(receipt)
+        while True:
+            try:
+                if receipt:
+                    await self._levers().close(receipt)
+                else:
+                    await self._levers().resolve(record.row.level, "cleared without the lever")
+                break
+            except ControlplaneError as error:
+                log.error("not closed", row=record.row.level, what=error.what, why=error.why, fix=error.fix)
+                await asyncio.sleep(CLOSE_AGAIN_S)
         self._ports.changed()
 
     def _ended(self, record: _RowRecord, *, ok: bool) -> None:

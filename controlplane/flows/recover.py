@@ -4,6 +4,7 @@ Nothing here trusts memory: it compares what is stored with what the gateway and
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -70,21 +71,28 @@ async def _moved(actuator: Actuator, receipt: Receipt) -> bool:
 
 
 async def _finish(ports: RecoverPorts, actuator: Actuator, receipt: Receipt) -> Receipt | None:
+    """Put the lever where the receipt says, and prove it.
+
+    An action that had been proven before stays in force even when the gateway cannot be read now: giving traffic back
+    needs evidence. One that never was proven is undone.
+    """
+    proof = ""
     try:
         await actuator.apply(receipt.after)
         proof = await ports.verified(receipt.after)
     except ActuatorError as error:
-        proof = ""
         log.error("lever stuck", receipt=receipt.id, why=error.what)
-    if proof:
-        log.info("finished", receipt=receipt.id, proof=proof)
-        if receipt.state in (ReceiptState.INTENDED, ReceiptState.APPLIED):
-            now = ports.now()
-            if receipt.state is ReceiptState.INTENDED:
-                await ports.receipts.move(receipt.id, ReceiptState.APPLIED, now)
-            return await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, now, f"after a restart: {proof}")
+    log.info("settled", receipt=receipt.id, proof=proof)
+    if receipt.state not in (ReceiptState.INTENDED, ReceiptState.APPLIED):
         return receipt
-    await ports.receipts.move(receipt.id, ReceiptState.FAILED, ports.now(), "could not be finished after a restart")
+    now = ports.now()
+    if proof:
+        if receipt.state is ReceiptState.INTENDED:
+            await ports.receipts.move(receipt.id, ReceiptState.APPLIED, now)
+        return await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, now, f"after a restart: {proof}")
+    with suppress(ActuatorError):  # Already logged above, for the same lever.
+        await actuator.apply(receipt.before)
+    await ports.receipts.move(receipt.id, ReceiptState.FAILED, now, "could not be proven after a restart; undone")
     return None
 
 

@@ -117,13 +117,17 @@ async def shift(ports: SwitchPorts, receipt: Receipt, plan: RoutePlan, what: str
 
 async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
     """Record that an action is fully undone and its incident over."""
-    now = ports.now()
-    receipt = await ports.receipts.move(receipt.id, ReceiptState.REVERTED, now)
-    for incident in await ports.incidents.open_incidents(receipt.service):
-        if incident.level == receipt.level:
-            await _note(ports, incident, "lever", "all traffic is back at the primary pool")
-            await ports.incidents.move(incident.id, IncidentState.RESOLVED, now)
+    receipt = await ports.receipts.move(receipt.id, ReceiptState.REVERTED, ports.now())
+    await resolve(ports, receipt.service, receipt.level, "all traffic is back at the primary pool")
     return receipt
+
+
+async def resolve(ports: SwitchPorts, service: str, level: str, text: str) -> None:
+    """End the open incident of a level, if there is one."""
+    for incident in await ports.incidents.open_incidents(service):
+        if incident.level == level:
+            await _note(ports, incident, "lever", text)
+            await ports.incidents.move(incident.id, IncidentState.RESOLVED, ports.now())
 
 
 @dataclass(frozen=True, slots=True)

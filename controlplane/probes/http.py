@@ -1,16 +1,18 @@
 """Asking over HTTP: health checks, real completions and metrics pages, through one pool of keep-alive connections."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from time import monotonic
 from typing import Any
 
 import aiohttp
 
+from controlplane.errors import UnreachableError
 from controlplane.fleet.model import GATEWAY_POOL, Endpoint
 from controlplane.probes.metrics import read_page
 from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec
-from controlplane.signals.sample import EngineNames
+from controlplane.signals.sample import ENVOY, EngineNames
 
 MAX_PAGE_BYTES = 16 * 1024 * 1024
 """A metrics page larger than this is not read: it costs one endpoint one look, and nothing else."""
@@ -136,24 +138,35 @@ class MetricsProbe:
     name = "metrics"
 
     def __init__(
-        self, session: aiohttp.ClientSession, spec: MetricsSpec, engine: EngineNames, gateway: tuple[str, EngineNames]
+        self, session: aiohttp.ClientSession, spec: MetricsSpec, engine: EngineNames, gateway: Callable[[], str]
     ) -> None:
+        """Take the page's settings.
+
+        Args:
+            session: the HTTP connections to use.
+            spec: path, interval and timeout.
+            engine: the names on the endpoints' pages.
+            gateway: gives the address of the gateway's own page as it is now.
+        """
         self._asker = _Asker(session, self.name)
         self._spec = spec
         self._engine = engine
-        self._gateway_url, self._gateway = gateway
+        self._gateway_page = gateway
         self.every = spec.every
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
         is_gateway = endpoint.pool == GATEWAY_POOL
-        url = self._gateway_url if is_gateway else endpoint.url + self._spec.path
+        try:
+            url = self._gateway_page() if is_gateway else endpoint.url + self._spec.path
+        except UnreachableError as error:
+            return Look(endpoint, self.name, monotonic(), 0.0, Failure.NETWORK, f"{error.what}: {error.why}")
         answer = await self._asker.ask(endpoint, "GET", url, self._spec.timeout)
         look = answer.look
         if answer.content is None:
             return look
         try:
-            page = read_page(answer.content, self._gateway if is_gateway else self._engine)
+            page = read_page(answer.content, ENVOY if is_gateway else self._engine)
         except ValueError as error:
             return _failed(look, Failure.ANSWER, f"not a metrics page: {error}")
         return Look(look.endpoint, look.probe, look.at, look.took_s, page=page)

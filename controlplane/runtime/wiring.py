@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -37,13 +38,15 @@ from controlplane.probes.tcp import hold
 from controlplane.render.artefacts import render
 from controlplane.runtime.scheduler import Background
 from controlplane.settings import ServeSettings
-from controlplane.signals.sample import ENGINES, ENVOY
+from controlplane.signals.sample import ENGINES
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredLeases
 from controlplane.store.incidents import StoredIncidents
 from controlplane.store.receipts import StoredReceipts
 from controlplane.telemetry import Metrics
 
+ENVOY_PAGE = "/stats/prometheus?filter=http.*downstream_rq"
+"""What users got; the whole page is twenty times as large."""
 EVIDENCE_DRILLS = 20
 """How many of the last drills the runbooks show."""
 
@@ -142,13 +145,17 @@ def build(
     driver = fault_driver(loaded)
     gateway: Endpoint | None = None
     actuator: Actuator | None = None
-    gateway_page = ""
     if policy.fleet.gateway:
         envoy = policy.fleet.gateway.envoy
-        admin, listener = (resolve_address(a, loaded.base) for a in (envoy.admin, envoy.listener))
+        admin = partial(resolve_address, envoy.admin, loaded.base)
+        admin()  # An address that is not there is said at the start, not in the first emergency.
+        listener = resolve_address(envoy.listener, loaded.base)
         gateway = Endpoint("gateway", GATEWAY_POOL, listener, model=policy.fleet.pools["primary"].model)
-        gateway_page = f"{admin}/stats/prometheus?filter=http.*downstream_rq"
         actuator = EnvoyActuator(session, loaded.base / envoy.xds_dir, admin, listener, gateway.model)
+
+    def gateway_page() -> str:
+        gateway_spec = policy.fleet.gateway
+        return f"{resolve_address(gateway_spec.envoy.admin, loaded.base)}{ENVOY_PAGE}" if gateway_spec else ""
 
     inference = InferenceProbe(session, next((p.inference for p in policy.probes if p.inference), InferenceSpec()))
 
@@ -156,7 +163,7 @@ def build(
         if spec.http:
             return HttpProbe(session, spec.http)
         if spec.metrics:
-            return MetricsProbe(session, spec.metrics, ENGINES[policy.fleet.engine], (gateway_page, ENVOY))
+            return MetricsProbe(session, spec.metrics, ENGINES[policy.fleet.engine], gateway_page)
         return HostProbe(spec.host) if spec.host else inference
 
     def endpoints(pool: str) -> tuple[Endpoint, ...]:
@@ -183,7 +190,10 @@ def build(
         async def close(receipt: Receipt) -> Receipt:
             return await switch.close(switching, receipt)
 
-        levers = Levers(engage, shift, close)
+        async def resolve(level: Level, why: str) -> None:
+            await switch.resolve(switching, policy.service, level, why)
+
+        levers = Levers(engage, shift, close, resolve)
 
     async def verify(plan: RoutePlan) -> str:
         proof = await switch.verify(actuator, plan) if actuator else switch.Proof(ok=False, detail="")
