@@ -38,7 +38,6 @@ _SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
-_DOCS = "/docs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,8 @@ class Inject(BaseModel):
 
 def build_app(ports: WebPorts) -> FastAPI:
     """Make the application."""
-    app = FastAPI(title="controlplane", version=controlplane.__version__, docs_url=_DOCS, redoc_url=None)
+    # No documentation page of FastAPI's: it loads its parts from elsewhere, and a control plane must not need that.
+    app = FastAPI(title="controlplane", version=controlplane.__version__, docs_url=None, redoc_url=None)
     app.mount("/static", StaticFiles(directory=STATIC_DIR), name="static")
     _errors(app)
     _console(app, ports)
@@ -107,9 +107,8 @@ def build_app(ports: WebPorts) -> FastAPI:
     @app.middleware("http")
     async def secure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call_next(request)
-        if request.url.path != _DOCS:  # FastAPI's own page loads its parts from elsewhere.
-            for name, value in _SECURITY_HEADERS.items():
-                response.headers.setdefault(name, value)
+        for name, value in _SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
         return response
 
     return app
