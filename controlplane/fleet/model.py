@@ -83,8 +83,9 @@ class FleetSpec:
     """None: the fleet is watched, but no lever can be moved."""
     substrate: SubstrateSpec | None = None
     """None: no drill can be run."""
-    engine: str = "vllm"
-    """Whose metric names to read: `vllm` or `reference` (which speaks vLLM's)."""
+    engine: str = "auto"
+    """Whose metric names to read: `auto` lets every page say for itself whose it is, and writes rules and panels with
+    vLLM's names; else `vllm`, `sglang`, `tgi`, `triton`, `llamacpp`, `ray` or `reference` (which speaks vLLM's)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ from controlplane.policy import quantity
 from controlplane.policy.model import DrillPlan, Objective, Policy, PublishSpec, Slot
 from controlplane.policy.page import Page, Path, overlay, parse, spell
 from controlplane.probes.probe import ProbeSpec
-from controlplane.signals.sample import CATALOGUE, ENGINES, Direction, Signal, Unit
+from controlplane.signals.engines import AUTO, ENGINES
+from controlplane.signals.sample import CATALOGUE, Direction, Signal, Unit
 from controlplane.slo.threshold import Band, Threshold
 
 T = TypeVar("T")
@@ -48,6 +49,8 @@ _BY_UNIT: dict[Unit, Callable[[object], float]] = {
     Unit.RATIO: quantity.ratio,
     Unit.COUNT: quantity.number,
     Unit.PER_SECOND: quantity.number,
+    Unit.CELSIUS: quantity.number,
+    Unit.WATTS: quantity.number,
 }
 
 
@@ -147,10 +150,10 @@ def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | _Bad:
             ("fleet", "pools"), "missing pool `primary`", "every service has a pool that normally serves it",
             "add `primary: { endpoints: { static: [...] } }`",
         )  # fmt: skip
-    if fleet.engine not in ENGINES:
+    if fleet.engine not in (AUTO, *ENGINES):
         page.wrong(
             ("fleet", "engine"), f"unknown engine `{fleet.engine}`", "its metric names are not known",
-            f"one of: {', '.join(ENGINES)}",
+            f"one of: {', '.join((AUTO, *ENGINES))}",
         )  # fmt: skip
     for name, pool in fleet.pools.items():
         _check_source(page, pool.endpoints, ("fleet", "pools", name, "endpoints"))

@@ -12,7 +12,7 @@ from controlplane.errors import UnreachableError
 from controlplane.fleet.model import GATEWAY_POOL, Endpoint
 from controlplane.probes.metrics import read_page
 from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec
-from controlplane.signals.sample import ENVOY, EngineNames
+from controlplane.signals.engines import ENVOY, EngineNames
 
 MAX_PAGE_BYTES = 16 * 1024 * 1024
 """A metrics page larger than this is not read: it costs one endpoint one look, and nothing else."""
@@ -138,14 +138,14 @@ class MetricsProbe:
     name = "metrics"
 
     def __init__(
-        self, session: aiohttp.ClientSession, spec: MetricsSpec, engine: EngineNames, gateway: Callable[[], str]
+        self, session: aiohttp.ClientSession, spec: MetricsSpec, engine: EngineNames | None, gateway: Callable[[], str]
     ) -> None:
         """Take the page's settings.
 
         Args:
             session: the HTTP connections to use.
             spec: path, interval and timeout.
-            engine: the names on the endpoints' pages.
+            engine: the names on the endpoints' pages; None lets each page say whose it is.
             gateway: gives the address of the gateway's own page as it is now.
         """
         self._asker = _Asker(session, self.name)

@@ -31,8 +31,20 @@ class HttpSpec:
     """Ask a path and want a 2xx."""
 
     path: str = "/health"
+    status: int = 0
+    """The status that is wanted; 0 takes any 2xx."""
+    body: str = ""
+    """Text that the answer must hold; empty takes any."""
+    tls_days_left: int = 14
+    """A certificate that ends in fewer days fails the look. Only for `https`; 0 never does."""
     every: timedelta = timedelta(seconds=1)
     timeout: timedelta = timedelta(milliseconds=500)
+    jitter: float = 0.1
+    """Share of `every` by which looks are spread, so that a fleet is not asked in one breath."""
+    failures: int = 3
+    """Looks in a row that must fail before the endpoint counts as down."""
+    successes: int = 1
+    """Looks in a row that must succeed before it counts as up again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +53,15 @@ class InferenceSpec:
 
     prompt: str = "ping"
     max_tokens: int = 4
+    expect: str = ""
+    """Text that the completion must hold; empty takes any tokens."""
+    stream: bool = False
+    """Ask for a stream: it also tells the time to the first token."""
     every: timedelta = timedelta(seconds=5)
     timeout: timedelta = timedelta(seconds=2)
+    jitter: float = 0.1
+    failures: int = 3
+    successes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +71,74 @@ class MetricsSpec:
     path: str = "/metrics"
     every: timedelta = timedelta(seconds=2)
     timeout: timedelta = timedelta(seconds=1)
+    jitter: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """Read CPU and memory of the machine, for endpoints that run on this one."""
+    """Read CPU, memory, disk and network: of this machine, and elsewhere from a node_exporter."""
 
+    page: str = ""
+    """URL of the node's page, such as `http://{host}:9100/metrics`: `{host}` is the endpoint's host, `{node}` its node.
+    Empty: endpoints on other machines stay unknown."""
     every: timedelta = timedelta(seconds=1)
+    timeout: timedelta = timedelta(seconds=1)
+    jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSpec:
+    """Read the GPUs: of this machine through NVML, elsewhere from a dcgm-exporter."""
+
+    page: str = ""
+    """URL of the node's page, such as `http://{host}:9400/metrics`. Empty: GPUs elsewhere stay unknown."""
+    every: timedelta = timedelta(seconds=5)
+    timeout: timedelta = timedelta(seconds=1)
+    jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LogsSpec:
+    """Follow an engine's log: JSON lines, or plain ones as vLLM and SGLang write them."""
+
+    file: str
+    """The file; `{endpoint}`, `{node}` and `{pool}` are filled in. Relative paths start at the policy page."""
+    engine: bool = False
+    """Take the queue depth and the request times in the lines for the engine's own. Only where the engine exposes no
+    metrics: otherwise the same requests would be told of twice."""
+    every: timedelta = timedelta(seconds=1)
+    jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class PromqlSpec:
+    """Ask a Prometheus-compatible server (Prometheus, Thanos, Mimir, VictoriaMetrics) instead of the endpoints."""
+
+    url: str
+    """Its base URL, such as `http://prometheus:9090`."""
+    queries: Mapping[str, str]
+    """By signal: an expression whose label `instance` (`host:port`), `endpoint` or `pool` says whom it is about."""
+    over: timedelta = timedelta(0)
+    """0 asks for the newest value; otherwise for a range this long, of which the newest point counts: a series that
+    has just gone is then still seen."""
+    every: timedelta = timedelta(seconds=5)
+    timeout: timedelta = timedelta(seconds=2)
+    jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class EventsSpec:
+    """Follow Kubernetes: pod restarts, OOMKilled, FailedScheduling, NodeNotReady."""
+
+    api: str = "https://kubernetes.default.svc"
+    """The API server."""
+    namespace: str = "default"
+    selector: str = ""
+    """Label selector of the pods, such as `app=deepseek`; empty takes the whole namespace."""
+    token_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path, not a secret
+    ca_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+    every: timedelta = timedelta(seconds=1)
+    jitter: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +149,10 @@ class ProbeSpec:
     inference: InferenceSpec | None = None
     metrics: MetricsSpec | None = None
     host: HostSpec | None = None
+    gpu: GpuSpec | None = None
+    logs: LogsSpec | None = None
+    promql: PromqlSpec | None = None
+    events: EventsSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +165,21 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a metrics page held of the signals we read; an absent name is absent here too."""
+    """What one look read of the signals; an absent name is absent here, too.
+
+    The keys are those of `Signal.key`, and `server_errors` for the error rate.
+    """
 
     counters: Mapping[str, float] = field(default_factory=dict)
-    """`requests`, `server_errors`, `generated_tokens`."""
+    """Cumulative, such as `requests`, `server_errors`, `generated_tokens`, `preemptions`, `gpu_ecc_errors`."""
     gauges: Mapping[str, float] = field(default_factory=dict)
     """By signal name, in the signal's base unit."""
     histograms: Mapping[str, Histogram] = field(default_factory=dict)
-    """By the signal that is a quantile of it; edges in seconds."""
+    """By the P99 signal that is a quantile of it; edges in seconds."""
+    engine: str = ""
+    """Whose page it was, such as `vllm`; empty where no engine was asked."""
+    partial: str = ""
+    """Why the answer may not be whole (a Prometheus-compatible server said so); empty when nothing is known to lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +221,19 @@ class Probe(Protocol):
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once; never raises for what the endpoint does, and never takes longer than the probe's timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What an address gave: a body, or how it failed."""
+
+    content: bytes | None
+    failure: Failure | None = None
+    detail: str = ""
+
+
+class Fetch(Protocol):
+    """Gets a page over HTTP, bounded in time and size; how it failed is a value."""
+
+    async def __call__(self, url: str, within: timedelta) -> Fetched:
+        """Get one page; only a 2xx has a content."""

@@ -16,7 +16,8 @@ from controlplane.render import promql
 from controlplane.render.promql import number, one_of, quoted
 from controlplane.render.rules import Alert, Group, Severity, literal
 from controlplane.render.wording import inert, page_name, signals_of, spell_action, spell_value
-from controlplane.signals.sample import CATALOGUE, ENGINES, Direction, Signal, Unit
+from controlplane.signals.engines import DCGM, names_for_rules
+from controlplane.signals.sample import CATALOGUE, Direction, Signal, Unit
 from controlplane.slo.threshold import Band, Threshold
 
 EVERY = timedelta(seconds=5)
@@ -37,6 +38,8 @@ _VALUE = {
     Unit.SECONDS: "{{ $value | humanizeDuration }}",
     Unit.COUNT: "{{ $value | humanize }}",
     Unit.PER_SECOND: "{{ $value | humanize }}/s",
+    Unit.CELSIUS: "{{ $value | humanize }} °C",
+    Unit.WATTS: "{{ $value | humanize }} W",
 }
 
 
@@ -239,18 +242,19 @@ def _objective_missed(policy: Policy) -> Alert:
 
 
 def _engine(policy: Policy) -> Iterator[Alert]:
-    names, of = ENGINES[policy.fleet.engine], promql.engine_matcher(policy.service)
+    names, of = names_for_rules(policy.fleet.engine), promql.engine_matcher(policy.service)
     for name, threshold in policy.thresholds.items():
         window = promql.span(threshold.window)
         value = promql.engine_value(name, names, f'{of}, pool="primary"', window, "service, pool")
-        if value is not None:
+        if value is not None and name not in DCGM.gauges:  # A busy GPU alone is not ill; see the warning above it.
             samples = promql.engine_samples(name, names, f'{of}, pool="primary"', window, "service, pool")
             yield _seen_by_engine(policy, CATALOGUE[name], threshold, value, samples)
+    stalled = promql.engine_stalled(names, of, "service, pool, instance")
+    if stalled is None:
+        return
     yield Alert(
         "EngineStalled",
-        f'(sum by (service, pool, instance) ({names.running}{{{of}, engine!=""}}) > 0)\n'
-        f"and\n"
-        f"sum by (service, pool, instance) (rate({names.generated_tokens}{{{of}}}[1m])) == 0",
+        stalled,
         Severity.CRITICAL,
         level_of(policy, "availability"),
         "{{ $labels.instance }} runs {{ $value }} requests and generates no token",
@@ -265,11 +269,10 @@ def _engine(policy: Policy) -> Iterator[Alert]:
 def _seen_by_engine(policy: Policy, signal: Signal, threshold: Threshold, value: str, samples: str | None) -> Alert:
     name = f"Engine{camel(signal.name)}Breach"
     up = signal.worse is Direction.UP
-    bounded = f"(\n  {value.replace(chr(10), chr(10) + '  ')}\n)" if "\n" in value else value
-    expr = f"{bounded} {'>=' if up else '<='} {number(threshold.breach)}"
+    expr = f"{promql.grouped(value)} {'>=' if up else '<='} {number(threshold.breach)}"
     how = "As the engine itself shows it now."
     if samples:
-        expr += f"\nand\n{samples} >= {threshold.min_samples}"
+        expr += f"\nand\n{promql.grouped(samples)} >= {threshold.min_samples}"
         how = (
             f"Counted by the engine itself over {spell_duration(threshold.window)}, all endpoints merged, at least "
             f"{threshold.min_samples} samples. What never reached the engine, or died with it, is not in it."

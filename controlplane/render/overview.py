@@ -39,7 +39,8 @@ from controlplane.render.dashboards import (
 from controlplane.render.markdown import Table
 from controlplane.render.runbooks import evidence, headline, took_s
 from controlplane.render.wording import page_name, spell_action
-from controlplane.signals.sample import CATALOGUE, ENGINES, Direction, Signal, Unit
+from controlplane.signals.engines import names_for_rules
+from controlplane.signals.sample import CATALOGUE, Direction, Signal, Unit
 from controlplane.slo.threshold import SEVERITY, Band, Threshold
 
 UID = "controlplane-fleet-overview"
@@ -49,7 +50,8 @@ OF = 'service="$service"'
 POOL = f'{OF}, pool=~"$pool"'
 ENGINE = 'service=~"|${service:regex}", pool=~"$pool"'
 
-_UNITS = {Unit.SECONDS: "s", Unit.RATIO: "percentunit", Unit.COUNT: "short", Unit.PER_SECOND: "short"}
+_UNITS = {Unit.SECONDS: "s", Unit.RATIO: "percentunit", Unit.COUNT: "short", Unit.PER_SECOND: "short",
+          Unit.CELSIUS: "celsius", Unit.WATTS: "watt"}  # fmt: skip
 _GRAY = "#8e8e8e"
 _LEVEL_COLORS = {Level.NONE: "green", Level.P2: "yellow", Level.P1: "orange", Level.P0: "red"}
 _BAND_COLORS = {Band.OK: "green", Band.UNKNOWN: _GRAY, Band.WARN: "yellow", Band.BREACH: "red"}
@@ -386,4 +388,4 @@ def _about(signal: Signal, threshold: Threshold | None, *, own: bool) -> str:
 
 
 def _engine_value(policy: Policy, name: str) -> str | None:
-    return promql.engine_value(name, ENGINES[policy.fleet.engine], ENGINE, "$__rate_interval", "pool")
+    return promql.engine_value(name, names_for_rules(policy.fleet.engine), ENGINE, "$__rate_interval", "pool")

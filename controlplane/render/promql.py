@@ -5,14 +5,13 @@ by `service` where one Prometheus scrapes several.
 """
 
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 
 from controlplane.policy.quantity import spell_duration
 from controlplane.render.wording import invisible
-from controlplane.signals.sample import EngineNames
-
-_V1 = 'handler=~"/v1/.*"'
-"""Users' requests only; health checks and scrapes are not what an error rate is about."""
+from controlplane.signals.engines import EngineNames, Merge, Quantity, Series
+from controlplane.signals.sample import CATALOGUE, Fold
 
 _RE2 = re.compile(r"([\\.+*?()|\[\]{}^$])")
 
@@ -73,7 +72,7 @@ def mean_since(histogram: str, where: str, by: str, window: str) -> str:
 
 
 def engine_value(signal: str, names: EngineNames, where: str, window: str, by: str) -> str | None:
-    """Return a signal's value on the engine's own series.
+    """Return a signal's value on the engine's own series; names the engine had before stand behind `or`.
 
     Args:
         signal: a name of the catalogue.
@@ -85,37 +84,83 @@ def engine_value(signal: str, names: EngineNames, where: str, window: str, by: s
     Returns:
         The expression, or None when the engine's series cannot tell.
     """
-    rate = f"sum by ({by}) (rate(%s[{window}]))"
-    requests = f"{names.requests_by_status}{{{where}, {_V1}}}"
-    failed = f'{names.requests_by_status}{{{where}, {_V1}, {names.status_label}=~"5.*"}}'
-    gauge = f'{{{where}, engine!=""}}'
-    known: dict[str, tuple[str, str]] = {
-        "latency_p99": (names.latency_histogram, _quantile(names.latency_histogram, where, window, by)),
-        "inter_token_latency_p99": (
-            names.inter_token_histogram,
-            _quantile(names.inter_token_histogram, where, window, by),
-        ),
-        "error_rate": (names.requests_by_status, f"{rate % failed}\n/ {rate % requests}"),
-        "request_rate": (names.requests_by_status, rate % requests),
-        "tokens_rate": (names.generated_tokens, rate % f"{names.generated_tokens}{{{where}}}"),
-        "requests_running": (names.running, f"sum by ({by}) ({names.running}{gauge})"),
-        "queue_depth": (names.waiting, f"sum by ({by}) ({names.waiting}{gauge})"),
-        "kv_cache_utilization": (names.kv_cache_usage, f"max by ({by}) ({names.kv_cache_usage}{gauge})"),
-    }
-    series, expr = known.get(signal, ("", ""))
-    return expr if series else None
+    seen = CATALOGUE[signal]
+    if signal == "error_rate" and "server_errors" in names.counters:
+        failed = _grown(names.counters["server_errors"], "rate", where, window, by)
+        every = _grown(names.counters["requests"], "rate", where, window, by)
+        return f"{grouped(failed)}\n/ {grouped(every)}"
+    if seen.fold is Fold.QUANTILE and seen.key in names.histograms:
+        ways = names.histograms[seen.key].ways
+        return _or(_quantile(seen.quantile, way[0], where, window, by) for way in ways)
+    if seen.fold in (Fold.RATE, Fold.GROWTH) and seen.key in names.counters:
+        function = "rate" if seen.fold is Fold.RATE else "increase"
+        return _grown(names.counters[seen.key], function, where, window, by)
+    if seen.fold in (Fold.SUM, Fold.MAX, Fold.MIN) and seen.key in names.gauges:
+        return _or(" + ".join(_gauge(s, seen.fold, where, by) for s in way) for way in names.gauges[seen.key].ways)
+    return None
 
 
 def engine_samples(signal: str, names: EngineNames, where: str, window: str, by: str) -> str | None:
     """Return how many samples a signal's value rests on; None where it rests on none (a gauge)."""
-    counters = {
-        "latency_p99": f"{names.latency_histogram}_count{{{where}}}",
-        "inter_token_latency_p99": f"{names.inter_token_histogram}_count{{{where}}}",
-        "error_rate": f"{names.requests_by_status}{{{where}, {_V1}}}",
-    }
-    return f"sum by ({by}) (increase({counters[signal]}[{window}]))" if signal in counters else None
+    seen = CATALOGUE[signal]
+    if signal == "error_rate" and "requests" in names.counters:
+        return _grown(names.counters["requests"], "increase", where, window, by)
+    if seen.fold is Fold.QUANTILE and seen.key in names.histograms:
+        ways = names.histograms[seen.key].ways
+        return _or(f"sum by ({by}) (increase({_on(way[0], where, '_count')}[{window}]))" for way in ways)
+    return None
 
 
-def _quantile(histogram: str, where: str, window: str, by: str) -> str:
+def engine_stalled(names: EngineNames, where: str, by: str) -> str | None:
+    """Return how many requests an engine holds while its tokens stand still; None where its series cannot tell."""
+    running = engine_value("requests_running", names, where, "1m", by)
+    tokens = engine_value("tokens_rate", names, where, "1m", by)
+    return f"({grouped(running)} > 0)\nand\n{grouped(tokens)} == 0" if running and tokens else None
+
+
+def grouped(expr: str) -> str:
+    """Put an expression of several parts into brackets, so that an operator behind it takes the whole."""
+    return f"(\n  {expr.replace(chr(10), chr(10) + '  ')}\n)" if "\n" in expr or " + " in expr else expr
+
+
+def _or(ways: Iterable[str]) -> str:
+    return "\nor ".join(ways)
+
+
+def _on(series: Series, where: str, end: str = "") -> str:
+    """Return a family with its matchers."""
+    labels = [where] if where else []
+    for match in series.only:
+        plain = _RE2.search(match.pattern) is None
+        operator = {(True, True): "=", (True, False): "=~", (False, True): "!=", (False, False): "!~"}[
+            match.wanted, plain
+        ]
+        labels.append(f"{match.label}{operator}{quoted(match.pattern)}")
+    return f"{series.name}{end}{{{', '.join(labels)}}}"
+
+
+def _scaled(expr: str, scale: float) -> str:
+    return expr if scale == 1.0 else f"{expr} * {number(scale)}"
+
+
+def _grown(quantity: Quantity, function: str, where: str, window: str, by: str) -> str:
+    """Return how counters grew; several of one way are added up."""
+    return _or(
+        " + ".join(f"sum by ({by}) ({function}({_on(series, where)}[{window}]))" for series in way)
+        for way in quantity.ways
+    )
+
+
+def _gauge(series: Series, fold: Fold, where: str, by: str) -> str:
+    how = "count" if series.merge is Merge.COUNT else fold.value
+    value = _on(series, where)
+    if series.over:
+        whole = " + ".join(f"{name}{{{where}}}" for name in series.over)
+        value = f"{value} / ({whole})" if len(series.over) > 1 else f"{value} / {whole}"
+    return _scaled(f"{how} by ({by}) ({value})", series.scale)
+
+
+def _quantile(q: float, series: Series, where: str, window: str, by: str) -> str:
     """Merge the endpoints' buckets first: a mean of quantiles is no quantile."""
-    return f"histogram_quantile(0.99, sum by ({by}, le) (rate({histogram}_bucket{{{where}}}[{window}])))"
+    buckets = _on(series, where, "_bucket")
+    return _scaled(f"histogram_quantile({number(q)}, sum by ({by}, le) (rate({buckets}[{window}])))", series.scale)

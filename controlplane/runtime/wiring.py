@@ -38,7 +38,7 @@ from controlplane.probes.tcp import hold
 from controlplane.render.artefacts import render
 from controlplane.runtime.scheduler import Background
 from controlplane.settings import ServeSettings
-from controlplane.signals.sample import ENGINES
+from controlplane.signals.engines import engine_named
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredLeases
 from controlplane.store.incidents import StoredIncidents
@@ -163,7 +163,7 @@ def build(
         if spec.http:
             return HttpProbe(session, spec.http)
         if spec.metrics:
-            return MetricsProbe(session, spec.metrics, ENGINES[policy.fleet.engine], gateway_page)
+            return MetricsProbe(session, spec.metrics, engine_named(policy.fleet.engine), gateway_page)
         return HostProbe(spec.host) if spec.host else inference
 
     def endpoints(pool: str) -> tuple[Endpoint, ...]:
