@@ -1,129 +1,145 @@
-"""Reading a metrics page: the few families we judge by, out of the hundreds it holds; pure.
+"""What a metrics page says of the signals: the few families we judge by, out of the hundreds it holds; pure.
 
-Which families those are, under which names and with which labels, stands in `signals/engines`.
+Which families those are, under which names and with which labels, stands in `signals/engines`. What a page's series
+mean is worked out once for each layout (see `exposition`); after that a scrape is a few sums over known places.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from math import inf, isfinite, isnan
+from math import inf, isnan
 
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
-
+from controlplane.probes.exposition import Layout, Layouts, Scrape
+from controlplane.probes.exposition import Series as Line
 from controlplane.probes.probe import Histogram, Page
-from controlplane.signals.engines import EngineNames, Match, Merge, Quantity, Series, recognise
+from controlplane.signals.engines import DCGM, ENGINES, ENVOY, EngineNames, Match, Merge, Quantity, Series, recognise
 
-LabelSet = tuple[tuple[str, str], ...]
-Families = Mapping[str, Mapping[LabelSet, float]]
-"""Values by family and label set; of a series that stands twice, the last one counts."""
+_KNOWN = frozenset(
+    name
+    for engine in (*ENGINES.values(), ENVOY, DCGM)
+    for family in engine.families()
+    for name in (family, f"{family}_bucket")
+)
 
-_EXEMPLAR = b" # {"
-"""OpenMetrics puts an exemplar behind a bucket's value; it is none of our business."""
+
+def is_wanted(name: str) -> bool:
+    """Tell whether a series of this name is read for any engine; the rest of a page need not be parsed."""
+    return name in _KNOWN
 
 
 def read_page(content: bytes, names: EngineNames | None) -> Page:
-    """Read a page in Prometheus' text format or OpenMetrics.
+    """Read a page that comes alone; a page that comes again and again is read by `read_scrape`.
 
     Args:
-        content: the page.
+        content: the page, in Prometheus' text format or OpenMetrics.
         names: the series to read; None lets the page say whose it is. A series that is not on the page is absent from
             the result.
 
     Raises:
         ValueError: when the page cannot be parsed, or is no engine's that we know.
     """
+    return read_scrape(Layouts(is_wanted).read(content), whose(content, names))
+
+
+def whose(content: bytes, names: EngineNames | None) -> EngineNames:
+    """Return the engine whose page this is, unless it is named.
+
+    Raises:
+        ValueError: when it is no engine's that we know.
+    """
     engine = names or recognise(content)
     if engine is None:
         raise ValueError("no engine that we know exposes such a page; name it with `fleet.engine`")
-    families = wanted_families(content, engine)
-    counters = {key: value for key, q in engine.counters.items() if (value := amount(q, families)) is not None}
+    return engine
+
+
+def read_scrape(scrape: Scrape, engine: EngineNames) -> Page:
+    """Return what a scrape says; what its series mean is kept with its layout."""
+    memo = scrape.layout.memo
+    plan = memo.get(engine)
+    if plan is None:
+        plan = memo[engine] = _plan(scrape.layout, engine)
+    values = scrape.values
+    counters = {key: value for key, ways in plan.counters if (value := _amount(ways, values)) is not None}
     if "requests" in counters:
         counters.setdefault("server_errors", 0.0)  # A counter with labels is born with its first error.
-    gauges = {key: value for key, q in engine.gauges.items() if (value := amount(q, families)) is not None}
-    histograms = {key: found for key, q in engine.histograms.items() if (found := histogram(q, families)) is not None}
+    gauges = {key: value for key, ways in plan.gauges if (value := _amount(ways, values)) is not None}
+    histograms = {key: found for key, buckets in plan.histograms if (found := _histogram(buckets, values)) is not None}
     return Page(counters, gauges, histograms, engine.name)
 
 
-def wanted_families(content: bytes, names: EngineNames) -> Families:
-    """Parse only the lines of the families we read: most of a page is none of our business, and parsing costs.
-
-    Raises:
-        ValueError: when one of these lines cannot be parsed.
-    """
-    starts = _starts(names)
-    lines = [line.partition(_EXEMPLAR)[0] for line in content.splitlines() if line.startswith(starts)]
-    text = b"\n".join(lines).decode("utf-8")
-    families: dict[str, dict[LabelSet, float]] = {}
-    for family in text_string_to_metric_families(text + "\n"):
-        for sample in family.samples:
-            _keep(families, sample)
-    return families
+# --- what a layout's series mean, once --------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=32)
-def _starts(engine: EngineNames) -> tuple[bytes, ...]:
-    """Return how the lines begin that an engine is read from."""
-    return tuple(
-        f"{family}{end}{after}".encode()
-        for family in sorted(engine.families())
-        for end in ("", "_bucket")
-        for after in ("{", " ")
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One family as places on a page."""
+
+    series: Series
+    places: tuple[tuple[int, tuple[int, ...]], ...]
+    """(place of the value, places of what divides it)."""
+    else_zero: bool
+    """No wanted label set on the page means none happened: the family is there, with the labels asked for."""
+
+
+_Ways = tuple[tuple[_Part, ...], ...]
+_Buckets = tuple[tuple[float, ...], tuple[tuple[int, ...], ...]]
+"""Ascending edges, and the places to add up for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What an engine's quantities are on pages of one layout."""
+
+    counters: tuple[tuple[str, _Ways], ...]
+    gauges: tuple[tuple[str, _Ways], ...]
+    histograms: tuple[tuple[str, _Buckets], ...]
+
+
+_Placed = Mapping[str, Sequence[tuple[int, Line]]]
+"""The lines of a page by family."""
+
+
+def _plan(layout: Layout, engine: EngineNames) -> _Plan:
+    placed: dict[str, list[tuple[int, Line]]] = {}
+    for i, line in enumerate(layout.series):
+        placed.setdefault(line.name, []).append((i, line))
+    return _Plan(
+        tuple((key, ways) for key, quantity in engine.counters.items() if (ways := _ways(quantity, placed))),
+        tuple((key, ways) for key, quantity in engine.gauges.items() if (ways := _ways(quantity, placed))),
+        tuple((key, found) for key, quantity in engine.histograms.items() if (found := _buckets(quantity, placed))),
     )
 
 
-def _keep(families: dict[str, dict[LabelSet, float]], sample: Sample) -> None:
-    if not isnan(sample.value):  # Not a number is no reading.
-        families.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+def _ways(quantity: Quantity, placed: _Placed) -> _Ways:
+    """Keep the ways whose families are all on the page."""
+    return tuple(
+        tuple(_part(series, placed) for series in way)
+        for way in quantity.ways
+        if all(series.name in placed for series in way)
+    )
 
 
-def amount(quantity: Quantity, families: Families) -> float | None:
-    """Return a counter's or gauge's value by the first of its ways that is on the page; None when none is."""
-    for way in quantity.ways:
-        parts = [_merged(series, families) for series in way]
-        known = [part for part in parts if part is not None]
-        if known and len(known) == len(parts):
-            return sum(known)
-    return None
+def _part(series: Series, placed: _Placed) -> _Part:
+    lines = placed[series.name]
+    divisors = [{_key(line): i for i, line in placed.get(name, ())} for name in series.over]
+    places = tuple(
+        (i, tuple(by_labels[_key(line)] for by_labels in divisors))
+        for i, line in lines
+        if _all_match(series.only, line.labels) and all(_key(line) in by_labels for by_labels in divisors)
+    )
+    asked = {match.label for match in series.only if match.wanted and match.pattern}
+    counted = bool(asked) and any(asked <= line.labels.keys() for _, line in lines)
+    return _Part(series, places, else_zero=counted and series.merge is Merge.SUM)
 
 
-def _merged(series: Series, families: Families) -> float | None:
-    """Return one family as one number; 0 when it is there and no label set is wanted, None when it is not there."""
-    family = families.get(series.name)
-    if family is None:
-        return None
-    values = [
-        value * series.scale
-        for labels, raw in family.items()
-        if raw < series.blank_from
-        and _all_match(series.only, labels)
-        and (value := _divided(raw, labels, series, families)) is not None
-    ]
-    if not values:
-        # Labels that are missed are a zero of a sum of events, and no reading of a level.
-        return 0.0 if series.only and series.merge is Merge.SUM and _some_could_match(series, family) else None
-    if series.merge is Merge.COUNT:
-        return float(len(values))
-    return max(values) if series.merge is Merge.MAX else sum(values)
+def _key(line: Line) -> frozenset[tuple[str, str]]:
+    return frozenset(line.labels.items())
 
 
-def _some_could_match(series: Series, family: Mapping[LabelSet, float]) -> bool:
-    """Tell whether a family carries the labels that are asked for, so that their absence means none happened."""
-    wanted = {match.label for match in series.only if match.wanted and match.pattern}
-    return any(wanted <= {label for label, _ in labels} for labels in family) if wanted else False
-
-
-def _divided(raw: float, labels: LabelSet, series: Series, families: Families) -> float | None:
-    if not series.over:
-        return raw
-    parts = [families.get(name, {}).get(labels) for name in series.over]
-    whole = sum(part for part in parts if part is not None)
-    return None if None in parts or whole <= 0 else raw / whole
-
-
-def _all_match(matches: Iterable[Match], labels: LabelSet) -> bool:
-    found = dict(labels)
-    return all((_pattern(m.pattern).fullmatch(found.get(m.label, "")) is not None) is m.wanted for m in matches)
+def _all_match(matches: Iterable[Match], labels: Mapping[str, str]) -> bool:
+    return all((_pattern(m.pattern).fullmatch(labels.get(m.label, "")) is not None) is m.wanted for m in matches)
 
 
 @lru_cache(maxsize=128)
@@ -131,17 +147,72 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def histogram(quantity: Quantity, families: Families) -> Histogram | None:
-    """Add a histogram's series up over its labels, by the first of its names that is on the page."""
+def _buckets(quantity: Quantity, placed: _Placed) -> _Buckets | None:
+    """Find a histogram's buckets by the first of its names that is on the page; label sets are added up."""
     for way in quantity.ways:
-        by_edge: dict[float, float] = {}
+        by_edge: dict[float, list[int]] = {}
         for series in way:
-            for labels, value in families.get(f"{series.name}_bucket", {}).items():
-                edge = dict(labels).get("le", "")
-                if edge and _all_match(series.only, labels):
-                    at = float(edge) * series.scale
-                    by_edge[at] = by_edge.get(at, 0.0) + value
-        if inf in by_edge and all(isfinite(edge) or edge == inf for edge in by_edge):
+            for i, line in placed.get(f"{series.name}_bucket", ()):
+                if "le" in line.labels and _all_match(series.only, line.labels):
+                    by_edge.setdefault(_edge(line.labels["le"]) * series.scale, []).append(i)
+        if inf in by_edge:
             edges = tuple(sorted(by_edge))
-            return Histogram(edges, tuple(by_edge[edge] for edge in edges))
+            return edges, tuple(tuple(by_edge[edge]) for edge in edges)
     return None
+
+
+def _edge(text: str) -> float:
+    """Read a bucket's edge.
+
+    Raises:
+        ValueError: when it is no number.
+    """
+    edge = float(text)
+    if isnan(edge):
+        raise ValueError(f"a bucket's edge is `{text}`")
+    return edge
+
+
+# --- the numbers of one scrape ----------------------------------------------------------------------------------------
+
+
+def _amount(ways: _Ways, values: Sequence[float]) -> float | None:
+    """Return a counter or gauge by the first of its ways that gives a number."""
+    for way in ways:
+        total = 0.0
+        for part in way:
+            value = _merged(part, values)
+            if value is None:
+                break
+            total += value
+        else:
+            return total
+    return None
+
+
+def _merged(part: _Part, values: Sequence[float]) -> float | None:
+    """Return one family as one number; what is not a number, or blank, is no reading."""
+    series = part.series
+    found = []
+    for place, divisors in part.places:
+        value = values[place]
+        if isnan(value) or value >= series.blank_from:
+            continue
+        if divisors:
+            whole = sum(values[d] for d in divisors)
+            if isnan(whole) or whole <= 0:
+                continue
+            value /= whole
+        found.append(value * series.scale)
+    if not found:
+        return 0.0 if part.else_zero and not part.places else None
+    return _MERGES[series.merge](found)
+
+
+_MERGES: Mapping[Merge, Callable[[list[float]], float]] = {Merge.SUM: sum, Merge.MAX: max, Merge.COUNT: len}
+
+
+def _histogram(buckets: _Buckets, values: Sequence[float]) -> Histogram | None:
+    edges, places = buckets
+    cumulative = tuple([values[p[0]] if len(p) == 1 else sum([values[i] for i in p]) for p in places])
+    return None if any(map(isnan, cumulative)) else Histogram(edges, cumulative)
