@@ -23,6 +23,14 @@ class Evidence:
     """Where the number came from, such as `engine histograms of 2 endpoints`."""
     reason: str = ""
     """Why it is unknown, or what is behind it."""
+    window_s: float | None = None
+    """Over how many seconds it was computed; None for what has no window."""
+    age_s: float | None = None
+    """How old the newest sample in it was when it was judged."""
+    usual: float | None = None
+    """What it usually is at this hour of the week; None while that is not learnt."""
+    deviation: float | None = None
+    """How many spreads it is above (positive) or below what is usual."""
 
 
 @dataclass(frozen=True, slots=True)
