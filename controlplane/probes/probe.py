@@ -1,10 +1,10 @@
 """What a probe is and what a look returns; pure. The drivers beside this file do the looking."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from controlplane.fleet.model import Endpoint
 
@@ -18,12 +18,16 @@ class Failure(StrEnum):
     """The connection broke in the middle."""
     TIMEOUT = "timeout"
     DNS = "dns"
+    TLS = "tls"
+    """No handshake: a certificate that is not trusted, another host's or out of date."""
     NETWORK = "network"
     """Unreachable, no route, or another error below HTTP."""
     STATUS = "status"
     """An answer with the wrong status."""
     ANSWER = "answer"
     """A 200 whose content is wrong: no tokens, not a metrics page."""
+    PROBER = "prober"
+    """Our own fault, such as a time-out while the prober itself did not get to run: it says nothing of the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,8 @@ class Page:
     """By the P99 signal that is a quantile of it; edges in seconds."""
     engine: str = ""
     """Whose page it was, such as `vllm`; empty where no engine was asked."""
+    notes: tuple[str, ...] = ()
+    """What was said in words since the last look: lines with which an engine dies, reasons that Kubernetes gave."""
     partial: str = ""
     """Why the answer may not be whole (a Prometheus-compatible server said so); empty when nothing is known to lack."""
 
@@ -196,11 +202,22 @@ class Look:
     page: Page | None = None
     served_by: str = ""
     """For a look through the gateway: the endpoint that answered."""
+    first_token_s: float | None = None
+    """For a streamed completion: seconds to its first token."""
+    tokens: int = 0
+    """For a completion: tokens generated."""
+    tls_days_left: float | None = None
+    """For `https`: days until the certificate ends."""
 
     @property
     def ok(self) -> bool:
         """Tell whether the look found what it wanted."""
         return self.failure is None
+
+    @property
+    def says_nothing(self) -> bool:
+        """Tell whether the look failed by the prober's own fault: it is neither a success nor a failure."""
+        return self.failure is Failure.PROBER
 
     @property
     def says_alive(self) -> bool:
@@ -221,6 +238,14 @@ class Probe(Protocol):
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once; never raises for what the endpoint does, and never takes longer than the probe's timeout."""
+
+
+@runtime_checkable
+class StartedProbe(Probe, Protocol):
+    """A probe that calls back instead of being awaited: a look costs no task."""
+
+    def start(self, endpoint: Endpoint, report: Callable[[Look], None]) -> None:
+        """Look once and report once, within the probe's timeout and what the prober itself was late."""
 
 
 @dataclass(frozen=True, slots=True)

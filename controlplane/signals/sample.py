@@ -156,8 +156,8 @@ _SIGNALS = (
     ),
     Signal("pod_restarts", Unit.COUNT, _UP, "Restarts of the pool's containers in the window.", Fold.GROWTH),
     Signal("pods_oom_killed", Unit.COUNT, _UP, "Containers killed for memory in the window.", Fold.GROWTH),
-    Signal("pods_unschedulable", Unit.COUNT, _UP, "Pods that no node has room for now.", Fold.SUM),
-    Signal("nodes_not_ready", Unit.COUNT, _UP, "Nodes of the pool that Kubernetes reports as not ready.", Fold.SUM),
+    Signal("pods_unschedulable", Unit.COUNT, _UP, "Pods that no node has room for now."),
+    Signal("nodes_not_ready", Unit.COUNT, _UP, "Nodes that Kubernetes reports as not ready."),
 )  # fmt: skip
 
 CATALOGUE: Mapping[str, Signal] = {signal.name: signal for signal in _SIGNALS}
