@@ -22,7 +22,10 @@ class FileInventory:
         problems: list[str] = []
         for name, pool in self._fleet.pools.items():
             if pool.endpoints.static:
-                endpoints += static_endpoints(name, pool.model, pool.endpoints.static)
+                # The same objects each time: a reader sees at a glance that nothing changed.
+                if name not in self._seen:
+                    self._seen[name] = (0, static_endpoints(name, pool.model, pool.endpoints.static))
+                endpoints += self._seen[name][1]
                 continue
             path = self._base / pool.endpoints.file
             try:

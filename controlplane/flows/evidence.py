@@ -1,114 +1,28 @@
-"""From looks to evidence: what was seen of each endpoint, kept in windows, and added up per pool.
+"""From windows to evidence: every signal of every pool in one pass over the whole fleet.
 
-Used by `observe` alone. It reads no clock: looks carry their own times and `now` is an argument.
+Used by `observe` alone. The rows of the windows are put in the order of the pools, and each signal is then a few
+operations on arrays, however many endpoints there are. It reads no clock: `now` is an argument.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from controlplane.fleet.model import Endpoint
-from controlplane.probes.probe import Failure, Look
-from controlplane.signals.quantile import histogram_quantile
-from controlplane.signals.sample import CATALOGUE
-from controlplane.signals.window import CounterWindow, GaugeWindow, OutcomeWindow
+import numpy as np
+from numpy.typing import NDArray
+
+from controlplane.flows.records import DEFAULT_WINDOW_S, STALE_AFTER_S, Records
+from controlplane.signals.quantile import histogram_quantiles
+from controlplane.signals.sample import CATALOGUE, Fold, Signal
+from controlplane.signals.window import CounterMatrix, Increase
 from controlplane.slo.threshold import Band, BandState, Threshold, advance
 from controlplane.slo.verdict import Evidence
 
-DOWN_AFTER_FAILURES = 3
-"""Looks in a row that must fail before an endpoint is down without hard proof."""
-
-DEFAULT_WINDOW_S = 30.0
-"""The window of signals that have no threshold of their own."""
-
-STALE_AFTER_S = 10.0
-"""A gauge that was not read for so long is unknown."""
-
-_RATES = {"request_rate": "requests", "tokens_rate": "generated_tokens"}
-_QUANTILES = {"latency_p99": 0.99, "inter_token_latency_p99": 0.99}
-_SUMMED = ("requests_running", "queue_depth")
-
-
-@dataclass(slots=True)
-class EndpointRecord:
-    """Everything kept about one endpoint."""
-
-    endpoint: Endpoint
-    window_s: Mapping[str, float]
-    outcomes: OutcomeWindow
-    counters: dict[str, CounterWindow] = field(default_factory=dict)
-    histograms: dict[str, CounterWindow] = field(default_factory=dict)
-    edges: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    gauges: dict[str, GaugeWindow] = field(default_factory=dict)
-    refused: bool = False
-    """Hard proof: nothing listened there, and no request has been served since."""
-    listening: bool = True
-    """Something listens (again); it still has to serve a request before the endpoint is up."""
-    looked: bool = False
-    detail: str = ""
-    answer_s: float | None = None
-    up_since: float = 0.0
-    """Monotonic seconds of the last change between up and down."""
-
-    @property
-    def down(self) -> bool:
-        """Tell whether the endpoint is proven down."""
-        return self.refused or self.outcomes.failures_in_a_row() >= DOWN_AFTER_FAILURES
-
-    def take(self, look: Look) -> bool:
-        """Take one look in; True when the endpoint went up or down by it."""
-        was_down, first = self.down, not self.looked
-        if look.probe == "tcp":
-            self._take_connection(look)
-        elif look.page is not None:
-            self._take_page(look)
-        elif look.says_alive:
-            self._take_outcome(look)
-        if self.down != was_down or (first and self.looked):
-            self.up_since = look.at
-            return True
-        return False
-
-    def _take_connection(self, look: Look) -> None:
-        if look.failure is Failure.REFUSED:
-            self.refused, self.listening, self.looked = True, False, True
-            self.detail, self.answer_s = look.detail, None
-        elif look.ok:
-            self.listening = True
-
-    def _take_outcome(self, look: Look) -> None:
-        if self.refused and not (self.listening and look.ok):
-            return
-        if look.ok and (self.refused or not self.outcomes.any_success()):
-            self.outcomes.clear()  # The first success of a new process: what failed before it was not this one.
-        self.refused = False
-        self.looked = True
-        self.outcomes.add(look.at, ok=look.ok)
-        self.detail = "" if look.ok else f"{look.failure}: {look.detail}"
-        if look.probe == "inference":
-            self.answer_s = look.took_s if look.ok else None
-
-    def _take_page(self, look: Look) -> None:
-        page = look.page
-        if page is None:
-            return
-        for name, value in page.counters.items():
-            self._window(self.counters, name).add(look.at, (value,))
-        for name, histogram in page.histograms.items():
-            if self.edges.get(name) != histogram.edges:
-                self.edges[name] = histogram.edges
-                self.histograms.pop(name, None)
-            self._window(self.histograms, name).add(look.at, histogram.cumulative)
-        for name, value in page.gauges.items():
-            self.gauges.setdefault(name, GaugeWindow(STALE_AFTER_S)).add(look.at, value)
-
-    def _window(self, windows: dict[str, CounterWindow], name: str) -> CounterWindow:
-        if name not in windows:
-            windows[name] = CounterWindow(self.window_s.get(name, DEFAULT_WINDOW_S))
-        return windows[name]
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class _Value:
+class Value:
     """A signal's value before it is judged."""
 
     value: float | None
@@ -117,141 +31,249 @@ class _Value:
     high: float | None = None
     source: str = ""
     reason: str = ""
+    newest: float = float("-inf")
+    """Monotonic seconds of the newest sample in it."""
 
 
-class PoolRecord:
-    """The records of one pool's endpoints, and the bands its signals are in."""
+class Assessor:
+    """Turns records into evidence; it keeps the band each signal of each pool is in."""
 
-    def __init__(self, pool: str, thresholds: Mapping[str, Threshold]) -> None:
-        self.pool = pool
+    def __init__(self, thresholds: Mapping[str, Threshold]) -> None:
         self._thresholds = thresholds
-        self._windows_s = {name: t.window.total_seconds() for name, t in thresholds.items()}
-        self._windows_s["requests"] = self._windows_s.get("error_rate", DEFAULT_WINDOW_S)
-        self._windows_s["server_errors"] = self._windows_s["requests"]
-        self._bands: dict[str, BandState] = {}
-        self.endpoints: dict[str, EndpointRecord] = {}
+        self._bands: dict[tuple[str, str], BandState] = {}
 
-    def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
-        """Follow the inventory: forget what left, begin records for what came, keep the rest."""
-        wanted = {e.name: e for e in endpoints}
-        for name in [n for n, r in self.endpoints.items() if wanted.get(n) != r.endpoint]:
-            del self.endpoints[name]
-        for name, endpoint in wanted.items():
-            if name not in self.endpoints:
-                window = OutcomeWindow(self._windows_s.get("availability", DEFAULT_WINDOW_S))
-                self.endpoints[name] = EndpointRecord(endpoint, self._windows_s, window)
+    def evidence(self, records: Records, now: float) -> dict[str, tuple[Evidence, ...]]:
+        """Judge every signal of the catalogue for every pool."""
+        reading = _Reading(records, now)
+        columns = {name: reading.values(signal) for name, signal in CATALOGUE.items()}
+        judged: dict[str, tuple[Evidence, ...]] = {}
+        for i, pool in enumerate(reading.pools):
+            judged[pool] = tuple(
+                self._judge(pool, name, column[i], records.window_s[name], now) for name, column in columns.items()
+            )
+        for pool in records.pools.keys() - judged.keys():
+            nothing = Value(None, reason="the pool has no endpoint")
+            judged[pool] = tuple(self._judge(pool, name, nothing, records.window_s[name], now) for name in CATALOGUE)
+        return judged
 
-    def evidence(self, now: float) -> tuple[Evidence, ...]:
-        """Judge every signal of the catalogue for this pool."""
-        return tuple(self._judge(name, self._value(name, now), now) for name in CATALOGUE)
-
-    def _judge(self, name: str, seen: _Value, now: float) -> Evidence:
+    def _judge(self, pool: str, name: str, seen: Value, window_s: float, now: float) -> Evidence:
         threshold = self._thresholds.get(name)
+        value, reason = seen.value, seen.reason
         if threshold is None:
-            band = Band.UNKNOWN if seen.value is None else Band.OK
+            band = Band.UNKNOWN if value is None else Band.OK
         else:
-            if seen.value is not None and seen.samples < threshold.min_samples:
-                short = (
-                    f"{seen.samples} samples in {threshold.window.total_seconds():g} s, {threshold.min_samples} wanted"
-                )
-                seen = _Value(None, seen.samples, source=seen.source, reason=short)
-            state = advance(self._bands.get(name, BandState()), seen.value, threshold, CATALOGUE[name].worse, now)
-            self._bands[name] = state
+            if value is not None and seen.samples < threshold.min_samples:
+                value = None
+                reason = f"{seen.samples} samples in {window_s:g} s, {threshold.min_samples} wanted"
+            state = advance(self._bands.get((pool, name), BandState()), value, threshold, CATALOGUE[name].worse, now)
+            self._bands[pool, name] = state
             band = state.band
-        return Evidence(name, seen.value, band, seen.samples, seen.low, seen.high, seen.source, seen.reason)
-
-    def _value(self, name: str, now: float) -> _Value:
-        records = list(self.endpoints.values())
-        if name == "availability":
-            return _availability(records, now)
-        if name == "endpoints_down":
-            return _endpoints_down(records)
-        if name in _QUANTILES:
-            return _quantile(name, records, now)
-        if name == "error_rate":
-            return _error_rate(records, now)
-        if name in _RATES:
-            return _rate(_RATES[name], records, now)
-        return _gauge(name, records, now)
+        low, high = (seen.low, seen.high) if value is not None else (None, None)
+        age_s = now - seen.newest if seen.newest > float("-inf") else None
+        folded = CATALOGUE[name].fold
+        windowed = None if folded in (Fold.SUM, Fold.MAX, Fold.MIN) else window_s
+        return Evidence(name, value, band, seen.samples, low, high, seen.source, reason, windowed, age_s)
 
 
-def _availability(records: list[EndpointRecord], now: float) -> _Value:
-    good = total = 0
-    for record in records:
-        ok, looks = record.outcomes.tally(now)
-        if record.refused:
-            ok, looks = 0, max(1, looks)
-        good, total = good + ok, total + looks
-    if not total:
-        return _Value(None, reason="no look has ended yet")
-    return _Value(good / total, total, source=f"health checks and completions of {len(records)} endpoints")
+class _Reading:
+    """One pass over the fleet: rows in the order of the pools, and what several signals have in common read once."""
+
+    def __init__(self, records: Records, now: float) -> None:
+        self._records = records
+        self._now = now
+        self.pools = [name for name, endpoints in records.pools.items() if endpoints]
+        sizes = [len(records.pools[name]) for name in self.pools]
+        self.sizes = np.array(sizes, np.int64)
+        self._order: Rows = np.fromiter(
+            (record.row for name in self.pools for record in records.pools[name].values()), np.int64, sum(sizes)
+        )
+        self._starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]]).astype(np.int64)
+        self._increases: dict[tuple[int, float], Increase] = {}
+
+    def values(self, signal: Signal) -> Sequence[Value]:
+        """Return a signal's value for every pool that has endpoints."""
+        if not self.pools:
+            return ()
+        by_fold: dict[Fold, Callable[[Signal], Iterator[Value]]] = {
+            Fold.OWN: self._own,
+            Fold.QUANTILE: self._quantile,
+            Fold.RATE: self._counted,
+            Fold.GROWTH: self._counted,
+        }
+        return list(by_fold.get(signal.fold, self._gauge)(signal))
+
+    # -- arithmetic over pools -------------------------------------------------------------------------------------
+
+    def _ordered(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Return one number (or vector) an endpoint, in the order of the pools."""
+        return rows[self._order]
+
+    def _sum(self, ordered: NDArray[np.generic]) -> Floats:
+        total: Floats = np.add.reduceat(ordered.astype(np.float64), self._starts, axis=0)
+        return total
+
+    def _most(self, ordered: NDArray[np.generic]) -> Floats:
+        most: Floats = np.maximum.reduceat(ordered.astype(np.float64), self._starts)
+        return most
+
+    def _increase(self, window: CounterMatrix, span_s: float) -> Increase:
+        """Return a window's increase in the order of the pools; several signals read the same one."""
+        key = id(window), span_s
+        if key not in self._increases:
+            window.reserve(self._records.rows)
+            seen, order = window.increase(self._now, span_s), self._order
+            self._increases[key] = Increase(seen.grown[order], seen.seconds[order], seen.known[order], seen.at[order])
+        return self._increases[key]
+
+    def _newest(self, at: Floats, used: NDArray[np.bool_]) -> Floats:
+        return self._most(np.where(used, at, -np.inf))
+
+    # -- signals ---------------------------------------------------------------------------------------------------
+
+    def _own(self, signal: Signal) -> Iterator[Value]:
+        rules = {
+            "availability": self._availability,
+            "endpoints_down": self._endpoints_down,
+            "error_rate": self._error_rate,
+            "token_progress": self._token_progress,
+        }
+        return rules[signal.name]()
+
+    def _availability(self) -> Iterator[Value]:
+        records = self._records
+        records.outcomes.reserve(records.rows)
+        tally = records.outcomes.tally(self._now)
+        refused = self._ordered(records.refused).astype(bool)
+        good = self._sum(np.where(refused, 0, self._ordered(tally.good)))
+        looks = self._ordered(tally.total)
+        total = self._sum(np.where(refused, np.maximum(1, looks), looks))
+        discarded, newest = self._sum(self._ordered(tally.discarded)), self._most(self._ordered(tally.at))
+        for i, size in enumerate(self.sizes):
+            source = f"health checks and completions of {size} endpoints"
+            late = f"the prober itself was late: {discarded[i]:.0f} looks say nothing" if discarded[i] else ""
+            if not total[i] or discarded[i] > total[i]:
+                yield Value(None, int(total[i]), source=source, reason=late or "no look has ended yet")
+            else:
+                yield _share(good[i], total[i], source, late, newest[i])
+
+    def _endpoints_down(self) -> Iterator[Value]:
+        records = self._records
+        looked = self._sum(self._ordered(records.looked))
+        down = self._sum(self._ordered(records.down & records.looked))
+        for i, pool in enumerate(self.pools):
+            if looked[i] < self.sizes[i]:
+                yield Value(None, reason="not every endpoint has been looked at yet")
+                continue
+            names = [r.endpoint.name for r in records.pools[pool].values() if r.down] if down[i] else []
+            named = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+            source = "held connections and probes"
+            yield _share(down[i], looked[i], source, named, self._now)
+
+    def _error_rate(self) -> Iterator[Value]:
+        requests = self._grown("requests", "error_rate")
+        errors = self._grown("server_errors", "error_rate")
+        for i, (grown, _, used, newest) in enumerate(requests):
+            source = f"answers counted by {used} endpoints"
+            if not used:
+                yield Value(None, reason="the engine exposes no request counter, or it was not scraped twice yet")
+            elif grown <= 0:
+                yield Value(None, source=source, reason="no request was answered in the window", newest=newest)
+            else:
+                yield Value(errors[i][0] / grown, round(grown), source=source, newest=newest)
+
+    def _token_progress(self) -> Iterator[Value]:
+        """Of the endpoints that run requests, or whose completions time out: the share whose tokens move."""
+        records = self._records
+        stuck = self._ordered(records.stuck).astype(bool)
+        tokens, running = records.counters.get("generated_tokens"), records.gauges.get("requests_running")
+        moving = known = np.zeros(len(self._order), bool)
+        newest = np.full(len(self.pools), -np.inf)
+        if tokens:
+            seen = self._increase(tokens, records.window_s["token_progress"])
+            known, moving = seen.known, seen.known & (seen.grown[:, 0] > 0)
+            newest = self._newest(seen.at, known)
+        busy = np.zeros(len(self._order), bool)
+        if running:
+            running.reserve(records.rows)
+            busy = self._ordered(running.values(self._now)).astype(np.float64) > 0
+        asked = (busy & known) | (stuck & ~moving)
+        good, total = self._sum(asked & moving), self._sum(asked)
+        for i in range(len(self.pools)):
+            if not total[i]:
+                yield Value(None, reason="no endpoint runs a request, or its tokens are not counted")
+            else:
+                source = f"token counters and completions of {total[i]:.0f} busy endpoints"
+                yield _share(good[i], total[i], source, "", newest[i])
+
+    def _quantile(self, signal: Signal) -> Iterator[Value]:
+        """Merge each pool's histograms before the quantile; endpoints whose edges differ are left out and counted."""
+        by_edges = self._records.histograms.get(signal.key, {})
+        span_s = self._records.window_s[signal.name]
+        seen = [self._increase(window, span_s) for window in by_edges.values()]
+        used = [self._sum(one.known) for one in seen]
+        merged = [
+            histogram_quantiles(signal.quantile, edges, self._sum(one.grown))
+            for edges, one in zip(by_edges, seen, strict=True)
+        ]
+        newest = [self._newest(one.at, one.known) for one in seen]
+        for i in range(len(self.pools)):
+            most = max(range(len(seen)), key=lambda k: used[k][i], default=None)
+            if most is None or not used[most][i]:
+                yield Value(None, reason="the engine exposes no such histogram, or it was not scraped twice yet")
+                continue
+            source = f"histograms of {used[most][i]:.0f} endpoints"
+            quantile, at = merged[most].at(i), float(newest[most][i])
+            odd = sum(int(u[i]) for u in used) - int(used[most][i])
+            reason = f"{odd} endpoints have other bucket edges and are left out" if odd else ""
+            if quantile is None:
+                yield Value(None, source=source, reason="no request ended in the window", newest=at)
+            else:
+                yield Value(quantile.value, quantile.samples, quantile.low, quantile.high, source, reason, at)
+
+    def _grown(self, counter: str, signal: str) -> list[tuple[float, float, int, float]]:
+        """Return for every pool: how much a counter grew, over how long at most, in how many endpoints, when last."""
+        window = self._records.counters.get(counter)
+        if window is None:
+            return [(0.0, 0.0, 0, -np.inf)] * len(self.pools)
+        seen = self._increase(window, self._records.window_s.get(signal, DEFAULT_WINDOW_S))
+        columns = self._sum(seen.grown[:, 0]), self._most(seen.seconds), self._sum(seen.known)
+        newest = self._newest(seen.at, seen.known)
+        return [(float(a), float(b), int(c), float(d)) for a, b, c, d in zip(*columns, newest, strict=True)]
+
+    def _counted(self, signal: Signal) -> Iterator[Value]:
+        for total, seconds, used, newest in self._grown(signal.key, signal.name):
+            if not used or seconds <= 0:
+                yield Value(None, reason="the engine exposes no such counter, or it was not scraped twice yet")
+            else:
+                value = total / seconds if signal.fold is Fold.RATE else total
+                yield Value(value, used, source=f"counters of {used} endpoints", newest=newest)
+
+    def _gauge(self, signal: Signal) -> Iterator[Value]:
+        gauge = self._records.gauges.get(signal.key)
+        if gauge is None:
+            yield from [_NO_GAUGE] * len(self.pools)
+            return
+        gauge.reserve(self._records.rows)
+        values = self._ordered(gauge.values(self._now)).astype(np.float64)
+        known = ~np.isnan(values)
+        used, newest = self._sum(known), self._newest(gauge.at[self._order], known)
+        if signal.fold is Fold.SUM:
+            folded = self._sum(np.where(known, values, 0.0))
+        elif signal.fold is Fold.MIN:
+            folded = -self._most(np.where(known, -values, -np.inf))
+        else:
+            folded = self._most(np.where(known, values, -np.inf))
+        for i, count in enumerate(used):
+            if not count:
+                yield _NO_GAUGE
+            else:
+                yield Value(float(folded[i]), int(count), source=f"{count:.0f} endpoints", newest=float(newest[i]))
 
 
-def _endpoints_down(records: list[EndpointRecord]) -> _Value:
-    looked = [r for r in records if r.looked]
-    if not looked or len(looked) < len(records):
-        return _Value(None, reason="not every endpoint has been looked at yet")
-    down = [r.endpoint.name for r in looked if r.down]
-    return _Value(len(down) / len(looked), len(looked), source="held connections and probes", reason=", ".join(down))
+def _share(part: float, whole: float, source: str, reason: str, newest: float) -> Value:
+    return Value(float(part / whole), int(whole), source=source, reason=reason, newest=float(newest))
 
 
-def _quantile(name: str, records: list[EndpointRecord], now: float) -> _Value:
-    """Merge the pool's histograms before the quantile; endpoints whose edges differ are left out and named."""
-    edges: tuple[float, ...] = ()
-    merged: list[float] = []
-    used, odd = 0, []
-    for record in records:
-        grown = record.histograms[name].increase(now) if name in record.histograms else None
-        if grown is None:
-            continue
-        if edges and record.edges[name] != edges:
-            odd.append(record.endpoint.name)
-            continue
-        edges = record.edges[name]
-        merged = [a + b for a, b in zip(merged or [0.0] * len(edges), grown[0], strict=True)]
-        used += 1
-    if not used:
-        return _Value(None, reason="the engine exposes no such histogram, or it was not scraped twice yet")
-    counts = [after - before for before, after in zip([0.0, *merged[:-1]], merged, strict=True)]
-    quantile = histogram_quantile(_QUANTILES[name], edges, counts)
-    source = f"histograms of {used} endpoints"
-    if quantile is None:
-        return _Value(None, 0, source=source, reason="no request ended in the window")
-    reason = f"other bucket edges: {', '.join(odd)}" if odd else ""
-    return _Value(quantile.value, quantile.samples, quantile.low, quantile.high, source, reason)
-
-
-def _grown(counter: str, records: list[EndpointRecord], now: float) -> tuple[float, float, int]:
-    """Return how much a counter grew over the pool, the longest time it was seen over, and by how many endpoints."""
-    total, seconds, used = 0.0, 0.0, 0
-    for record in records:
-        grown = record.counters[counter].increase(now) if counter in record.counters else None
-        if grown:
-            total, seconds, used = total + grown[0][0], max(seconds, grown[1]), used + 1
-    return total, seconds, used
-
-
-def _error_rate(records: list[EndpointRecord], now: float) -> _Value:
-    requests, _, used = _grown("requests", records, now)
-    errors, _, _ = _grown("server_errors", records, now)
-    source = f"answers counted by {used} endpoints"
-    if not used:
-        return _Value(None, reason="the engine exposes no request counter, or it was not scraped twice yet")
-    if requests <= 0:
-        return _Value(None, 0, source=source, reason="no request was answered in the window")
-    return _Value(errors / requests, round(requests), source=source)
-
-
-def _rate(counter: str, records: list[EndpointRecord], now: float) -> _Value:
-    total, seconds, used = _grown(counter, records, now)
-    if not used or seconds <= 0:
-        return _Value(None, reason="the engine exposes no such counter, or it was not scraped twice yet")
-    return _Value(total / seconds, used, source=f"counters of {used} endpoints")
-
-
-def _gauge(name: str, records: list[EndpointRecord], now: float) -> _Value:
-    values = [v for r in records if name in r.gauges and (v := r.gauges[name].value(now)) is not None]
-    if not values:
-        return _Value(None, reason="not exposed, or not read for a while")
-    worst = sum(values) if name in _SUMMED else max(values)
-    return _Value(worst, len(values), source=f"{len(values)} endpoints")
+_NAMED = 20
+"""How many endpoints are named in a reason."""
+_NO_GAUGE = Value(None, reason=f"not exposed, or not read for {STALE_AFTER_S:g} s")

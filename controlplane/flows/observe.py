@@ -1,13 +1,15 @@
 """The journey that never ends: looks -> windows -> verdicts -> rows of the matrix -> levers.
 
-`runtime/scheduler` calls `look` for each probe at its interval; the connections held by `probes/tcp` report by
-themselves. Every look is taken in by `take`; hard evidence is judged at once, everything else at the next tick.
+`runtime/scheduler` calls `look` for each probe and endpoint at their interval; the connections held by `probes/wire`
+report by themselves. Every look is taken in by `take`; hard evidence is judged at once, everything else at the next
+tick.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from time import monotonic
 
 import structlog
@@ -18,9 +20,10 @@ from controlplane.degradation.matrix import LEVELS, Answer, Condition, Degradati
 from controlplane.errors import ControlplaneError
 from controlplane.fleet.inventory import InventorySource
 from controlplane.fleet.model import GATEWAY_POOL, Endpoint
-from controlplane.flows.evidence import PoolRecord
+from controlplane.flows.evidence import Assessor
+from controlplane.flows.records import EndpointRecord, Patience, Records
 from controlplane.flows.standing import EndpointStanding, PoolStanding, RowStanding, Standing
-from controlplane.probes.probe import Look, Probe
+from controlplane.probes.probe import Failure, Look, Probe, StartedProbe
 from controlplane.slo.threshold import Band, Threshold
 from controlplane.slo.verdict import Evidence, Verdict, judge
 from controlplane.telemetry import Metrics
@@ -66,14 +69,16 @@ class ObservePorts:
     """The gateway as something to look at; None when the fleet has none."""
     levers: Levers | None
     """None when there is no gateway: the matrix can then only say what it would do."""
-    hold: Callable[[Endpoint, Callable[[Look], None]], Coroutine[None, None, None]]
-    """Holds a connection to an endpoint and reports when it comes and goes."""
+    hold: Callable[[Endpoint, Callable[[Look], None]], Callable[[], None]]
+    """Holds a connection to an endpoint and reports when it comes and goes; returns what lets go of it."""
     spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
     """Starts a task in the process's own task group."""
     changed: Callable[[], None]
     """Tells whoever shows the standing that it changed."""
     metrics: Metrics
     now: Callable[[], datetime]
+    patience: Patience = field(default_factory=Patience)
+    """How many looks in a row make an endpoint down, and up again."""
 
 
 @dataclass(slots=True)
@@ -98,15 +103,20 @@ class Observer:
         self, service: str, thresholds: Mapping[str, Threshold], degradation: Degradation, ports: ObservePorts
     ) -> None:
         self._service = service
-        self._thresholds = thresholds
         self._degradation = degradation
         self._ports = ports
-        self._pools: dict[str, PoolRecord] = {}
+        self._records = Records(thresholds, ports.patience)
+        self._assessor = Assessor(thresholds)
+        self.targets: tuple[Endpoint, ...] = ()
+        """Everything that is looked at; another tuple whenever the inventory changed."""
         self._models: dict[str, str] = {}
         self._rows = {level: _RowRecord(row) for level, row in degradation.rows.items()}
         self._verdicts: dict[str, Verdict] = {}
-        self._holding: dict[str, asyncio.Task[None]] = {}
+        self._holding: dict[str, Callable[[], None]] = {}
         self._looking: set[tuple[str, str]] = set()
+        self._counted: dict[tuple[str, Failure | None], tuple[Callable[[], None], Callable[[float], None]]] = {}
+        self._judging: asyncio.TimerHandle | None = None
+        self._judged_at = self._judging_took_s = 0.0
         self._problems: tuple[str, ...] = ()
         self._level_since = ports.now()
         self._plan = RoutePlan({PRIMARY: 100})
@@ -114,73 +124,99 @@ class Observer:
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
-    def look(self, probe: Probe) -> None:
-        """Look at every endpoint once, each in its own task: one that is slow delays no other.
-
-        An endpoint whose last look has not ended is left out and counted.
-        """
-        for endpoint in self._targets():
-            key = (probe.name, endpoint.name)
-            if key in self._looking:
-                self._ports.metrics.probes_skipped.labels(probe.name).inc()
-                continue
-            self._looking.add(key)
+    def look(self, probe: Probe, endpoint: Endpoint) -> None:
+        """Look at an endpoint once; when its last look has not ended, this one is left out and counted."""
+        key = (probe.name, endpoint.name)
+        if key in self._looking:
+            self._ports.metrics.probes_skipped.labels(probe.name).inc()
+            return
+        self._looking.add(key)
+        if isinstance(probe, StartedProbe):
+            probe.start(endpoint, partial(self._looked, probe, key))
+        else:
             self._ports.spawn(self._look_once(probe, endpoint, key))
 
     async def _look_once(self, probe: Probe, endpoint: Endpoint, key: tuple[str, str]) -> None:
+        """Look by a probe that has to be awaited, in a task of its own: one that is slow delays no other."""
         try:
             self.take(await probe.look(endpoint))
         finally:
             self._looking.discard(key)
 
-    def take(self, look: Look) -> None:
-        """Take one look in; an endpoint that went up or down is judged at once."""
-        metrics = self._ports.metrics
-        metrics.probes.labels(look.probe, look.failure or "ok").inc()
-        metrics.probe_seconds.labels(look.probe).observe(look.took_s)
-        pool = self._pools.get(look.endpoint.pool)
-        record = pool.endpoints.get(look.endpoint.name) if pool else None
-        if record is None or record.endpoint != look.endpoint:
-            return
-        if record.take(look):
-            log.info("endpoint", endpoint=look.endpoint.name, up=not record.down, detail=record.detail)
-            self.evaluate()
+    def _looked(self, probe: Probe, key: tuple[str, str], look: Look) -> None:
+        self._looking.discard(key)
+        record = self.take(look)
+        # An endpoint that does not answer is asked again at once: a hang is then known long before the next turns come.
+        if look.failure is Failure.TIMEOUT and look.says_alive and record and not record.down:
+            self.look(probe, look.endpoint)
 
-    def _targets(self) -> list[Endpoint]:
-        return [record.endpoint for pool in self._pools.values() for record in pool.endpoints.values()]
+    def _held(self, look: Look) -> None:
+        self.take(look)
+
+    def take(self, look: Look) -> EndpointRecord | None:
+        """Take one look in; an endpoint that went up or down is judged at once."""
+        counted = self._counted.get((look.probe, look.failure))
+        if counted is None:
+            metrics = self._ports.metrics
+            result, seconds = metrics.probes.labels(look.probe, look.failure or "ok"), metrics.probe_seconds
+            counted = self._counted[look.probe, look.failure] = result.inc, seconds.labels(look.probe).observe
+        counted[0]()
+        counted[1](look.took_s)
+        record = self._records.find(look.endpoint)
+        if record and self._records.take(record, look):
+            up = not record.down
+            log.info("endpoint", endpoint=look.endpoint.name, up=up, detail=record.detail)
+            self._ports.metrics.endpoint_up.labels(self._service, look.endpoint.pool, look.endpoint.name).set(up)
+            self._judge_soon()
+        return record
+
+    def _judge_soon(self) -> None:
+        """Judge in this turn of the loop, once for all that come in it; and never more than half of the time."""
+        if self._judging is None:
+            pause_s = max(0.0, self._judged_at + self._judging_took_s - monotonic())
+            self._judging = asyncio.get_running_loop().call_later(pause_s, self.evaluate)
 
     def follow_inventory(self) -> None:
         """Bring the records in line with the inventory, and hold a connection to each endpoint there is."""
         inventory = self._ports.inventory.read()
         self._problems = inventory.problems
         gateway = (self._ports.gateway,) if self._ports.gateway else ()
-        by_pool: dict[str, list[Endpoint]] = {name: [] for name in self._pools}
-        for endpoint in (*gateway, *inventory.endpoints):
+        wanted = (*gateway, *inventory.endpoints)
+        if wanted == self.targets:
+            return
+        by_pool: dict[str, list[Endpoint]] = {name: [] for name in self._records.pools}
+        for endpoint in wanted:
             by_pool.setdefault(endpoint.pool, []).append(endpoint)
+        for gone in set(self.targets) - set(wanted):
+            self._ports.metrics.endpoint_up.remove(self._service, gone.pool, gone.name)
         for name, endpoints in by_pool.items():
-            if name not in self._pools:
-                self._pools[name] = PoolRecord(name, self._thresholds)
-            self._pools[name].set_endpoints(endpoints)
+            self._records.set_endpoints(name, endpoints)
             self._models[name] = next((e.model for e in endpoints if e.model), "")
-        held = {f"{e.name} {e.url}": e for e in self._targets()}
+        self.targets = wanted
+        held = {f"{e.name} {e.url}": e for e in wanted}
         for key in [k for k in self._holding if k not in held]:
-            self._holding.pop(key).cancel()
+            self._holding.pop(key)()
         for key, endpoint in held.items():
             if key not in self._holding:
-                self._holding[key] = self._ports.spawn(self._ports.hold(endpoint, self.take))
+                self._holding[key] = self._ports.hold(endpoint, self._held)
 
     # -- judging and deciding --------------------------------------------------------------------------------------
 
     def evaluate(self) -> None:
         """Judge every pool, advance every row, and start whatever the rows ask for."""
         now = monotonic()
+        if self._judging:
+            self._judging.cancel()
+            self._judging = None
         with self._ports.metrics.evaluation_seconds.time():
-            for name, pool in self._pools.items():
-                self._verdicts[name] = judge(name, pool.evidence(now))
+            for name, evidence in self._assessor.evidence(self._records, now).items():
+                self._verdicts[name] = judge(name, evidence)
             for level in sorted(self._rows, reverse=True, key=LEVELS.index):
                 self._advance(self._rows[level], now)
         self._export()
         self._ports.changed()
+        self._judged_at = monotonic()
+        self._judging_took_s = self._judged_at - now
 
     def _advance(self, record: _RowRecord, now: float) -> None:
         verdict = self._verdicts.get(PRIMARY)
@@ -314,7 +350,7 @@ class Observer:
     def standing(self) -> Standing:
         """Return how the service stands now."""
         record = self._rows.get(self.level)
-        order = sorted(self._pools, key=lambda name: (name != GATEWAY_POOL, name != PRIMARY, name))
+        order = sorted(self._records.pools, key=lambda name: (name != GATEWAY_POOL, name != PRIMARY, name))
         return Standing(
             service=self._service,
             at=self._ports.now(),
@@ -322,7 +358,7 @@ class Observer:
             level_since=self._level_since,
             why=record.because if record else (),
             mode=self._degradation.mode,
-            pools=tuple(self._pool_standing(self._pools[name]) for name in order),
+            pools=tuple(self._pool_standing(name) for name in order),
             rows=tuple(
                 RowStanding(
                     r.row,
@@ -337,23 +373,22 @@ class Observer:
             problems=self._problems,
         )
 
-    def _pool_standing(self, pool: PoolRecord) -> PoolStanding:
-        offset = self._ports.now().timestamp() - monotonic()
+    def _pool_standing(self, pool: str) -> PoolStanding:
+        now = self._ports.now()
+        offset = now.timestamp() - monotonic()
         endpoints = tuple(
             EndpointStanding(
                 endpoint=record.endpoint,
                 up=not record.down if record.looked else None,
-                since=datetime.fromtimestamp(record.up_since + offset, tz=self._ports.now().tzinfo)
-                if record.looked
-                else None,
+                since=datetime.fromtimestamp(record.up_since + offset, tz=now.tzinfo) if record.looked else None,
                 detail=record.detail,
                 answer_s=record.answer_s,
             )
-            for record in pool.endpoints.values()
+            for record in self._records.pools[pool].values()
         )
-        weight = None if pool.pool == GATEWAY_POOL or not self._ports.levers else self._plan.weights.get(pool.pool, 0)
-        verdict = self._verdicts.get(pool.pool, Verdict(pool.pool, Band.UNKNOWN, ()))
-        return PoolStanding(pool.pool, self._models.get(pool.pool, ""), verdict, endpoints, weight)
+        weight = None if pool == GATEWAY_POOL or not self._ports.levers else self._plan.weights.get(pool, 0)
+        verdict = self._verdicts.get(pool, Verdict(pool, Band.UNKNOWN, ()))
+        return PoolStanding(pool, self._models.get(pool, ""), verdict, endpoints, weight)
 
     def _time_phases(self, receipt: Receipt) -> None:
         seconds = self._ports.metrics.switch_seconds
@@ -381,10 +416,6 @@ class Observer:
                     metrics.signal.labels(self._service, name, evidence.signal).set(evidence.value)
                 else:
                     metrics.signal.remove(self._service, name, evidence.signal)
-            for endpoint in self._pools[name].endpoints.values():
-                if endpoint.looked:
-                    up = not endpoint.down
-                    metrics.endpoint_up.labels(self._service, name, endpoint.endpoint.name).set(up)
 
 
 def primary_is_well(evidence: Mapping[str, Evidence]) -> bool:

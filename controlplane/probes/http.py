@@ -1,92 +1,112 @@
-"""Asking over HTTP: health checks, real completions and metrics pages, through one pool of keep-alive connections."""
+"""Asking over HTTP: health checks, real completions and metrics pages, through the wire's held connections.
 
+Each probe has two doors: `start` calls back and costs no task, for the thousands of looks of `flows/observe`; `look`
+can be awaited, for one look that something waits for.
+"""
+
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import timedelta
-from time import monotonic
+from time import monotonic, time
 from typing import Any
+from urllib.parse import urlsplit
 
-import aiohttp
-
+import controlplane
 from controlplane.errors import UnreachableError
 from controlplane.fleet.model import GATEWAY_POOL, Endpoint
-from controlplane.probes.metrics import read_page
+from controlplane.probes.connection import Answer
+from controlplane.probes.exposition import Layout, Layouts
+from controlplane.probes.metrics import is_wanted, read_scrape, whose
 from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec
+from controlplane.probes.wire import Address, Wire, address
 from controlplane.signals.engines import ENVOY, EngineNames
 
-MAX_PAGE_BYTES = 16 * 1024 * 1024
-"""A metrics page larger than this is not read: it costs one endpoint one look, and nothing else."""
+DAY_S = 86_400.0
+REMEMBERED = 32_768
+"""How many addresses' requests and pages are remembered; endpoints come and go under new addresses for ever."""
+_AGENT = f"controlplane/{controlplane.__version__}"
 
-SERVED_BY = "x-served-by"
-
-
-class _Asker:
-    """One exchange, bounded in time and size, with every way of failing told apart."""
-
-    def __init__(self, session: aiohttp.ClientSession, probe: str) -> None:
-        self._session = session
-        self._probe = probe
-
-    async def ask(self, endpoint: Endpoint, method: str, url: str, within: timedelta, body: Any = None) -> "_Answer":
-        started = monotonic()
-        limit = aiohttp.ClientTimeout(total=within.total_seconds())
-        try:
-            async with self._session.request(method, url, json=body, timeout=limit, allow_redirects=False) as response:
-                content = await response.content.read(MAX_PAGE_BYTES + 1)
-                while len(content) <= MAX_PAGE_BYTES and not response.content.at_eof():
-                    content += await response.content.read(MAX_PAGE_BYTES + 1 - len(content))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            failure, detail = explain(error, within)
-            return _Answer(Look(endpoint, self._probe, monotonic(), monotonic() - started, failure, detail))
-        served_by = response.headers.get(SERVED_BY, "")
-        look = Look(endpoint, self._probe, monotonic(), monotonic() - started, served_by=served_by)
-        if len(content) > MAX_PAGE_BYTES:
-            return _Answer(_failed(look, Failure.ANSWER, f"more than {MAX_PAGE_BYTES} bytes"))
-        if response.status // 100 != 2:
-            return _Answer(_failed(look, Failure.STATUS, f"HTTP {response.status}: {content[:120]!r}"))
-        return _Answer(look, content)
+Report = Callable[[Look], None]
 
 
-class _Answer:
-    """A look, and the body when there is one worth reading."""
+class Requests:
+    """Whole requests by URL, written once: what is sent to an endpoint is the same every time."""
 
-    def __init__(self, look: Look, content: bytes | None = None) -> None:
-        self.look = look
-        self.content = content
+    def __init__(self, wire: Wire, within: timedelta, *headers: str) -> None:
+        self._wire = wire
+        self._within_s = within.total_seconds()
+        self._headers = "".join(f"{h}\r\n" for h in (f"User-Agent: {_AGENT}", *headers))
+        self._known: dict[tuple[str, bytes], tuple[Address, bytes]] = {}
+
+    def ask(self, url: str, done: Callable[[Answer], None], body: bytes = b"") -> None:
+        """Send a GET, or a POST when there is a body."""
+        known = self._known.get((url, body))
+        if known is None:
+            known = self._known[url, body] = (address(url), self._written(url, body))
+            if len(self._known) > REMEMBERED:
+                del self._known[next(iter(self._known))]
+        self._wire.ask(*known, self._within_s, done)
+
+    def _written(self, url: str, body: bytes) -> bytes:
+        parts = urlsplit(url)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        host = parts.netloc.rpartition("@")[2]
+        sized = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
+        method = "POST" if body else "GET"
+        return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{self._headers}{sized}\r\n".encode() + body
 
 
-def _failed(look: Look, failure: Failure, detail: str) -> Look:
-    return Look(look.endpoint, look.probe, look.at, look.took_s, failure, detail, served_by=look.served_by)
+def _problem(answer: Answer, status: int = 0) -> tuple[Failure | None, str]:
+    """Tell what is wrong with an answer below its content; `status` 0 takes any 2xx."""
+    if answer.failure:
+        return answer.failure, answer.detail
+    if answer.status != status if status else answer.status // 100 != 2:
+        return Failure.STATUS, f"HTTP {answer.status}: {answer.body[:120]!r}"
+    return None, ""
 
 
-def explain(error: BaseException, within: timedelta) -> tuple[Failure, str]:
-    """Tell how an exchange failed: name resolution, connecting, the wait, or the middle of the answer."""
-    if isinstance(error, TimeoutError):
-        return Failure.TIMEOUT, f"no answer within {within.total_seconds():g} s"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return Failure.DNS, str(error)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        refused = isinstance(error.os_error, ConnectionRefusedError)
-        return (Failure.REFUSED if refused else Failure.NETWORK), str(error.os_error)
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | ConnectionResetError):
-        return Failure.RESET, "the connection broke before the answer was whole"
-    return Failure.NETWORK, f"{type(error).__name__}: {error}"
+def _look(endpoint: Endpoint, probe: str, answer: Answer, failure: Failure | None, detail: str, **more: Any) -> Look:
+    if answer.certificate_ends is not None:
+        more["tls_days_left"] = (answer.certificate_ends - time()) / DAY_S
+    return Look(endpoint, probe, answer.at, answer.took_s, failure, detail, served_by=answer.served_by, **more)
+
+
+async def _awaited(start: Callable[[Endpoint, Report], None], endpoint: Endpoint) -> Look:
+    done: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
+    start(endpoint, lambda look: None if done.done() else done.set_result(look))
+    return await done
 
 
 class HttpProbe:
-    """Ask a path and want a 2xx."""
+    """Ask a path and want a status, a text in the body, and a certificate that lasts."""
 
     name = "http"
 
-    def __init__(self, session: aiohttp.ClientSession, spec: HttpSpec) -> None:
-        self._asker = _Asker(session, self.name)
+    def __init__(self, wire: Wire, spec: HttpSpec) -> None:
+        self._requests = Requests(wire, spec.timeout)
         self._spec = spec
+        self._body = spec.body.encode()
         self.every = spec.every
+
+    def start(self, endpoint: Endpoint, report: Report) -> None:
+        """Look once and report."""
+        self._requests.ask(endpoint.url + self._spec.path, lambda answer: report(self._judged(endpoint, answer)))
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
-        answer = await self._asker.ask(endpoint, "GET", endpoint.url + self._spec.path, self._spec.timeout)
-        return answer.look
+        return await _awaited(self.start, endpoint)
+
+    def _judged(self, endpoint: Endpoint, answer: Answer) -> Look:
+        spec = self._spec
+        failure, detail = _problem(answer, spec.status)
+        if failure is None and self._body and self._body not in answer.body:
+            failure, detail = Failure.ANSWER, f"without {spec.body!r}: {answer.body[:80]!r}"
+        if failure is None and answer.certificate_ends is not None and spec.tls_days_left:
+            days = (answer.certificate_ends - time()) / DAY_S
+            if days < spec.tls_days_left:
+                failure, detail = Failure.TLS, f"the certificate ends in {days:.1f} days"
+        return _look(endpoint, self.name, answer, failure, detail)
 
 
 class InferenceProbe:
@@ -94,42 +114,84 @@ class InferenceProbe:
 
     name = "inference"
 
-    def __init__(self, session: aiohttp.ClientSession, spec: InferenceSpec) -> None:
-        self._asker = _Asker(session, self.name)
+    def __init__(self, wire: Wire, spec: InferenceSpec) -> None:
+        self._requests = Requests(wire, spec.timeout)
         self._spec = spec
         self._models: dict[str, str] = {}
         self.every = spec.every
 
+    def start(self, endpoint: Endpoint, report: Report) -> None:
+        """Look once and report; the first time, the endpoint is asked which model it serves."""
+        model = endpoint.model or self._models.get(endpoint.url)
+        if model is not None:
+            self._complete(endpoint, model, report)
+            return
+
+        def named(answer: Answer) -> None:
+            self._complete(endpoint, self._first_model(endpoint, answer), report)
+
+        self._requests.ask(f"{endpoint.url}/v1/models", named)
+
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
-        model = endpoint.model or self._models.get(endpoint.url) or await self._first_model(endpoint)
-        body = {"model": model, "prompt": self._spec.prompt, "max_tokens": self._spec.max_tokens, "temperature": 0}
-        url = f"{endpoint.url}/v1/completions"
-        answer = await self._asker.ask(endpoint, "POST", url, self._spec.timeout, body)
-        if answer.content is None:
-            return answer.look
-        problem = _no_tokens(answer.content)
-        return _failed(answer.look, Failure.ANSWER, problem) if problem else answer.look
+        return await _awaited(self.start, endpoint)
 
-    async def _first_model(self, endpoint: Endpoint) -> str:
-        """Ask which model is served; an endpoint that does not say is asked for its default one."""
-        answer = await self._asker.ask(endpoint, "GET", f"{endpoint.url}/v1/models", self._spec.timeout)
+    def _first_model(self, endpoint: Endpoint, answer: Answer) -> str:
+        """Return the first model listed; an endpoint that does not say is asked for its default one."""
         try:
-            listed = json.loads(answer.content or b"{}")["data"][0]["id"]
+            listed = str(json.loads(answer.body or b"{}")["data"][0]["id"])
         except (ValueError, LookupError, TypeError):
             return ""
-        self._models[endpoint.url] = str(listed)
-        return str(listed)
+        self._models[endpoint.url] = listed
+        return listed
+
+    def _complete(self, endpoint: Endpoint, model: str, report: Report) -> None:
+        spec = self._spec
+        body: dict[str, Any] = {"model": model, "prompt": spec.prompt, "max_tokens": spec.max_tokens, "temperature": 0}
+        if spec.stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        written = json.dumps(body).encode()
+        url = f"{endpoint.url}/v1/completions"
+        self._requests.ask(url, lambda answer: report(self._judged(endpoint, answer)), written)
+
+    def _judged(self, endpoint: Endpoint, answer: Answer) -> Look:
+        failure, detail = _problem(answer)
+        tokens, text = 0, ""
+        if failure is None:
+            read = _streamed if self._spec.stream else _completed
+            tokens, text, detail = read(answer.body)
+            if not detail and self._spec.expect and self._spec.expect not in text:
+                detail = f"without {self._spec.expect!r}: {text[:80]!r}"
+            failure = Failure.ANSWER if detail else None
+        first_s = answer.first_s if self._spec.stream and failure is None else None
+        return _look(endpoint, self.name, answer, failure, detail, first_token_s=first_s, tokens=tokens)
 
 
-def _no_tokens(content: bytes) -> str:
-    """Return what is wrong with a completion, or an empty string when it has tokens."""
+def _completed(content: bytes) -> tuple[int, str, str]:
+    """Return a completion's tokens and text, and what is wrong with it."""
     try:
         answer = json.loads(content)
-        tokens = answer["usage"]["completion_tokens"]
-    except (ValueError, LookupError, TypeError):
-        return f"not a completion: {content[:80]!r}"
-    return "" if tokens > 0 else "a completion without tokens"
+        tokens = int(answer["usage"]["completion_tokens"])
+        text = str(answer["choices"][0].get("text", "")) if answer.get("choices") else ""
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return 0, "", f"not a completion: {content[:80]!r}"
+    return tokens, text, "" if tokens > 0 else "a completion without tokens"
+
+
+def _streamed(content: bytes) -> tuple[int, str, str]:
+    """Return a streamed completion's tokens and text, and what is wrong with it (server-sent events)."""
+    chunks = [line[5:].strip() for line in content.splitlines() if line.startswith(b"data:")]
+    if not chunks or chunks[-1] != b"[DONE]":
+        return 0, "", f"the stream breaks off: {content[-80:]!r}"
+    counted, pieces = 0, []
+    try:
+        for chunk in map(json.loads, chunks[:-1]):
+            pieces += [str(choice.get("text", "")) for choice in chunk.get("choices", ())]
+            counted = int((chunk.get("usage") or {}).get("completion_tokens", counted))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return 0, "", f"not a stream of completions: {content[:80]!r}"
+    tokens = counted or len(pieces)
+    return tokens, "".join(pieces), "" if tokens > 0 else "a completion without tokens"
 
 
 class MetricsProbe:
@@ -137,36 +199,55 @@ class MetricsProbe:
 
     name = "metrics"
 
-    def __init__(
-        self, session: aiohttp.ClientSession, spec: MetricsSpec, engine: EngineNames | None, gateway: Callable[[], str]
-    ) -> None:
+    def __init__(self, wire: Wire, spec: MetricsSpec, engine: EngineNames | None, gateway: Callable[[], str]) -> None:
         """Take the page's settings.
 
         Args:
-            session: the HTTP connections to use.
+            wire: the connections to use.
             spec: path, interval and timeout.
             engine: the names on the endpoints' pages; None lets each page say whose it is.
             gateway: gives the address of the gateway's own page as it is now.
         """
-        self._asker = _Asker(session, self.name)
+        # Compression is not asked for: packing a page costs an engine's API process milliseconds, in which it answers
+        # nobody. A page that comes packed is unpacked.
+        self._requests = Requests(wire, spec.timeout, "Accept: text/plain;version=0.0.4;q=0.9,*/*;q=0.1")
         self._spec = spec
         self._engine = engine
         self._gateway_page = gateway
+        self._layouts = Layouts(is_wanted)
+        self._looks: dict[str, Layout] = {}
         self.every = spec.every
+
+    def start(self, endpoint: Endpoint, report: Report) -> None:
+        """Look once and report."""
+        try:
+            url = self._gateway_page() if endpoint.pool == GATEWAY_POOL else endpoint.url + self._spec.path
+        except UnreachableError as error:
+            why = f"{error.what}: {error.why}"
+            report(Look(endpoint, self.name, monotonic(), 0.0, Failure.NETWORK, why))
+            return
+        self._requests.ask(url, lambda answer: report(self._judged(endpoint, url, answer)))
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
-        is_gateway = endpoint.pool == GATEWAY_POOL
+        return await _awaited(self.start, endpoint)
+
+    def _judged(self, endpoint: Endpoint, url: str, answer: Answer) -> Look:
+        failure, detail = _problem(answer)
+        if failure:
+            return _look(endpoint, self.name, answer, failure, detail)
         try:
-            url = self._gateway_page() if is_gateway else endpoint.url + self._spec.path
-        except UnreachableError as error:
-            return Look(endpoint, self.name, monotonic(), 0.0, Failure.NETWORK, f"{error.what}: {error.why}")
-        answer = await self._asker.ask(endpoint, "GET", url, self._spec.timeout)
-        look = answer.look
-        if answer.content is None:
-            return look
-        try:
-            page = read_page(answer.content, ENVOY if is_gateway else self._engine)
+            scrape = self._layouts.read(answer.body, self._looks.get(url))
+            self._looks[url] = scrape.layout
+            if len(self._looks) > REMEMBERED:
+                del self._looks[next(iter(self._looks))]
+            names = ENVOY if endpoint.pool == GATEWAY_POOL else self._engine
+            if names is None:
+                names = scrape.layout.memo.get("whose")
+                if names is None:
+                    names = scrape.layout.memo["whose"] = whose(answer.body, None)
+            page = read_scrape(scrape, names)
         except ValueError as error:
-            return _failed(look, Failure.ANSWER, f"not a metrics page: {error}")
-        return Look(look.endpoint, look.probe, look.at, look.took_s, page=page)
+            self._looks.pop(url, None)
+            return _look(endpoint, self.name, answer, Failure.ANSWER, f"not a metrics page: {error}")
+        return Look(endpoint, self.name, answer.at, answer.took_s, page=page)

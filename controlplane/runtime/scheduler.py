@@ -5,19 +5,26 @@ and the next tick comes.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
+from time import monotonic
+from zlib import crc32
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from controlplane.fleet.model import Endpoint
 from controlplane.policy.model import Slot
 
 MISFIRE_GRACE = timedelta(hours=1)
 """A drill whose time came while the control plane was down for less than this is run late; after that it is left out,
 and shows as overdue."""
+
+PACE_TICK_S = 0.01
+PACE_CATCH_UP = 4
+"""Places that one tick works through at most when it is late."""
 
 log = structlog.get_logger("scheduler")
 
@@ -82,6 +89,84 @@ class Timetable:
     def stop(self) -> None:
         """Begin nothing more."""
         self._scheduler.shutdown(wait=False)
+
+
+class Pace:
+    """Calls something for every member of a changing set once an interval, spread evenly over it in small ticks.
+
+    Each member has its own place in the interval, which stays the same while others come and go; a fleet is never
+    asked in one breath, and what takes long for one is not added up for all. A tick that comes late makes up for what
+    it missed a few places at a time and lets the loop run in between; what is a whole interval late is left out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        every: timedelta,
+        members: Callable[[], Sequence[Endpoint]],
+        call: Callable[[Endpoint], None],
+    ) -> None:
+        """Take what to call.
+
+        Args:
+            name: of the job; members have other places in other jobs.
+            every: the interval.
+            members: gives the members now; another object whenever they changed.
+            call: called with each member, once an interval; must not take long.
+        """
+        self.left_out = 0
+        """Places that were a whole interval late; their members were not called that time."""
+        self._name = name
+        self._places_n = max(1, round(every.total_seconds() / PACE_TICK_S))
+        self._tick_s = every.total_seconds() / self._places_n
+        self._members = members
+        self._call = call
+        self._spread_from: Sequence[Endpoint] = ()
+        self._places: list[list[Endpoint]] = [[] for _ in range(self._places_n)]
+        self._began = monotonic()
+        self._done = -1
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin; the first interval starts now."""
+        self._began = monotonic()
+        self._again()
+
+    def stop(self) -> None:
+        """Call nobody any more."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _again(self) -> None:
+        coming = self._began + (self._done + 1) * self._tick_s - monotonic()
+        # Also when it is late it comes back through the loop, so that answers are read before more is asked.
+        self._timer = asyncio.get_running_loop().call_later(max(0.001, coming), self._tick)
+
+    def _tick(self) -> None:
+        reached = int((monotonic() - self._began) / self._tick_s)
+        if reached - self._done > self._places_n:
+            self.left_out += reached - self._done - self._places_n
+            self._done = reached - self._places_n
+        members = self._members()
+        if members is not self._spread_from:
+            self._spread(members)
+        upto = min(reached, self._done + PACE_CATCH_UP)
+        for place in range(self._done + 1, upto + 1):
+            for member in self._places[place % self._places_n]:
+                try:
+                    self._call(member)
+                except Exception:
+                    log.exception("call failed", job=self._name)
+        self._done = max(self._done, upto)
+        self._again()
+
+    def _spread(self, members: Sequence[Endpoint]) -> None:
+        self._spread_from = members
+        self._places = [[] for _ in range(self._places_n)]
+        for member in members:
+            place = crc32(f"{self._name} {member.pool} {member.name}".encode()) * self._places_n >> 32
+            self._places[place].append(member)
 
 
 def cron(slot: Slot) -> CronTrigger:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
 
 import aiohttp
@@ -24,7 +25,7 @@ from controlplane.flows import drill as drill_flow
 from controlplane.flows import recover
 from controlplane.policy.load import Loaded
 from controlplane.policy.model import DrillPlan
-from controlplane.runtime.scheduler import Background, Timetable, upcoming
+from controlplane.runtime.scheduler import Background, Pace, Timetable, upcoming
 from controlplane.runtime.state_dir import held, operator_token
 from controlplane.runtime.wiring import Plane, build
 from controlplane.settings import ServeSettings
@@ -118,35 +119,37 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         )
         web = asyncio.create_task(server.serve(sockets=[listener]))
         background.spawn(_measure_lag(metrics))
-        _schedule(plane, timetable, background, metrics)
+        paces = _schedule(plane, timetable, background, metrics)
         settings.address_file.write_text(url + "\n", encoding="utf-8")
         log.info("serving", url=url, service=loaded.policy.service, version=controlplane.__version__)
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait((waiting, web), return_when=asyncio.FIRST_COMPLETED)
         timetable.stop()
+        for pace in paces:
+            pace.stop()
         changes.close()
         server.should_exit = True
         waiting.cancel()
+        plane.wire.close()
         await background.stop()
         await web
     log.info("stopped")
     return 0
 
 
-def _schedule(plane: Plane, timetable: Timetable, background: Background, metrics: Metrics) -> None:
-    """Put everything that happens by the clock on the timetable."""
+def _schedule(plane: Plane, timetable: Timetable, background: Background, metrics: Metrics) -> list[Pace]:
+    """Put everything that happens by the clock on the timetable; returns what paces the looks, begun."""
 
     async def evaluate() -> None:
         plane.observer.follow_inventory()
         plane.observer.evaluate()
 
     timetable.every(EVALUATE_EVERY, evaluate, "evaluate")
-    for probe in plane.probes:
-
-        async def look(probe: object = probe) -> None:
-            plane.observer.look(probe)  # type: ignore[arg-type]
-
-        timetable.every(probe.every, look, f"probe {probe.name}")
+    plane.observer.follow_inventory()
+    observer = plane.observer
+    paces = [Pace(p.name, p.every, lambda: observer.targets, partial(observer.look, p)) for p in plane.probes]
+    for pace in paces:
+        pace.start()
 
     async def recover_tick() -> None:
         await recover.heal_expired(plane.recover)
@@ -165,6 +168,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
 
         timetable.at(plan.at, due, f"drills {name}")
     timetable.start()
+    return paces
 
 
 async def _run_plan(plane: Plane, plan: DrillPlan, slot: str) -> None:

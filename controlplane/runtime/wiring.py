@@ -28,13 +28,14 @@ from controlplane.flows import switch
 from controlplane.flows.drill import DrillPorts
 from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
 from controlplane.flows.publish import publish
+from controlplane.flows.records import Patience
 from controlplane.flows.recover import RecoverPorts
 from controlplane.flows.switch import Order, SwitchPorts
 from controlplane.policy.load import Loaded
 from controlplane.probes.host import HostProbe
 from controlplane.probes.http import HttpProbe, InferenceProbe, MetricsProbe
 from controlplane.probes.probe import InferenceSpec, Probe, ProbeSpec
-from controlplane.probes.tcp import hold
+from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
 from controlplane.runtime.scheduler import Background
 from controlplane.settings import ServeSettings
@@ -68,6 +69,7 @@ class Plane:
     loaded: Loaded
     books: Books
     observer: Observer
+    wire: Wire
     probes: tuple[Probe, ...]
     recover: RecoverPorts
     drill: DrillPorts
@@ -130,7 +132,7 @@ def build(
         settings: how this process is run.
         url: where this server answers, for Chaos Toolkit's way back.
         token: the operator's token, likewise.
-        session: the HTTP connections of all probes and levers.
+        session: the HTTP connections of the levers.
         database: the opened store.
         background: where tasks belong.
         metrics: the control plane's own metrics.
@@ -141,6 +143,7 @@ def build(
     """
     policy = loaded.policy
     book = books(database)
+    wire = Wire(background.spawn)
     inventory = FileInventory(policy.fleet, loaded.base)
     driver = fault_driver(loaded)
     gateway: Endpoint | None = None
@@ -157,13 +160,13 @@ def build(
         gateway_spec = policy.fleet.gateway
         return f"{resolve_address(gateway_spec.envoy.admin, loaded.base)}{ENVOY_PAGE}" if gateway_spec else ""
 
-    inference = InferenceProbe(session, next((p.inference for p in policy.probes if p.inference), InferenceSpec()))
+    inference = InferenceProbe(wire, next((p.inference for p in policy.probes if p.inference), InferenceSpec()))
 
     def probe(spec: ProbeSpec) -> Probe:
         if spec.http:
-            return HttpProbe(session, spec.http)
+            return HttpProbe(wire, spec.http)
         if spec.metrics:
-            return MetricsProbe(session, spec.metrics, engine_named(policy.fleet.engine), gateway_page)
+            return MetricsProbe(wire, spec.metrics, engine_named(policy.fleet.engine), gateway_page)
         return HostProbe(spec.host) if spec.host else inference
 
     def endpoints(pool: str) -> tuple[Endpoint, ...]:
@@ -199,11 +202,13 @@ def build(
         proof = await switch.verify(actuator, plan) if actuator else switch.Proof(ok=False, detail="")
         return proof.detail if proof.ok else ""
 
+    alive = next((p.http or p.inference for p in policy.probes if p.http or p.inference), None)
+    patience = Patience(alive.failures, alive.successes) if alive else Patience()
     observer = Observer(
         policy.service,
         policy.thresholds,
         policy.degradation,
-        ObservePorts(inventory, gateway, levers, hold, background.spawn, changed, metrics, utcnow),
+        ObservePorts(inventory, gateway, levers, wire.hold, background.spawn, changed, metrics, utcnow, patience),
     )
 
     async def write_down() -> None:
@@ -276,4 +281,6 @@ def build(
         policy.service, book.receipts, book.leases, book.drills, actuator, driver, verify, utcnow,
         hands_off=policy.degradation.mode is Mode.OBSERVE,
     )  # fmt: skip
-    return Plane(loaded, book, observer, tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down)
+    return Plane(
+        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down
+    )

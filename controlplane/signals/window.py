@@ -32,6 +32,8 @@ class Increase:
     """The time the growth was seen over: from the last sample before the window, or the first one there is."""
     known: Flags
     """False with fewer than two samples, or when the newest one is older than the window; the row is then zero."""
+    at: Floats
+    """When each row was last sampled; minus infinity for one that never was."""
 
 
 class _Rings:
@@ -51,7 +53,7 @@ class _Rings:
     @property
     def depth(self) -> int:
         """How many samples a row can hold now."""
-        return self._at.shape[1]
+        return int(self._at.shape[1])
 
     def _queued(self) -> Iterator[tuple[Counts, Floats, Floats]]:
         """Give what waits, in rounds in which no row comes twice, each row's samples in the order they were added."""
@@ -75,6 +77,10 @@ class _Rings:
         for k in range(int(turn.max()) + 1):
             now = turn == k
             yield rows[now], ats[now], values[now]
+
+    def reserve(self, rows: int) -> None:
+        """Have at least so many rows, known or not."""
+        self._make_rows(rows)
 
     def _make_rows(self, wanted: int) -> None:
         have = len(self._next)
@@ -166,17 +172,17 @@ class CounterMatrix(_Rings):
         newest = (self._next - 1) % self.depth
         begins = np.where(self._at <= start, self._at, _NEVER).argmax(axis=1)
         # Without a sample before the window its oldest one begins it: the first place in ring order that is in use.
-        none_before = self._at[rows, begins] > start if len(rows) else np.zeros(0, bool)
-        none_before |= self._at[rows, begins] == _NEVER
+        begin_at = self._at[rows, begins]
+        none_before = np.logical_or(begin_at > start, begin_at == _NEVER)
         if none_before.any():
             young = np.where(self._at > _NEVER, self._at, np.inf).argmin(axis=1)
             begins = np.where(none_before, young, begins)
         last = self._at[rows, newest]
-        known = (last > start) & (begins != newest)
+        known: Flags = np.asarray(np.logical_and(last > start, begins != newest))
         grown = self._held[rows, newest] - self._held[rows, begins]
         grown[~known] = 0.0
         seconds = np.where(known, last - np.where(known, self._at[rows, begins], 0.0), 0.0)
-        return Increase(grown, seconds, known)
+        return Increase(grown, seconds, known, last)
 
     def _settle(self) -> None:
         for rows, ats, values in self._queued():
@@ -186,8 +192,8 @@ class CounterMatrix(_Rings):
                 continue
             fresh = self._last(new) == _NEVER
             before = self._raw[new]
-            restarted = (raw < before).any(axis=1)
-            step = np.where(restarted[:, None], raw, raw - before)
+            restarted: Flags = np.asarray(np.any(raw < before, axis=1, keepdims=True))
+            step = np.where(restarted, raw, raw - before)
             total = np.where(fresh[:, None], 0.0, self._held[new, self._next[new] - 1] + step)
             self._raw[new] = raw
             self._put(new, at, total, spare=1)
@@ -218,15 +224,24 @@ class GaugeMatrix:
             rows = np.fromiter(self._waiting, np.int64, len(self._waiting))
             new = np.array(list(self._waiting.values()))
             self._waiting = {}
-            more = int(rows.max()) + 1 - len(self._at)
-            if more > 0:
-                more = max(more, len(self._at))
-                self._at = np.concatenate([self._at, np.full(more, _NEVER)])
-                self._value = np.concatenate([self._value, np.zeros(more)])
+            self.reserve(int(rows.max()) + 1)
             newer = new[:, 0] > self._at[rows]
             self._at[rows[newer]] = new[newer, 0]
             self._value[rows[newer]] = new[newer, 1]
         return np.where(now - self._at <= self._stale_after_s, self._value, np.nan)
+
+    @property
+    def at(self) -> Floats:
+        """When each row was last sampled, as of the last reading."""
+        return self._at
+
+    def reserve(self, rows: int) -> None:
+        """Have at least so many rows, known or not."""
+        more = rows - len(self._at)
+        if more > 0:
+            more = max(more, len(self._at))
+            self._at = np.concatenate([self._at, np.full(more, _NEVER)])
+            self._value = np.concatenate([self._value, np.zeros(more)])
 
     def clear(self, row: int) -> None:
         """Forget a row."""
@@ -244,6 +259,8 @@ class Tally:
     """Looks that say something: they succeeded or failed."""
     discarded: Counts
     """Looks that were late by our own fault and say nothing."""
+    at: Floats
+    """When each row was last looked at; minus infinity for one that never was."""
 
 
 _GOOD, _BAD, _DISCARDED = 1.0, 0.0, -1.0
@@ -293,6 +310,7 @@ class OutcomeMatrix(_Rings):
             (inside & (held == _GOOD)).sum(axis=1),
             (inside & (held != _DISCARDED)).sum(axis=1),
             (inside & (held == _DISCARDED)).sum(axis=1),
+            self._at.max(axis=1, initial=_NEVER),
         )
 
     def failures_in_a_row(self, row: int) -> int:

@@ -1,0 +1,230 @@
+"""What was seen of each endpoint: its standing at a glance, and its row in the windows of the whole fleet.
+
+Used by `observe`, and read by `evidence`. It reads no clock: looks carry their own times and `now` is an argument.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controlplane.fleet.model import Endpoint
+from controlplane.probes.probe import Failure, Look, Page
+from controlplane.signals.sample import CATALOGUE
+from controlplane.signals.window import CounterMatrix, GaugeMatrix, OutcomeMatrix
+from controlplane.slo.threshold import Threshold
+
+DEFAULT_WINDOW_S = 30.0
+"""The window of signals that have no threshold of their own."""
+
+STALE_AFTER_S = 10.0
+"""A gauge that was not read for so long is unknown."""
+
+STUCK_AFTER = 2
+"""Completions in a row that must time out, while the health check answers, before an engine counts as stuck."""
+
+Edges = tuple[float, ...]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many looks in a row make an endpoint down, and up again."""
+
+    failures: int = 3
+    successes: int = 1
+
+
+@dataclass(slots=True)
+class EndpointRecord:
+    """One endpoint at a glance."""
+
+    endpoint: Endpoint
+    row: int
+    """Its row in every window."""
+    down: bool = False
+    """Proven down: refused, or enough looks in a row failed, and not enough succeeded since."""
+    refused: bool = False
+    """Hard proof: nothing listened there, and no request has been served since."""
+    listening: bool = True
+    """Something listens (again); it still has to serve a request before the endpoint is up."""
+    looked: bool = False
+    detail: str = ""
+    answer_s: float | None = None
+    up_since: float = 0.0
+    """Monotonic seconds of the last change between up and down."""
+    succeeded: int = 0
+    """Looks in a row that succeeded."""
+    unanswered: int = 0
+    """Completions in a row that timed out."""
+    healthy: bool = False
+    """The last health check succeeded."""
+
+
+class Records:
+    """Every endpoint there is, pool by pool, and the windows they share."""
+
+    def __init__(self, thresholds: Mapping[str, Threshold], patience: Patience = Patience()) -> None:
+        self._patience = patience
+        self.window_s = dict.fromkeys(CATALOGUE, DEFAULT_WINDOW_S) | {
+            name: threshold.window.total_seconds() for name, threshold in thresholds.items()
+        }
+        self._longest_s = _longest(self.window_s)
+        self.outcomes = OutcomeMatrix(self.window_s["availability"])
+        self.counters: dict[str, CounterMatrix] = {}
+        self.gauges: dict[str, GaugeMatrix] = {}
+        self.histograms: dict[str, dict[Edges, CounterMatrix]] = {}
+        """By the page's key, then by bucket edges: endpoints with other buckets cannot be added to one another."""
+        self._edges: dict[tuple[str, int], Edges] = {}
+        self.pools: dict[str, dict[str, EndpointRecord]] = {}
+        self._free: list[int] = []
+        self.rows = 0
+        self.looked: Flags = np.zeros(0, bool)
+        self.down: Flags = np.zeros(0, bool)
+        self.refused: Flags = np.zeros(0, bool)
+        self.stuck: Flags = np.zeros(0, bool)
+
+    # -- the inventory ---------------------------------------------------------------------------------------------
+
+    def set_endpoints(self, pool: str, endpoints: Iterable[Endpoint]) -> None:
+        """Follow the inventory: forget what left, begin records for what came, keep the rest."""
+        records = self.pools.setdefault(pool, {})
+        wanted = {e.name: e for e in endpoints}
+        for name in [n for n, r in records.items() if wanted.get(n) != r.endpoint]:
+            self._forget(records.pop(name))
+        for name, endpoint in wanted.items():
+            if name not in records:
+                records[name] = EndpointRecord(endpoint, self._row())
+
+    def find(self, endpoint: Endpoint) -> EndpointRecord | None:
+        """Return an endpoint's record; None when it is no longer, or not as it was."""
+        record = self.pools.get(endpoint.pool, {}).get(endpoint.name)
+        return record if record and (record.endpoint is endpoint or record.endpoint == endpoint) else None
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return every endpoint there is."""
+        return tuple(record.endpoint for pool in self.pools.values() for record in pool.values())
+
+    def _row(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self.rows += 1
+        if self.rows > len(self.looked):
+            more = np.zeros(max(16, self.rows), bool)
+            self.looked, self.down = np.concatenate([self.looked, more]), np.concatenate([self.down, more])
+            self.refused, self.stuck = np.concatenate([self.refused, more]), np.concatenate([self.stuck, more])
+        return self.rows - 1
+
+    def _forget(self, record: EndpointRecord) -> None:
+        row = record.row
+        self.outcomes.clear(row)
+        for counter in self.counters.values():
+            counter.clear(row)
+        for gauge in self.gauges.values():
+            gauge.clear(row)
+        for name, by_edges in self.histograms.items():
+            edges = self._edges.pop((name, row), None)
+            if edges:
+                by_edges[edges].clear(row)
+        for flags in (self.looked, self.down, self.refused, self.stuck):
+            flags[row] = False
+        self._free.append(row)
+
+    # -- looks -----------------------------------------------------------------------------------------------------
+
+    def take(self, record: EndpointRecord, look: Look) -> bool:
+        """Take one look in; True when the endpoint went up or down by it.
+
+        A look that says nothing, because the prober itself was at fault, is counted as such and changes nothing.
+        """
+        was_down, first = record.down, not record.looked
+        if look.says_nothing:
+            if look.says_alive:
+                self.outcomes.discard(record.row, look.at)
+            return False
+        if look.probe == "tcp":
+            self._take_connection(record, look)
+        elif look.page is not None:
+            self._take_page(record.row, look.at, look.page)
+        elif look.says_alive:
+            self._take_outcome(record, look)
+        if record.down == was_down and not (first and record.looked):
+            return False
+        row, record.up_since = record.row, look.at
+        self.looked[row], self.down[row], self.refused[row] = record.looked, record.down, record.refused
+        return True
+
+    def _take_connection(self, record: EndpointRecord, look: Look) -> None:
+        if look.failure is Failure.REFUSED:
+            record.down = record.refused = record.looked = self.refused[record.row] = True
+            record.listening, record.succeeded = False, 0
+            record.detail, record.answer_s = look.detail, None
+        elif look.ok:
+            record.listening = True
+
+    def _take_outcome(self, record: EndpointRecord, look: Look) -> None:
+        ok = look.failure is None
+        if record.refused and not (record.listening and ok):
+            return
+        row, outcomes = record.row, self.outcomes
+        if ok and (record.refused or not outcomes.any_success(row)):
+            outcomes.clear(row)  # The first success of a new process: what failed before it was not this one.
+        if record.refused:
+            record.refused = self.refused[row] = False
+        record.looked = True
+        outcomes.add(row, look.at, ok=ok)
+        if ok:
+            record.detail = ""
+            record.succeeded += 1
+            if record.succeeded >= self._patience.successes:
+                record.down = False
+        else:
+            record.detail = f"{look.failure}: {look.detail}"
+            record.succeeded = 0
+            if outcomes.failures_in_a_row(row) >= self._patience.failures:
+                record.down = True
+        if look.probe == "inference":
+            record.answer_s = look.took_s if ok else None
+            record.unanswered = record.unanswered + 1 if look.failure is Failure.TIMEOUT else 0
+        else:
+            record.healthy = ok
+        if record.unanswered or self.stuck[row]:
+            self.stuck[row] = record.healthy and record.unanswered >= STUCK_AFTER
+
+    def _take_page(self, row: int, at: float, page: Page) -> None:
+        for name, value in page.counters.items():
+            counter = self.counters.get(name)
+            if counter is None:
+                counter = self.counters[name] = CounterMatrix(self._longest_s.get(name, DEFAULT_WINDOW_S))
+            counter.add(row, at, (value,))
+        for name, histogram in page.histograms.items():
+            self._buckets(name, row, histogram.edges).add(row, at, histogram.cumulative)
+        for name, value in page.gauges.items():
+            gauge = self.gauges.get(name)
+            if gauge is None:
+                gauge = self.gauges[name] = GaugeMatrix(STALE_AFTER_S)
+            gauge.add(row, at, value)
+
+    def _buckets(self, name: str, row: int, edges: Edges) -> CounterMatrix:
+        """Return the window for these buckets; an endpoint whose buckets changed begins anew."""
+        by_edges = self.histograms.setdefault(name, {})
+        before = self._edges.get((name, row))
+        if before is not edges and before != edges:
+            if before:
+                by_edges[before].clear(row)
+            self._edges[name, row] = edges
+        if edges not in by_edges:
+            by_edges[edges] = CounterMatrix(self._longest_s.get(name, DEFAULT_WINDOW_S), len(edges))
+        return by_edges[edges]
+
+
+def _longest(window_s: Mapping[str, float]) -> dict[str, float]:
+    """Return the longest window in which each key of a page is read."""
+    longest: dict[str, float] = {}
+    for name, signal in CATALOGUE.items():
+        longest[signal.key] = max(longest.get(signal.key, 0.0), window_s[name])
+    for key in ("requests", "server_errors"):
+        longest[key] = max(longest.get(key, 0.0), window_s["error_rate"])
+    longest["generated_tokens"] = max(longest.get("generated_tokens", 0.0), window_s["token_progress"])
+    return longest

@@ -1,0 +1,293 @@
+"""An HTTP/1.1 client for looking at thousands of endpoints: protocol callbacks, held connections, one timing wheel.
+
+Used by `probes/http` for every kind of look. No task and no future a request: an exchange is an object that a
+connection calls back. Each endpoint has a connection that stays open between looks. The kernel tells us within
+milliseconds when a process dies: an ended connection alone proves nothing (a server may close it), a reconnect that
+is refused proves that nothing listens there. This is the only evidence that is acted on without any dwell.
+"""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+from time import monotonic
+from urllib.parse import urlsplit
+
+from controlplane.fleet.model import Endpoint
+from controlplane.probes.connection import Answer, Connection, Exchange
+from controlplane.probes.probe import Failure, Look
+from controlplane.probes.wheel import Lateness, Wheel
+
+MAX_OPENING = 256
+"""Connections that are being opened at once, over the whole fleet."""
+MAX_PER_ORIGIN = 8
+MAX_IDLE = 2
+CONNECT_WITHIN_S = 1.0
+RETRY_S = 0.1
+"""How soon a connection is tried again while the endpoint is down; also the pause after one that was closed at once."""
+RETRY_AT_MOST_S = 1.0
+NAMES_FOR_S = 30.0
+"""How long a resolved name is used again."""
+STOLEN_SHARE = 0.2
+"""A time-out of which more than this share was stolen from the prober says nothing about the endpoint."""
+
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+
+Spawn = Callable[[Coroutine[None, None, None]], "asyncio.Task[None]"]
+
+
+def explain(error: BaseException) -> tuple[Failure, str]:
+    """Tell how opening a connection failed: resolving, connecting, TLS, or something of our own."""
+    if isinstance(error, socket.gaierror):
+        return Failure.DNS, str(error)
+    if isinstance(error, ConnectionRefusedError):
+        return Failure.REFUSED, "connection refused"
+    if isinstance(error, TimeoutError):
+        return Failure.TIMEOUT, f"no connection in {CONNECT_WITHIN_S:g} s"
+    if isinstance(error, ssl.SSLError):
+        return Failure.TLS, str(error)
+    if isinstance(error, OSError) and error.errno in _OURS:
+        return Failure.PROBER, f"the prober cannot open a connection: {error}"
+    return Failure.NETWORK, str(error) or type(error).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a URL leads."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+def address(url: str) -> Address:
+    """Return where a URL leads."""
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)
+
+
+class Origin:
+    """The connections to one address."""
+
+    def __init__(self, wire: "Wire", where: Address) -> None:
+        self.where = where
+        self._wire = wire
+        self._idle: list[Connection] = []
+        self._live: set[Connection] = set()
+        self._opening = 0
+        self._waiting: list[Exchange] = []
+        self._watchers: list[tuple[Endpoint, Callable[[Look], None]]] = []
+        self._keeping = False
+
+    # -- exchanges -------------------------------------------------------------------------------------------------
+
+    def ask(self, exchange: Exchange) -> None:
+        """Send a request on a connection that is free, or on a new one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                connection.send(exchange)
+                return
+        if len(self._live) + self._opening >= MAX_PER_ORIGIN:
+            self._waiting.append(exchange)
+        else:
+            self._wire.spawn(self._open(exchange))
+
+    async def _open(self, exchange: Exchange) -> None:
+        self._opening += 1
+        try:
+            connection = await self._dial()
+        except (OSError, TimeoutError, ssl.SSLError) as error:
+            failure, detail = explain(error)
+            if failure is Failure.REFUSED:
+                self._tell(exchange.asked_at, failure, detail)
+            exchange.fail(failure, detail)
+        else:
+            if exchange.over:
+                self._rest(connection)
+            else:
+                connection.send(exchange)
+        finally:
+            self._opening -= 1
+
+    async def _dial(self) -> Connection:
+        wire, where = self._wire, self.where
+        async with wire.opening, asyncio.timeout(CONNECT_WITHIN_S):
+            error: OSError | None = None
+            for host in await wire.resolve(where):
+                try:
+                    _, connection = await asyncio.get_running_loop().create_connection(
+                        partial(Connection, self._rest, self._lost, self.ask), host, where.port,
+                        ssl=wire.tls if where.tls else None, server_hostname=where.host if where.tls else None,
+                    )  # fmt: skip
+                except OSError as failed:
+                    error = failed
+                else:
+                    self._live.add(connection)
+                    return connection
+        raise error or OSError(errno.EADDRNOTAVAIL, f"{where.host} has no address")
+
+    def _rest(self, connection: Connection) -> None:
+        """Take a connection back that has done its work."""
+        while self._waiting:
+            exchange = self._waiting.pop(0)
+            if not exchange.over:
+                connection.send(exchange)
+                return
+        if len(self._idle) >= MAX_IDLE:
+            connection.abort()
+        else:
+            self._idle.append(connection)
+
+    def _lost(self, connection: Connection) -> None:
+        """A connection ended: when it was the last one, find out at once whether anything listens there any more."""
+        self._live.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._watchers and not self._live and not self._keeping:
+            self._keeping = True
+            young = monotonic() - connection.made_at < RETRY_S
+            self._wire.spawn(self._keep(RETRY_S if young else 0.0))
+
+    # -- holding ---------------------------------------------------------------------------------------------------
+
+    def watch(self, endpoint: Endpoint, report: Callable[[Look], None]) -> Callable[[], None]:
+        """Keep a connection open and report when it comes and goes; returns what ends that."""
+        watcher = (endpoint, report)
+        self._watchers.append(watcher)
+        if not self._keeping:
+            self._keeping = True
+            self._wire.spawn(self._keep(0.0))
+
+        def release() -> None:
+            self._watchers.remove(watcher)
+            if not self._watchers:
+                self._wire.forget(self)
+                self.close()
+
+        return release
+
+    async def _keep(self, pause_s: float) -> None:
+        """Open a connection, and try again until there is one or nobody wants it any more."""
+        retry_s = RETRY_S
+        try:
+            await asyncio.sleep(pause_s)
+            while self._watchers:
+                started = monotonic()
+                if self._live:
+                    self._tell(started, None, "")
+                    return
+                try:
+                    connection = await self._dial()
+                except (OSError, TimeoutError, ssl.SSLError) as error:
+                    self._tell(started, *explain(error))
+                    await asyncio.sleep(retry_s)
+                    retry_s = min(retry_s * 1.5, RETRY_AT_MOST_S)
+                else:
+                    self._tell(started, None, "")
+                    self._rest(connection)
+                    return
+        finally:
+            self._keeping = False
+            if not self._watchers:
+                self.close()
+
+    def _tell(self, started: float, failure: Failure | None, detail: str) -> None:
+        now = monotonic()
+        for endpoint, report in tuple(self._watchers):
+            report(Look(endpoint, "tcp", now, now - started, failure, detail))
+
+    def close(self) -> None:
+        """Let go of every connection that is doing nothing."""
+        for connection in tuple(self._idle):
+            connection.abort()
+
+
+class Wire:
+    """Every connection of the prober."""
+
+    def __init__(self, spawn: Spawn) -> None:
+        """Take what starts tasks in the process's own task group: one a connection that is being opened."""
+        self.spawn = spawn
+        self.lateness = Lateness()
+        self.wheel = Wheel(self.lateness)
+        self.opening = asyncio.Semaphore(MAX_OPENING)
+        self.tls = ssl.create_default_context()
+        self._origins: dict[Address, Origin] = {}
+        self._names: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self.wheel.start()
+
+    def origin(self, where: Address) -> Origin:
+        """Return the connections to an address."""
+        origin = self._origins.get(where)
+        if origin is None:
+            origin = self._origins[where] = Origin(self, where)
+        return origin
+
+    def forget(self, origin: Origin) -> None:
+        """Drop an address that is no longer looked at."""
+        if self._origins.get(origin.where) is origin:
+            del self._origins[origin.where]
+
+    def ask(self, where: Address, request: bytes, within_s: float, done: Callable[[Answer], None]) -> None:
+        """Send a request and have its answer given to `done`, once, whatever happens.
+
+        Args:
+            where: whom to ask.
+            request: the whole request, head and body.
+            within_s: the time-out. The endpoint gets all of it as the prober lived it: time in which the prober
+                itself did not run is given on top, up to as much again.
+            done: called with the answer, or with how there was none.
+        """
+        now = monotonic()
+        exchange = Exchange(request, now, within_s, done, self._expired)
+        self.wheel.put(now + within_s, exchange)
+        self.origin(where).ask(exchange)
+
+    def _expired(self, exchange: Exchange, now: float) -> None:
+        took_s = now - exchange.asked_at
+        stolen_s = self.lateness.stolen_since(exchange.asked_at)
+        lived_s = took_s - stolen_s
+        if lived_s < exchange.within_s and took_s < 2 * exchange.within_s:
+            self.wheel.put(now + exchange.within_s - lived_s, exchange)
+            return
+        if stolen_s > STOLEN_SHARE * took_s:
+            late = f"the prober itself was late by {stolen_s:.2f} s of {took_s:.2f} s"
+            exchange.fail(Failure.PROBER, late)
+        else:
+            what = "answer" if exchange.sent else "connection"
+            exchange.fail(Failure.TIMEOUT, f"no {what} within {exchange.within_s:g} s")
+
+    def hold(self, endpoint: Endpoint, report: Callable[[Look], None]) -> Callable[[], None]:
+        """Hold a connection to an endpoint and report when it comes and goes; returns what lets go of it."""
+        return self.origin(address(endpoint.url)).watch(endpoint, report)
+
+    async def resolve(self, where: Address) -> tuple[str, ...]:
+        """Return the addresses of a host.
+
+        Raises:
+            socket.gaierror: when the name is not known.
+        """
+        known_at, found = self._names.get(where.host, (0.0, ()))
+        if found and monotonic() - known_at < NAMES_FOR_S:
+            return found
+        try:
+            found = (str(ip_address(where.host)),)
+        except ValueError:
+            loop = asyncio.get_running_loop()
+            listed = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
+            found = tuple(dict.fromkeys(str(entry[4][0]) for entry in listed))
+        self._names[where.host] = (monotonic(), found)
+        return found
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.wheel.stop()
+        for origin in tuple(self._origins.values()):
+            origin.close()
+        self._origins.clear()
