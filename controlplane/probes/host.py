@@ -166,12 +166,14 @@ def used(before: Machine | None, after: Machine) -> dict[str, float]:
         idle, counted = after.cpu_s[0] - before.cpu_s[0], after.cpu_s[1] - before.cpu_s[1]
         gauges["cpu_utilization"] = min(1.0, max(0.0, 1 - idle / counted))
     seconds = after.at - before.at
-    shares = [
-        max(received - before.links[name][0], sent - before.links[name][1]) / seconds / speed
+    moved = [
+        (received - before.links[name][0], sent - before.links[name][1], speed)
         for name, (received, sent, speed) in after.links.items()
         if name in before.links
     ]
-    if shares and max(shares) >= 0:  # A node that restarted counts from zero: that reading tells nothing.
+    # A node that restarted counts from zero: that reading tells nothing.
+    shares = [max(came, went) / seconds / speed for came, went, speed in moved if came >= 0 and went >= 0]
+    if shares:
         gauges["network_utilization"] = max(shares)
     return gauges
 

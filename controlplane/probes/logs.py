@@ -155,6 +155,11 @@ class LogsProbe:
         now = monotonic()
         return Look(endpoint, self.name, now, now - started, page=self._page(read, tuple(notes[-5:])))
 
+    def close(self) -> None:
+        """Let every file go."""
+        for read in self._reads.values():
+            read.tail.close()
+
     def _path(self, endpoint: Endpoint) -> Path:
         name = self._spec.file
         for key, value in (("{endpoint}", endpoint.name), ("{node}", endpoint.node), ("{pool}", endpoint.pool)):
