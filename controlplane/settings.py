@@ -34,6 +34,11 @@ class ServeSettings:
         return self.state_dir / "url"
 
     @property
+    def learnt_file(self) -> Path:
+        """Error budgets and what is usual at which hour."""
+        return self.state_dir / "learnt.json"
+
+    @property
     def journals(self) -> Path:
         """Chaos Toolkit's journals and logs."""
         return self.state_dir / "journals"

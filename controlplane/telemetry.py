@@ -59,6 +59,10 @@ class Metrics:
             "controlplane_row_objective_seconds", "What a row promises, from detection to restored service.",
             ("service", "row"), registry=reg,
         )  # fmt: skip
+        self.budget_left = Gauge(
+            "controlplane_error_budget_left_ratio", "What is left of an objective's error budget; below 0 overspent.",
+            ("service", "objective"), registry=reg,
+        )  # fmt: skip
         self.incidents_open = Gauge(
             "controlplane_incidents_open", "Incidents that are not resolved.", ("service",), registry=reg
         )

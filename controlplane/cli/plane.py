@@ -48,19 +48,51 @@ def serve(
     raise typer.Exit(run_server(loaded, settings))
 
 
-def status(state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """Show how the service stands: level, pools, verdicts, rows."""
+def status(
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(help="With --watch: seconds between two looks.", min=0.2)] = 1.0,
+) -> None:
+    """Show how the service stands: level, pools, every signal with its evidence, rows."""
     import json
 
     from controlplane.cli.client import connect
     from controlplane.cli.output import out
     from controlplane.cli.standing import standing_table
 
+    if watch:
+        _watch(state_dir, every)
+        return
     standing = connect(state_dir).get("/api/v1/standing")
     if as_json:
         out.print_json(json.dumps(standing))
     else:
         out.print(standing_table(standing))
+
+
+def _watch(state_dir: Path, every_s: float) -> None:
+    """Show the standing until Ctrl-C; a control plane that goes away is waited for, and said."""
+    import time
+
+    from rich.console import Group, RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+    from controlplane.cli.client import connect
+    from controlplane.cli.output import out
+    from controlplane.cli.standing import standing_table
+    from controlplane.errors import UnreachableError
+
+    shown: RenderableType = standing_table(connect(state_dir).get("/api/v1/standing"))
+    with Live(shown, console=out, screen=out.is_terminal, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            time.sleep(every_s)
+            try:
+                shown = standing_table(connect(state_dir).get("/api/v1/standing"))
+                live.update(shown, refresh=True)
+            except UnreachableError as error:
+                live.update(Group(Text(f"{error.what}; what it said last:", "bold red"), shown), refresh=True)
 
 
 def heal(

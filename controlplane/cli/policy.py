@@ -1,9 +1,12 @@
 """`controlplane check` and `controlplane render`: the page, and what is made from it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from controlplane.policy.load import Loaded
 
 Page = Annotated[Path, typer.Argument(help="The policy page.", show_default=True)]
 
@@ -14,7 +17,15 @@ def register(app: typer.Typer) -> None:
     app.command()(render)
 
 
-def check(page: Page = Path("controlplane.yaml")) -> None:
+def check(
+    page: Page = Path("controlplane.yaml"),
+    live: Annotated[
+        bool, typer.Option("--live", help="Compare the fleet's live metrics pages with what is read from them.")
+    ] = False,
+    at: Annotated[
+        list[str] | None, typer.Option("--at", help="With --live: a page's URL or file, instead of the fleet's.")
+    ] = None,
+) -> None:
     """Print a policy page with every default filled in, or everything that is wrong with it."""
     import yaml
     from rich.syntax import Syntax
@@ -22,7 +33,13 @@ def check(page: Page = Path("controlplane.yaml")) -> None:
     from controlplane.cli.output import err, out
     from controlplane.policy.load import load
 
+    if live and at:
+        _check_live(at, None if not page.exists() else load(page))
+        return
     loaded = load(page)
+    if live:
+        _check_live([], loaded)
+        return
     text = yaml.safe_dump(
         dict(loaded.resolved), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
     )
@@ -32,6 +49,28 @@ def check(page: Page = Path("controlplane.yaml")) -> None:
         typer.echo(text, nl=False)
     for row, why in loaded.policy.degradation.not_armed.items():
         err.print(f"[yellow]note:[/] row {row} is not armed: {why}")
+
+
+def _check_live(at: list[str], loaded: "Loaded | None") -> None:
+    """Compare pages, say what is wrong, and fail when anything is."""
+    from controlplane.cli.live import inspect_fleet, inspect_page, table
+    from controlplane.cli.output import err, out
+    from controlplane.signals.engines import engine_named
+
+    if at:
+        named = engine_named(loaded.policy.fleet.engine) if loaded else None
+        pages = tuple(inspect_page(address, address, named) for address in at)
+    elif loaded:
+        pages = inspect_fleet(loaded)
+    else:
+        pages = ()
+    out.print(table(pages))
+    wrong = [(page, problem) for page in pages for problem in page.contract.problems]
+    for page, problem in wrong:
+        err.print(f"[red]{page.name}[/] {problem}", soft_wrap=True)
+    out.print(f"{len(pages)} pages, {len({page.name for page, _ in wrong})} with problems")
+    if wrong:
+        raise typer.Exit(1)
 
 
 def render(

@@ -1,4 +1,4 @@
-"""A service's standing as a table."""
+"""A service's standing as tables: the pools, every signal with its evidence, the rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,66 @@ def standing_table(standing: Mapping[str, Any]) -> Group:
         head.append(f"\n{'; '.join(standing['why'])}", "dim")
     for problem in standing["problems"]:
         head.append(f"\n{problem}", "yellow")
-    return Group(head, _pools(standing), _rows(standing))
+    for held in standing.get("budgets", ()):
+        head.append_text(_budget(held))
+    return Group(head, _pools(standing), _signals(standing), _rows(standing))
+
+
+def _budget(held: Mapping[str, Any]) -> Text:
+    """Write an objective's error budget in one line."""
+    budget = held["budget"]
+    if budget["left"] is None:
+        return Text(f"\n{held['objective']} {budget['target']:.3%}: nothing has been counted yet", "dim")
+    tripped = [burn for burn in budget["burns"] if burn["trips"]]
+    line = f"\n{held['objective']} {budget['target']:.3%}: {budget['left']:.1%} of the error budget left"
+    line += f", by {budget['events']:,.0f} events in {age(budget['watched_s'])}"
+    for burn in tripped:
+        line += f"; burns {burn['short']:.1f}x ({burn['rule']['urgency']} from {burn['factor']:.3g}x)"
+    return Text(line, "red" if any(b["rule"]["urgency"] == "page" for b in tripped) else "yellow" if tripped else "dim")
+
+
+def _signals(standing: Mapping[str, Any]) -> Table:
+    """Draw every signal that is known: what it is, how sure that is, where it comes from, and how old it is."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column, right in (
+        ("pool", False), ("signal", False), ("value", True), ("band", False), ("window", True), ("samples", True),
+        ("bound", False), ("usual", True), ("age", True), ("source", False),
+    ):  # fmt: skip
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for pool in standing["pools"]:
+        known = [e for e in pool["verdict"]["evidence"] if e["value"] is not None]
+        for e in known:
+            name, band = e["signal"], e["band"]
+            bound = "" if e["low"] is None else f"{spell(name, e['low'])} .. {_edge(name, e['high'])}"
+            window = "" if e.get("window_s") is None else age(e["window_s"])
+            cells = (window, f"{e['samples']:,}" if e["samples"] else "", bound, _usual(e), age(e.get("age_s")))
+            value = Text(spell(name, e["value"]), BAND_STYLES[band])
+            table.add_row(pool["name"], name, value, Text(band, BAND_STYLES[band]), *cells, Text(e["source"], "dim"))
+        lacking = len(pool["verdict"]["evidence"]) - len(known)
+        if lacking:
+            table.add_row(pool["name"], Text(f"{lacking} more unknown", "dim"))
+    return table
+
+
+def _edge(signal: str, high: float | None) -> str:
+    return "?" if high is None else spell(signal, high)
+
+
+def _usual(evidence: Mapping[str, Any]) -> str:
+    """Write how far a value is from what is usual at this hour of the week; empty while that is not learnt."""
+    if evidence.get("usual") is None or evidence.get("deviation") is None:
+        return ""
+    return f"{spell(evidence['signal'], evidence['usual'])} ({evidence['deviation']:+.1f})"
+
+
+def age(seconds: float | None) -> str:
+    """Write an age or a window in few letters: `0.4s`, `30s`, `12m`, `3h`, `2d`."""
+    if seconds is None:
+        return ""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.1f}s" if seconds < 10 and seconds % 1 else f"{seconds:.0f}s"
 
 
 def _pools(standing: Mapping[str, Any]) -> Table:

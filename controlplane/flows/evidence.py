@@ -5,14 +5,14 @@ operations on arrays, however many endpoints there are. It reads no clock: `now`
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.flows.records import DEFAULT_WINDOW_S, STALE_AFTER_S, Records
 from controlplane.signals.quantile import histogram_quantiles
-from controlplane.signals.sample import CATALOGUE, Fold, Signal
+from controlplane.signals.sample import CATALOGUE, Direction, Fold, Signal
 from controlplane.signals.window import CounterMatrix, Increase
 from controlplane.slo.threshold import Band, BandState, Threshold, advance
 from controlplane.slo.verdict import Evidence
@@ -33,6 +33,8 @@ class Value:
     reason: str = ""
     newest: float = float("-inf")
     """Monotonic seconds of the newest sample in it."""
+    counted: bool = True
+    """False where somebody else computed it and does not say of how many samples."""
 
 
 class Assessor:
@@ -62,7 +64,7 @@ class Assessor:
         if threshold is None:
             band = Band.UNKNOWN if value is None else Band.OK
         else:
-            if value is not None and seen.samples < threshold.min_samples:
+            if value is not None and seen.counted and seen.samples < threshold.min_samples:
                 value = None
                 reason = f"{seen.samples} samples in {window_s:g} s, {threshold.min_samples} wanted"
             state = advance(self._bands.get((pool, name), BandState()), value, threshold, CATALOGUE[name].worse, now)
@@ -100,7 +102,17 @@ class _Reading:
             Fold.RATE: self._counted,
             Fold.GROWTH: self._counted,
         }
-        return list(by_fold.get(signal.fold, self._gauge)(signal))
+        values = list(by_fold.get(signal.fold, self._gauge)(signal))
+        if signal.fold not in by_fold or signal.name not in self._records.gauges:
+            return values
+        return [own if own.value is not None else told for own, told in zip(values, self._told(signal), strict=True)]
+
+    def _told(self, signal: Signal) -> Iterator[Value]:
+        """Give what a Prometheus-compatible server computed, for a signal that the endpoints' own pages do not tell."""
+        worst = Fold.MAX if signal.worse is Direction.UP else Fold.MIN
+        for value in self._gauge(replace(signal, fold=worst, reads="")):
+            source = f"PromQL, {value.samples} series" if value.value is not None else ""
+            yield replace(value, source=source, counted=False)
 
     # -- arithmetic over pools -------------------------------------------------------------------------------------
 

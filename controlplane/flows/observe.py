@@ -79,6 +79,8 @@ class ObservePorts:
     now: Callable[[], datetime]
     patience: Patience = field(default_factory=Patience)
     """How many looks in a row make an endpoint down, and up again."""
+    noticed: Callable[[Look], None] = lambda _: None
+    """Told of every look, for whoever keeps clues and budgets; it must be quick."""
 
 
 @dataclass(slots=True)
@@ -162,6 +164,7 @@ class Observer:
             counted = self._counted[look.probe, look.failure] = result.inc, seconds.labels(look.probe).observe
         counted[0]()
         counted[1](look.took_s)
+        self._ports.noticed(look)
         record = self._records.find(look.endpoint)
         if record and self._records.take(record, look):
             up = not record.down
@@ -337,6 +340,11 @@ class Observer:
             record.since = receipt.decided_at
             self._plan = self._plan_with(record, 1.0)
             self._level_since = receipt.decided_at
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The newest verdict on each pool."""
+        return tuple(self._verdicts.values())
 
     # -- showing ---------------------------------------------------------------------------------------------------
 

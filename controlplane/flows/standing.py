@@ -7,6 +7,7 @@ from datetime import datetime
 from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import Level, Mode, Row
 from controlplane.fleet.model import Endpoint
+from controlplane.slo.burn import Budget
 from controlplane.slo.verdict import Verdict
 
 
@@ -51,6 +52,14 @@ class RowStanding:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetStanding:
+    """The error budget of one objective."""
+
+    objective: str
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """Everything about one service at one moment."""
 
@@ -69,3 +78,5 @@ class Standing:
     """Rows of the default matrix that this fleet cannot carry out, with the reason."""
     problems: tuple[str, ...] = ()
     """What the control plane itself cannot do right now, such as read an inventory file."""
+    budgets: tuple[BudgetStanding, ...] = ()
+    """Of the objectives that have one."""

@@ -55,6 +55,8 @@ class Order:
     decided_at: datetime
     drill_id: str = ""
     """The drill whose fault this is; empty for a real one."""
+    hints: tuple[str, ...] = ()
+    """Likely causes, the most telling first."""
 
     @property
     def key(self) -> str:
@@ -220,6 +222,8 @@ async def _incident(ports: SwitchPorts, order: Order) -> Incident:
     )
     await ports.incidents.begin(incident)
     await ports.incidents.note(incident.id, Entry(order.detected_at, "detected", "; ".join(order.because)))
+    for hint in order.hints:
+        await ports.incidents.note(incident.id, Entry(order.decided_at, "hint", hint))
     await ports.incidents.note(incident.id, Entry(order.decided_at, "decided", f"{order.row.level}: {order.action}"))
     return incident
 

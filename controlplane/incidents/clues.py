@@ -60,8 +60,16 @@ class ClueBook:
             seen.refused = look.failure is Failure.REFUSED
             if look.ok:
                 seen.connect.append((look.at, look.took_s))
+        elif look.says_nothing:
+            return
         elif look.says_alive:
             self._outcome(seen, look)
+        elif look.page is not None and look.page.notes:
+            for note in look.page.notes:
+                if look.probe == "events":
+                    self.event(note, look.at)
+                else:
+                    self.line(look.endpoint.pool, note)
 
     def _outcome(self, seen: _Seen, look: Look) -> None:
         seen.looks.append((look.at, look.failure or ""))

@@ -22,7 +22,7 @@ class Entry:
 
     at: datetime
     kind: str
-    """What kind of thing: `detected`, `decided`, `gate`, `receipt`, `lever`, `drill`, `note`."""
+    """What kind of thing: `detected`, `hint`, `decided`, `gate`, `receipt`, `lever`, `drill`, `note`."""
     text: str
 
 

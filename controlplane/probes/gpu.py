@@ -14,10 +14,9 @@ from typing import Any, Protocol
 
 from controlplane.fleet.model import Endpoint
 from controlplane.probes.exposition import Layout, Layouts, Scrape
-from controlplane.probes.host import is_local
 from controlplane.probes.metrics import read_scrape
 from controlplane.probes.probe import Failure, Fetch, GpuSpec, Look, Page
-from controlplane.probes.shared import Shared, address
+from controlplane.probes.shared import Shared, address, is_local
 from controlplane.signals.engines import DCGM, FATAL_XIDS
 
 XID_KEPT_S = 300.0

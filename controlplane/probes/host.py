@@ -6,16 +6,14 @@ Utilization of CPU and network is what was used between two readings, so the fir
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from time import monotonic
-from urllib.parse import urlsplit
 
 import psutil
 
 from controlplane.fleet.model import Endpoint
 from controlplane.probes.exposition import Layouts, Scrape
 from controlplane.probes.probe import Failure, Fetch, HostSpec, Look, Page
-from controlplane.probes.shared import Shared, address
+from controlplane.probes.shared import Shared, address, is_local
 
 _NODE = frozenset(
     {
@@ -176,12 +174,3 @@ def used(before: Machine | None, after: Machine) -> dict[str, float]:
     if shares:
         gauges["network_utilization"] = max(shares)
     return gauges
-
-
-def is_local(url: str) -> bool:
-    """Tell whether an endpoint's address is on this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from time import monotonic
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -43,3 +44,12 @@ def address(template: str, endpoint: Endpoint) -> str:
     if "{node}" in template and not endpoint.node:
         return ""
     return template.replace("{host}", host).replace("{node}", endpoint.node)
+
+
+def is_local(url: str) -> bool:
+    """Tell whether an endpoint's address is on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -37,6 +37,8 @@ from controlplane.web.page import IncidentView, Overview, ScheduledDrill
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
 RECOVER_EVERY = timedelta(seconds=2)
+LEARN_EVERY = timedelta(seconds=5)
+KEEP_EVERY = timedelta(minutes=5)
 LAG_EVERY_S = 0.25
 SHOWN = 12
 """How many of the newest things the console's front page shows."""
@@ -133,6 +135,7 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         plane.wire.close()
         await background.stop()
         await web
+        plane.keep()
     log.info("stopped")
     return 0
 
@@ -160,6 +163,15 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         metrics.incidents_open.labels(service).set(len(await plane.books.incidents.open_incidents(service)))
 
     timetable.every(RECOVER_EVERY, recover_tick, "recover")
+
+    async def learn() -> None:
+        plane.learn()
+
+    async def keep() -> None:
+        await asyncio.to_thread(plane.keep)
+
+    timetable.every(LEARN_EVERY, learn, "learn")
+    timetable.every(KEEP_EVERY, keep, "keep")
     for name, plan in plane.loaded.policy.drills.items():
 
         async def due(name: str = name, plan: DrillPlan = plan) -> None:
@@ -215,7 +227,7 @@ def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: 
 
     async def overview() -> Overview:
         return Overview(
-            standing=plane.observer.standing(),
+            standing=plane.standing(),
             incidents=await incidents(SHOWN),
             drills=await books.drills.recent(SHOWN),
             receipts=await books.receipts.recent(service, SHOWN),
@@ -234,7 +246,7 @@ def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: 
         return missing
 
     return WebPorts(
-        standing=plane.observer.standing,
+        standing=plane.standing,
         overview=overview,
         receipts=lambda limit: books.receipts.recent(service, limit),
         incidents=incidents,

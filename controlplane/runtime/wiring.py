@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 import aiohttp
 import yaml
@@ -23,20 +24,29 @@ from controlplane.degradation.envoy import EnvoyActuator
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory, resolve_address
-from controlplane.fleet.model import GATEWAY_POOL, Endpoint
+from controlplane.fleet.model import GATEWAY_POOL, Endpoint, Inventory
 from controlplane.flows import switch
 from controlplane.flows.drill import DrillPorts
-from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
+from controlplane.flows.observe import PRIMARY, Decision, Levers, ObservePorts, Observer
 from controlplane.flows.publish import publish
 from controlplane.flows.records import Patience
 from controlplane.flows.recover import RecoverPorts
+from controlplane.flows.standing import Standing
 from controlplane.flows.switch import Order, SwitchPorts
+from controlplane.incidents.cause import hints
+from controlplane.incidents.clues import ClueBook
 from controlplane.policy.load import Loaded
+from controlplane.probes.events import EventsProbe
+from controlplane.probes.fetch import Pages
+from controlplane.probes.gpu import GpuProbe
 from controlplane.probes.host import HostProbe
 from controlplane.probes.http import HttpProbe, InferenceProbe, MetricsProbe
-from controlplane.probes.probe import InferenceSpec, Probe, ProbeSpec
+from controlplane.probes.logs import LogsProbe
+from controlplane.probes.probe import InferenceSpec, Look, Probe, ProbeSpec
+from controlplane.probes.promql import PromqlProbe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
+from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.scheduler import Background
 from controlplane.settings import ServeSettings
 from controlplane.signals.engines import engine_named
@@ -48,6 +58,8 @@ from controlplane.telemetry import Metrics
 
 ENVOY_PAGE = "/stats/prometheus?filter=http.*downstream_rq"
 """What users got; the whole page is twenty times as large."""
+HINTS_SHOWN = 3
+"""How many likely causes an incident's timeline begins with."""
 EVIDENCE_DRILLS = 20
 """How many of the last drills the runbooks show."""
 
@@ -75,11 +87,22 @@ class Plane:
     drill: DrillPorts
     publish: Callable[[], Awaitable[None]]
     """Renders everything anew, with the evidence there is, and writes what changed."""
+    standing: Callable[[], Standing]
+    """How the service stands, with its error budgets and what is usual."""
+    learn: Callable[[], None]
+    """Takes the newest verdicts into clues and baselines; called every few seconds."""
+    keep: Callable[[], None]
+    """Writes down what was learnt."""
 
 
 def books(database: Database) -> Books:
     """Open every book of a database."""
     return Books(StoredReceipts(database), StoredIncidents(database), StoredDrills(database), StoredLeases(database))
+
+
+def inventory_of(loaded: Loaded) -> Inventory:
+    """Return the endpoints of a policy page as they are listed now."""
+    return FileInventory(loaded.policy.fleet, loaded.base).read()
 
 
 def fault_driver(loaded: Loaded) -> FaultDriver | None:
@@ -144,6 +167,23 @@ def build(
     policy = loaded.policy
     book = books(database)
     wire = Wire(background.spawn)
+    pages = Pages(session)
+    clues = ClueBook()
+    learnt = Learnt(policy.objectives, policy.service, answering_pool(gateway=policy.fleet.gateway is not None), utcnow)
+    learnt.load(settings.learnt_file)
+
+    def noticed(look: Look) -> None:
+        clues.take(look)
+        learnt.take(look)
+
+    def learn() -> None:
+        clues.judged(observer.verdicts, monotonic())
+        clues.forget(endpoint.name for endpoint in observer.targets)
+        learnt.judged(observer.verdicts, metrics)
+
+    def standing() -> Standing:
+        return learnt.shown(observer.standing())
+
     inventory = FileInventory(policy.fleet, loaded.base)
     driver = fault_driver(loaded)
     gateway: Endpoint | None = None
@@ -167,7 +207,17 @@ def build(
             return HttpProbe(wire, spec.http)
         if spec.metrics:
             return MetricsProbe(wire, spec.metrics, engine_named(policy.fleet.engine), gateway_page)
-        return HostProbe(spec.host) if spec.host else inference
+        if spec.gpu:
+            return GpuProbe(spec.gpu, pages)
+        if spec.logs:
+            return LogsProbe(spec.logs, loaded.base)
+        if spec.promql:
+            return PromqlProbe(spec.promql, pages)
+        if spec.events:
+            events = EventsProbe(session, spec.events)
+            background.spawn(events.follow())
+            return events
+        return HostProbe(spec.host, pages) if spec.host else inference
 
     def endpoints(pool: str) -> tuple[Endpoint, ...]:
         return inventory.read().pool(pool)
@@ -184,6 +234,7 @@ def build(
             order = Order(
                 policy.service, decision.row, decision.before, decision.after, decision.because,
                 decision.detected_at, decision.decided_at, await running_drill(),
+                tuple(hint.text for hint in hints(clues.clues(PRIMARY, monotonic()))[:HINTS_SHOWN]),
             )  # fmt: skip
             return await switch.engage(switching, order)
 
@@ -208,7 +259,9 @@ def build(
         policy.service,
         policy.thresholds,
         policy.degradation,
-        ObservePorts(inventory, gateway, levers, wire.hold, background.spawn, changed, metrics, utcnow, patience),
+        ObservePorts(
+            inventory, gateway, levers, wire.hold, background.spawn, changed, metrics, utcnow, patience, noticed
+        ),
     )
 
     async def write_down() -> None:
@@ -282,5 +335,6 @@ def build(
         hands_off=policy.degradation.mode is Mode.OBSERVE,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down
-    )
+        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down,
+        standing, learn, partial(learnt.save, settings.learnt_file),
+    )  # fmt: skip

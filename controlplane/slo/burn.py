@@ -5,7 +5,7 @@ short one of a twelfth that it still goes on. A factor is the share of the budge
 period over its long window, so other periods than 30 days get the factors that spend the same shares.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -116,6 +116,21 @@ class BudgetWindow:
         if self._newest is None:
             return 0.0
         return min(max(0.0, now - self._oldest * self._step_s), len(self._total) * self._step_s)
+
+    def dump(self) -> dict[str, tuple[float, float]]:
+        """Return the steps that hold anything, to be kept over a restart."""
+        if self._newest is None:
+            return {}
+        steps = range(max(self._oldest, self._newest - len(self._total) + 1), self._newest + 1)
+        size = len(self._total)
+        kept = {step: (float(self._good[step % size]), float(self._total[step % size])) for step in steps}
+        ends = (steps[0], steps[-1])  # They say since when, and until when, it was counted.
+        return {str(step): pair for step, pair in kept.items() if pair[1] or step in ends}
+
+    def load(self, kept: Mapping[str, Sequence[float]]) -> None:
+        """Take back what `dump` returned."""
+        for step, (good, total) in sorted((int(step), pair) for step, pair in kept.items()):
+            self.add(step * self._step_s, float(good), float(total))
 
 
 def burn_rate(tally: Tally, target: float) -> float | None:
