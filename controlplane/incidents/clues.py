@@ -72,7 +72,10 @@ class ClueBook:
                     self.line(look.endpoint.pool, note)
 
     def _outcome(self, seen: _Seen, look: Look) -> None:
-        seen.looks.append((look.at, look.failure or ""))
+        if seen.looks or not look.ok:
+            seen.looks.append((look.at, look.failure or ""))
+            if look.ok and not any(failure for _, failure in seen.looks):
+                seen.looks.clear()
         if look.ok:
             seen.refused = False
         if look.probe == "http":
