@@ -220,6 +220,7 @@ class Connection(asyncio.Protocol):
         if exchange.first_at:
             answer.first_s = exchange.first_at - exchange.asked_at
             answer.body = exchange.body[0] if len(exchange.body) == 1 else b"".join(exchange.body)
+            exchange.body = []  # The wheel keeps the exchange until its deadline comes by.
         if exchange.gzip:
             _unpack(answer)
         if self._ended or not self._parser.should_keep_alive():

@@ -165,7 +165,8 @@ class Origin:
             self._wire.spawn(self._keep(0.0))
 
         def release() -> None:
-            self._watchers.remove(watcher)
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
             if not self._watchers:
                 self._wire.forget(self)
                 self.close()
@@ -201,6 +202,12 @@ class Origin:
         now = monotonic()
         for endpoint, report in tuple(self._watchers):
             report(Look(endpoint, "tcp", now, now - started, failure, detail))
+
+    def end(self) -> None:
+        """Let go of every connection, and keep none any more."""
+        self._watchers.clear()
+        for connection in tuple(self._live):
+            connection.abort()
 
     def close(self) -> None:
         """Let go of every connection that is doing nothing."""
@@ -289,5 +296,5 @@ class Wire:
         """Let go of everything."""
         self.wheel.stop()
         for origin in tuple(self._origins.values()):
-            origin.close()
+            origin.end()
         self._origins.clear()

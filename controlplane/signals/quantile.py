@@ -67,7 +67,7 @@ def histogram_quantiles(q: float, edges: Sequence[float], cumulative: Floats) ->
     low, high = lower[index], upper[index]
     known = total > 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = low + (high - low) * np.maximum(0.0, rank - below) / inside
+        value = low + (high - low) * (np.maximum(0.0, rank - below) / inside)
     value = np.where(np.isinf(high), low, value)
     nothing = np.nan
     return Quantiles(

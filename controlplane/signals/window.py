@@ -170,18 +170,16 @@ class CounterMatrix(_Rings):
         start = now - (span_s or self.span_s)
         rows = np.arange(len(self._next))
         newest = (self._next - 1) % self.depth
-        begins = np.where(self._at <= start, self._at, _NEVER).argmax(axis=1)
-        # Without a sample before the window its oldest one begins it: the first place in ring order that is in use.
-        begin_at = self._at[rows, begins]
-        none_before = np.logical_or(begin_at > start, begin_at == _NEVER)
-        if none_before.any():
-            young = np.where(self._at > _NEVER, self._at, np.inf).argmin(axis=1)
-            begins = np.where(none_before, young, begins)
-        last = self._at[rows, newest]
+        # From a ring's next place on, its samples stand in order, the unused places (minus infinity) first: the last
+        # sample before the window stands at the end of all that are not inside it.
+        outside = (self._at <= start).sum(axis=1)
+        begins = (self._next + np.maximum(outside - 1, 0)) % self.depth
+        begins = np.where(self._at[rows, begins] > _NEVER, begins, (self._next + outside) % self.depth)
+        last, first = self._at[rows, newest], self._at[rows, begins]
         known: Flags = np.asarray(np.logical_and(last > start, begins != newest))
         grown = self._held[rows, newest] - self._held[rows, begins]
         grown[~known] = 0.0
-        seconds = np.where(known, last - np.where(known, self._at[rows, begins], 0.0), 0.0)
+        seconds = np.where(known, last, 0.0) - np.where(known, first, 0.0)
         return Increase(grown, seconds, known, last)
 
     def _settle(self) -> None:

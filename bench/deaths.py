@@ -1,0 +1,87 @@
+"""How soon the prober knows that an endpoint's process was killed, or hangs. Used by the bench `probes`."""
+
+import asyncio
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+from time import monotonic
+
+import structlog
+import uvloop
+
+from bench.figures import Figure
+from bench.prober import Subject
+from controlplane.flows.records import EndpointRecord
+
+KILLS, HANGS = 15, 9
+
+
+async def _known(stop: signal.Signals, runs: int, plan: dict[str, object]) -> list[float]:
+    """Stop processes one after another; return the seconds from the signal until the record says down."""
+    children = [
+        subprocess.Popen([sys.executable, "-m", "bench.simulated"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(runs)
+    ]  # fmt: skip
+    try:
+        ports = [int(child.stdout.readline()) for child in children if child.stdout]
+        subject = Subject({**plan, "hosts": ["127.0.0.1"] * runs, "ports": ports})
+        await subject.start(runs)
+        await asyncio.sleep(2.0)
+        took = []
+        for child, endpoint in zip(children, subject.endpoints, strict=True):
+            record = subject.observer._records.find(endpoint)  # noqa: SLF001
+            if record is None or record.down:
+                raise SystemExit("an endpoint was down before it was killed")
+            await asyncio.sleep(random.uniform(0.1, 0.6))
+            at = monotonic()
+            os.kill(child.pid, stop)
+            took.append(await _noticed(record, at))
+        for pace in subject.paces:
+            pace.stop()
+        subject.wire.close()
+        await subject.background.stop()
+        return took
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+
+
+async def _noticed(record: EndpointRecord, at: float) -> float:
+    while not record.down:
+        await asyncio.sleep(0.0005)
+        if monotonic() - at > 10:
+            raise SystemExit("not noticed in 10 s")
+    return monotonic() - at
+
+
+def deaths(command: str) -> list[Figure]:
+    """SIGKILL: the held connection ends, and the reconnect is refused."""
+    took = _run(signal.SIGKILL, KILLS, {"http_s": 1})
+    median = statistics.median(took)
+    return [
+        Figure("SIGKILL to known dead, median", round(median * 1e3, 2), "ms", KILLS, command, "< 50 ms", median < 0.05),
+        Figure("SIGKILL to known dead, worst", round(max(took) * 1e3, 2), "ms", KILLS, command),
+    ]
+
+
+def hangs(command: str) -> list[Figure]:
+    """SIGSTOP: three looks in a row time out, the second and third asked at once; every 250 ms and by default."""
+    quick = _run(signal.SIGSTOP, HANGS, {"http_s": 0.25, "timeout_s": 0.2})
+    usual = _run(signal.SIGSTOP, HANGS, {"http_s": 1, "timeout_s": 0.5})
+    median = statistics.median(quick)
+    what = "hang to known down, median"
+    return [
+        Figure(f"{what}, every 250 ms, time-out 200 ms", round(median, 3), "s", HANGS, command, "< 1 s", median < 1),
+        Figure(
+            f"{what}, every 1 s, time-out 500 ms (default)", round(statistics.median(usual), 3), "s", HANGS, command
+        ),
+    ]
+
+
+def _run(stop: signal.Signals, runs: int, plan: dict[str, object]) -> list[float]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    return uvloop.run(_known(stop, runs, plan))

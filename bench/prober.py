@@ -1,0 +1,192 @@
+"""The control plane's observing half by itself, for benches: wire, pace, windows, verdicts, over N simulated endpoints.
+
+`python -m bench.prober JSON` runs it as a process of its own and prints what it measured of itself as JSON.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from time import monotonic, perf_counter, process_time
+from typing import Any
+
+import psutil
+import structlog
+import uvloop
+
+from bench.simulated import address
+from controlplane.clock import utcnow
+from controlplane.fleet.model import Endpoint, Inventory
+from controlplane.flows.observe import ObservePorts, Observer
+from controlplane.policy.load import loads
+from controlplane.probes.http import HttpProbe, MetricsProbe
+from controlplane.probes.probe import HttpSpec, MetricsSpec, Probe
+from controlplane.probes.wire import Wire
+from controlplane.runtime.collector import Collector
+from controlplane.runtime.scheduler import Background, Pace
+from controlplane.signals.engines import VLLM
+from controlplane.slo.threshold import Band
+from controlplane.telemetry import Metrics
+
+EVALUATE_S = 0.5
+_PAGE = "service: bench\nfleet: { pools: { primary: { endpoints: { static: ['http://127.0.0.1:1'] } } } }\n"
+LAG_TICK_S = 0.05
+
+
+class Fixed:
+    """An inventory that never changes."""
+
+    def __init__(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self._inventory = Inventory(endpoints)
+
+    def read(self) -> Inventory:
+        return self._inventory
+
+
+class Subject:
+    """An observer with its probes, over endpoints at a port."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        pools = plan.get("pools", 1)
+        hosts = plan.get("hosts") or [address(i) for i in range(plan["endpoints"])]
+        ports = plan.get("ports") or [plan["port"]] * len(hosts)
+        self.endpoints = tuple(
+            Endpoint(f"e{i}", "primary" if pools == 1 else f"pool{i % pools}", f"http://{host}:{port}", model="full")
+            for i, (host, port) in enumerate(zip(hosts, ports, strict=True))
+        )
+        self.background, self.metrics = Background(), Metrics()
+        self.wire = Wire(self._spawn)
+        policy = loads(_PAGE, Path("bench.yaml")).policy
+        ports_of = ObservePorts(
+            Fixed(self.endpoints), None, None, self.wire.hold, self._spawn, lambda: None, self.metrics, utcnow
+        )
+        self.observer = Observer("bench", policy.thresholds, policy.degradation, ports_of)
+        self.probes: list[Probe] = []
+        timeout = timedelta(seconds=plan.get("timeout_s", 0.5))
+        if plan.get("http_s"):
+            self.probes.append(HttpProbe(self.wire, HttpSpec(every=timedelta(seconds=plan["http_s"]), timeout=timeout)))
+        if plan.get("metrics_s"):
+            spec = MetricsSpec(every=timedelta(seconds=plan["metrics_s"]), timeout=timedelta(seconds=2))
+            self.probes.append(MetricsProbe(self.wire, spec, VLLM, lambda: ""))
+        self.paces: list[Pace] = []
+        self.passes: list[float] = []
+        self.bands: list[tuple[float, str, Band]] = []
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+        return self.background.spawn(work)
+
+    async def start(self, connected: int) -> None:
+        """Hold the connections first, then look."""
+        self.observer.follow_inventory()
+        until = monotonic() + 60
+        while sum(1 for o in self.wire._origins.values() if o._live) < connected and monotonic() < until:  # noqa: SLF001
+            await asyncio.sleep(0.05)
+        for probe in self.probes:
+            look = partial(self.observer.look, probe)
+            self.paces.append(Pace(probe.name, probe.every, lambda: self.observer.targets, look))
+            self.paces[-1].start()
+        self._spawn(self._evaluate())
+
+    async def _evaluate(self) -> None:
+        collector = Collector(lambda: self.observer.targets)
+        while True:
+            collector.tick()
+            began = perf_counter()
+            self.observer.follow_inventory()
+            self.observer.evaluate()
+            self.passes.append(perf_counter() - began)
+            for pool in self.observer._verdicts.values():  # noqa: SLF001
+                self.bands += [(monotonic(), e.signal, e.band) for e in pool.evidence if e.signal in _WATCHED]
+            await asyncio.sleep(EVALUATE_S)
+
+    def counted(self) -> dict[str, float]:
+        """Return the looks so far, by result."""
+        found: dict[str, float] = {}
+        for metric in self.metrics.probes.collect():
+            for sample in metric.samples:
+                if sample.name.endswith("_total") and sample.labels["probe"] != "tcp":
+                    found[sample.labels["result"]] = found.get(sample.labels["result"], 0.0) + sample.value
+        return found
+
+
+_WATCHED = ("availability", "endpoints_down")
+
+
+async def measure(plan: dict[str, Any]) -> dict[str, Any]:
+    """Run, warm up, measure for a while."""
+    subject = Subject(plan)
+    await subject.start(len(subject.endpoints))
+    await asyncio.sleep(plan["warm_s"])
+    lags: list[float] = []
+
+    async def lag() -> None:
+        while True:
+            before = monotonic()
+            await asyncio.sleep(LAG_TICK_S)
+            lags.append(max(0.0, monotonic() - before - LAG_TICK_S))
+
+    subject.background.spawn(lag())
+    subject.passes.clear()
+    subject.bands.clear()
+    looks, cpu, wall = subject.counted(), process_time(), monotonic()
+    await asyncio.sleep(plan["seconds"])
+    cpu, wall = process_time() - cpu, monotonic() - wall
+    after = {k: v - looks.get(k, 0.0) for k, v in subject.counted().items()}
+    verdicts = {e.signal: e.value for v in subject.observer._verdicts.values() for e in v.evidence}  # noqa: SLF001
+    for pace in subject.paces:
+        pace.stop()
+    subject.wire.close()
+    await subject.background.stop()
+    return {
+        "endpoints": len(subject.endpoints), "cpu_share": cpu / wall, "looks": sum(after.values()), "results": after,
+        "us_a_look": cpu / max(1.0, sum(after.values())) * 1e6, "rss_mib": psutil.Process().memory_info().rss / 2**20,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "lag_p99_ms": sorted(lags)[int(len(lags) * 0.99)] * 1e3, "lag_worst_ms": max(lags) * 1e3,
+        "pass_ms": statistics.median(subject.passes) * 1e3, "pass_worst_ms": max(subject.passes) * 1e3,
+        "left_out": sum(p.left_out for p in subject.paces), "latency_p99": verdicts.get("latency_p99"),
+        "stolen_s": subject.wire.lateness.stolen_since(monotonic() - wall),
+        "breaches": sum(band is Band.BREACH for _, _, band in subject.bands),
+        "unknowns": sum(band is Band.UNKNOWN for _, _, band in subject.bands), "verdicts": len(subject.bands),
+    }  # fmt: skip
+
+
+@contextmanager
+def simulated(cpu: int = 1) -> Iterator[int]:
+    """Run the simulated endpoints on a core; gives their port."""
+    command = [sys.executable, "-m", "bench.simulated", str(cpu)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            yield int(child.stdout.readline()) if child.stdout else 0
+        finally:
+            child.kill()
+
+
+def probed(plan: dict[str, Any]) -> dict[str, Any]:
+    """Run the observing half in a process of its own and return what it measured."""
+    command = [sys.executable, "-m", "bench.prober", json.dumps(plan)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=300)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Run the plan in the first argument."""
+    plan = json.loads(sys.argv[1])
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard > 0 else soft, hard))
+    if "cpu" in plan:
+        os.sched_setaffinity(0, {plan["cpu"]})
+    print(json.dumps(uvloop.run(measure(plan))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
