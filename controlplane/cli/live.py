@@ -81,5 +81,5 @@ def table(pages: tuple[Inspected, ...]) -> Table:
         old = ", ".join(f"{name} -> {new or 'gone'}" for name, new in (found.old or {}).items())
         lacking = Text(", ".join(found.lacking) or "-", "yellow" if found.lacking else "dim")
         engine = Text(found.engine or "not known", "" if found.engine else "red")
-        drawn.add_row(page.name, engine, ", ".join(found.told) or "-", lacking, old or "-")
+        drawn.add_row(page.name, engine, f"{len(found.told)} signals", lacking, old or "-")
     return drawn

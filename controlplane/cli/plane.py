@@ -8,6 +8,9 @@ import typer
 DEFAULT_PAGE = Path("run/controlplane.yaml")
 DEFAULT_STATE = Path("run/state")
 
+PIPED_COLUMNS = 200
+"""How wide a table is where no terminal says."""
+
 StateDir = Annotated[
     Path, typer.Option("--state-dir", envvar="CONTROLPLANE_STATE_DIR", help="State directory of the control plane.")
 ]
@@ -68,7 +71,8 @@ def status(
     if as_json:
         out.print_json(json.dumps(standing))
     else:
-        out.print(standing_table(standing))
+        width = out.width if out.is_terminal else PIPED_COLUMNS
+        out.print(standing_table(standing, width), width=width)
 
 
 def _watch(state_dir: Path, every_s: float) -> None:
@@ -84,12 +88,12 @@ def _watch(state_dir: Path, every_s: float) -> None:
     from controlplane.cli.standing import standing_table
     from controlplane.errors import UnreachableError
 
-    shown: RenderableType = standing_table(connect(state_dir).get("/api/v1/standing"))
+    shown: RenderableType = standing_table(connect(state_dir).get("/api/v1/standing"), out.width)
     with Live(shown, console=out, screen=out.is_terminal, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             time.sleep(every_s)
             try:
-                shown = standing_table(connect(state_dir).get("/api/v1/standing"))
+                shown = standing_table(connect(state_dir).get("/api/v1/standing"), out.width)
                 live.update(shown, refresh=True)
             except UnreachableError as error:
                 live.update(Group(Text(f"{error.what}; what it said last:", "bold red"), shown), refresh=True)

@@ -20,8 +20,17 @@ SHOWN_SIGNALS = (
 )
 
 
-def standing_table(standing: Mapping[str, Any]) -> Group:
-    """Draw a standing as the API gives it."""
+NARROW = 120
+"""A terminal with fewer columns is shown neither what is usual nor where a number comes from."""
+
+
+def standing_table(standing: Mapping[str, Any], width: int = 200) -> Group:
+    """Draw a standing as the API gives it.
+
+    Args:
+        standing: the answer of `/api/v1/standing`.
+        width: how many columns there are.
+    """
     level = standing["level"]
     head = Text.assemble(
         (standing["service"], "bold"), "  level ", (level, LEVEL_STYLES[level]), f"  mode {standing['mode']}"
@@ -32,7 +41,7 @@ def standing_table(standing: Mapping[str, Any]) -> Group:
         head.append(f"\n{problem}", "yellow")
     for held in standing.get("budgets", ()):
         head.append_text(_budget(held))
-    return Group(head, _pools(standing), _signals(standing), _rows(standing))
+    return Group(head, _pools(standing), _signals(standing, wide=width >= NARROW), _rows(standing))
 
 
 def _budget(held: Mapping[str, Any]) -> Text:
@@ -48,31 +57,43 @@ def _budget(held: Mapping[str, Any]) -> Text:
     return Text(line, "red" if any(b["rule"]["urgency"] == "page" for b in tripped) else "yellow" if tripped else "dim")
 
 
-def _signals(standing: Mapping[str, Any]) -> Table:
-    """Draw every signal that is known: what it is, how sure that is, where it comes from, and how old it is."""
+_COLUMNS = (
+    ("pool", "left"), ("signal", "left"), ("value", "right"), ("band", "left"), ("window", "right"),
+    ("samples", "right"), ("bound", "left"), ("age", "right"),
+)  # fmt: skip
+
+
+def _signals(standing: Mapping[str, Any], *, wide: bool) -> Table:
+    """Draw every signal that is known: what it is, how sure that is, how old it is, and where it comes from."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column, right in (
-        ("pool", False), ("signal", False), ("value", True), ("band", False), ("window", True), ("samples", True),
-        ("bound", False), ("usual", True), ("age", True), ("source", False),
-    ):  # fmt: skip
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for column, justify in _COLUMNS:
+        table.add_column(column, justify="right" if justify == "right" else "left", no_wrap=True)
+    if wide:
+        table.add_column("usual", justify="right", no_wrap=True)
+        table.add_column("source", no_wrap=True, overflow="ellipsis")
     for pool in standing["pools"]:
         known = [e for e in pool["verdict"]["evidence"] if e["value"] is not None]
-        for e in known:
-            name, band = e["signal"], e["band"]
-            bound = "" if e["low"] is None else f"{spell(name, e['low'])} .. {_edge(name, e['high'])}"
-            window = "" if e.get("window_s") is None else age(e["window_s"])
-            cells = (window, f"{e['samples']:,}" if e["samples"] else "", bound, _usual(e), age(e.get("age_s")))
-            value = Text(spell(name, e["value"]), BAND_STYLES[band])
-            table.add_row(pool["name"], name, value, Text(band, BAND_STYLES[band]), *cells, Text(e["source"], "dim"))
+        for i, e in enumerate(known):
+            more = (_usual(e), Text(e["source"], "dim")) if wide else ()
+            table.add_row(pool["name"] if i == 0 else "", *_cells(e), *more)
         lacking = len(pool["verdict"]["evidence"]) - len(known)
         if lacking:
-            table.add_row(pool["name"], Text(f"{lacking} more unknown", "dim"))
+            table.add_row("" if known else pool["name"], Text(f"{lacking} more unknown", "dim"))
     return table
 
 
+def _cells(e: Mapping[str, Any]) -> tuple[str | Text, ...]:
+    name, band = e["signal"], e["band"]
+    bound = "" if e["low"] is None else f"{spell(name, e['low'])} .. {_edge(name, e['high'])}"
+    window = "" if e.get("window_s") is None else age(e["window_s"])
+    samples = f"{e['samples']:,}" if e["samples"] else ""
+    value = Text(spell(name, e["value"]), BAND_STYLES[band])
+    return name, value, Text(band, BAND_STYLES[band]), window, samples, bound, age(e.get("age_s"))
+
+
 def _edge(signal: str, high: float | None) -> str:
-    return "?" if high is None else spell(signal, high)
+    """Write an upper bound; none means that the value lies beyond the last bucket."""
+    return "or more" if high is None else spell(signal, high)
 
 
 def _usual(evidence: Mapping[str, Any]) -> str:

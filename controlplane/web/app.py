@@ -7,7 +7,8 @@ the operator's token. Errors are problem documents (RFC 9457).
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated
+from math import isfinite
+from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi import Path as UrlPath
@@ -114,6 +115,19 @@ def build_app(ports: WebPorts) -> FastAPI:
     return app
 
 
+def _json(value: object, status: int = 200) -> JSONResponse:
+    """Answer with a value as JSON; a bound that is endless (a P99 beyond the last bucket) has no number there: null."""
+    return JSONResponse(_finite(jsonable_encoder(value)), status)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 def _problem(status: int, what: str, why: str = "", fix: str = "", **more: object) -> JSONResponse:
     body = {"type": "about:blank", "title": what, "status": status, "detail": why, "fix": fix, **more}
     return JSONResponse(body, status, media_type="application/problem+json")
@@ -173,32 +187,32 @@ def _reading(app: FastAPI, ports: WebPorts) -> None:
     @app.get("/api/v1/standing", tags=["fleet"])
     async def standing() -> JSONResponse:
         """Say how the service stands: level, pools, verdicts with evidence, rows."""
-        return JSONResponse(jsonable_encoder(ports.standing()))
+        return _json(ports.standing())
 
     @app.get("/api/v1/receipts", tags=["degradation"])
     async def receipts(limit: int = 50) -> JSONResponse:
         """List the newest actions first."""
-        return JSONResponse(jsonable_encoder(await ports.receipts(_bounded(limit))))
+        return _json(await ports.receipts(_bounded(limit)))
 
     @app.get("/api/v1/incidents", tags=["incidents"])
     async def incidents(limit: int = 50) -> JSONResponse:
         """List the newest incidents first, each with its timeline."""
-        return JSONResponse(jsonable_encoder(await ports.incidents(_bounded(limit))))
+        return _json(await ports.incidents(_bounded(limit)))
 
     @app.get("/api/v1/drills", tags=["drills"])
     async def drills(limit: int = 50) -> JSONResponse:
         """List the newest drills first."""
-        return JSONResponse(jsonable_encoder(await ports.drills(_bounded(limit))))
+        return _json(await ports.drills(_bounded(limit)))
 
     @app.get("/api/v1/drills/{drill_id}", tags=["drills"])
     async def drill(drill_id: str) -> JSONResponse:
         """Return one drill."""
-        return JSONResponse(jsonable_encoder(await _the_drill(ports, drill_id)))
+        return _json(await _the_drill(ports, drill_id))
 
     @app.get("/api/v1/leases", tags=["drills"])
     async def leases() -> JSONResponse:
         """List the faults in force."""
-        return JSONResponse(jsonable_encoder(await ports.leases()))
+        return _json(await ports.leases())
 
 
 def _acting(app: FastAPI, ports: WebPorts) -> None:
@@ -217,14 +231,14 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
         started = await ports.start_drill(body.experiment, body.requested_by)
         if isinstance(started, Refusal):
             return _problem(409, "the drill may not start", "; ".join(started.reasons), reasons=started.reasons)
-        return JSONResponse(jsonable_encoder(started), 202)
+        return _json(started, 202)
 
     @app.post("/api/v1/drills/{drill_id}/faults", status_code=201, tags=["drills"], dependencies=guarded)
     async def inject(drill_id: Annotated[str, drill_id_path], body: Annotated[Inject, Body()]) -> JSONResponse:
         """Inject a fault for a running drill; for the Chaos Toolkit extension."""
         found = await _the_drill(ports, drill_id)
         leases = await ports.inject(found, body.request())
-        return JSONResponse(jsonable_encoder({"leases": leases}), 201)
+        return _json({"leases": leases}, 201)
 
     @app.post("/api/v1/drills/{drill_id}/heal", tags=["drills"], dependencies=guarded)
     async def heal_drill(drill_id: Annotated[str, drill_id_path]) -> JSONResponse:

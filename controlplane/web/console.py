@@ -20,7 +20,7 @@ from controlplane.degradation.actuator import PRIMARY, Receipt, ReceiptState, Ro
 from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import Action, AllOf, AnyOf, Condition, Level, Mode, SwitchPool, Trigger
 from controlplane.fleet.model import GATEWAY_POOL
-from controlplane.flows.standing import EndpointStanding, PoolStanding, RowStanding
+from controlplane.flows.standing import BudgetStanding, EndpointStanding, PoolStanding, RowStanding
 from controlplane.signals.sample import CATALOGUE, Unit
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
@@ -75,6 +75,9 @@ def overview_fragment(view: Overview) -> str:
 
 
 # --- numbers and times -----------------------------------------------------------------------------------------------
+
+
+_SUFFIX = {Unit.PER_SECOND: " /s", Unit.CELSIUS: " °C", Unit.WATTS: " W"}
 
 
 def duration(value: timedelta | float | None) -> str:
@@ -135,7 +138,7 @@ def reading(value: float | None, signal: str) -> str:
     if unit is Unit.RATIO:
         return ratio(value)
     number = f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
-    return f"{number} /s" if unit is Unit.PER_SECOND else number
+    return f"{number}{_SUFFIX.get(unit, '')}"
 
 
 def bounds(evidence: Evidence) -> str:
@@ -399,6 +402,33 @@ def endpoints_of(pool: PoolStanding) -> Endpoints:
     return Endpoints(tuple(down_first), tuple(e for e in pool.endpoints if e.up), count)
 
 
+def beside_usual(evidence: Evidence) -> str:
+    """Say what a signal usually is at this hour of the week, and how far from it it is now."""
+    if evidence.usual is None or evidence.deviation is None:
+        return ""
+    side = "above" if evidence.deviation >= 0 else "below"
+    usual = reading(evidence.usual, evidence.signal)
+    return f"usually {usual} at this hour: {abs(evidence.deviation):.1f} spreads {side}"
+
+
+def budget_words(held: BudgetStanding) -> str:
+    """Say how an objective's error budget stands, and which burn rate pages whom."""
+    budget = held.budget
+    promise = f"{held.objective} {ratio(budget.target)}"
+    if budget.left is None:
+        return f"{promise}: nothing has been counted yet"
+    words = [
+        f"{promise}: {ratio(budget.left)} of the error budget left",
+        f"{budget.events:,.0f} events in {duration(budget.watched_s)}",
+    ]
+    words += [
+        f"burns at {burn.short:.1f} times what is allowed ({burn.rule.urgency} from {burn.factor:.3g})"
+        for burn in budget.burns
+        if burn.trips and burn.short is not None
+    ]
+    return "; ".join(words)
+
+
 # --- the environment --------------------------------------------------------------------------------------------------
 
 
@@ -430,7 +460,7 @@ def _environment() -> Environment:
         "instant": _at_now(instant),
         "ago": _at_now(ago),
     }
-    words = (action_words, bounds, headline, split_words, trigger_words)
+    words = (action_words, beside_usual, bounds, budget_words, headline, split_words, trigger_words)
     measures = (last_proof, receipt_s, restored_s, segments, target_band, tone)
     choices = (endpoint_state, endpoints_of, figures_from, known, matrix_lines, open_first, unknowns, user_figures)
     environment.globals |= {function.__name__: function for function in (*words, *measures, *choices)}

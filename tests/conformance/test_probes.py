@@ -5,7 +5,7 @@ wrong, and leaves the looks at other endpoints alone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -60,10 +60,10 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 async def wire() -> AsyncIterator[Wire]:
     tasks: set[asyncio.Task[None]] = set()
 
-    def spawn(work: object) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def spawn(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         tasks.add(task)
-        return task  # type: ignore[no-any-return]
+        return task
 
     made = Wire(spawn)
     yield made
@@ -78,9 +78,11 @@ def endpoint(server: Server, path: str, *, scheme: str = "http") -> Endpoint:
     return Endpoint(f"e-{path}", "primary", f"{scheme}://127.0.0.1:{server.port}/{path}", "node-a", "m")
 
 
-def asking(name: str, server: Server, wire: Wire, session: aiohttp.ClientSession, path: str) -> Probe:
+def asking(
+    name: str, server: Server, wire: Wire, session: aiohttp.ClientSession, path: str, scheme: str = "http"
+) -> Probe:
     """Return a probe that will meet what `path` does; nodes' and servers' pages misbehave as endpoints do."""
-    page = f"{server.url}/{path}"
+    page = f"{scheme}://127.0.0.1:{server.port}/{path}"
     every = timedelta(0)
     made: dict[str, Callable[[], Probe]] = {
         "http": lambda: HttpProbe(wire, HttpSpec(path="/x", body="vllm:", timeout=WITHIN)),
@@ -124,15 +126,7 @@ async def test_what_misbehaves_costs_one_look_and_says_why(
 async def test_a_certificate_that_cannot_be_trusted_is_a_failed_look(
     name: str, server: Server, wire: Wire, session: aiohttp.ClientSession
 ) -> None:
-    probe = asking(name, server, wire, session, "good")
-    if name in ("host", "gpu", "promql"):
-        page = f"https://127.0.0.1:{server.port}/good"
-        pages = Pages(session)
-        probe = {
-            "host": lambda: HostProbe(HostSpec(page, timeout=WITHIN), pages),
-            "gpu": lambda: GpuProbe(GpuSpec(page, timeout=WITHIN), pages),
-            "promql": lambda: PromqlProbe(PromqlSpec(page, {"queue_depth": "q"}, timeout=WITHIN), pages),
-        }[name]()  # type: ignore[assignment]
+    probe = asking(name, server, wire, session, "good", scheme="https")
     look = await looked(probe, endpoint(server, "good", scheme="https"))
     assert look.failure is not None
     assert look.page is None

@@ -101,8 +101,8 @@ class FakeApi:
                 queue.put_nowait(line)
         self._watchers[kind].add(queue)
         try:
-            while (line := await queue.get()) is not None:
-                await response.write(json.dumps(line).encode() + b"\n")
+            while (told := await queue.get()) is not None:
+                await response.write(json.dumps(told).encode() + b"\n")
         finally:
             self._watchers[kind].discard(queue)
         return response

@@ -89,7 +89,8 @@ def test_what_is_not_a_number_is_left_out() -> None:
 
 
 def test_of_a_range_the_newest_number_counts() -> None:
-    body = b'{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1,"1"],[2,"5"],[3,"NaN"]]}]}}'
+    series = b'{"metric":{},"values":[[1,"1"],[2,"5"],[3,"NaN"]]}'
+    body = b'{"status":"success","data":{"resultType":"matrix","result":[' + series + b"]}}"
     assert read_answer(body).series == (({}, 5.0),)
 
 

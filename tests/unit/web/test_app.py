@@ -1,0 +1,37 @@
+"""What the API answers, where a value is one that JSON has no word for."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry
+
+from controlplane.flows.standing import Standing
+from controlplane.slo.threshold import Band
+from controlplane.slo.verdict import Evidence
+from controlplane.web.app import WebPorts, build_app
+from controlplane.web.changes import Changes
+from tests.support import overviews
+
+
+def ports(standing: Standing) -> WebPorts:
+    nothing = cast("Callable[..., Any]", None)
+    return WebPorts(
+        lambda: standing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing,
+        lambda: (), CollectorRegistry(), Changes(), "token",
+    )  # fmt: skip
+
+
+async def test_a_p99_beyond_the_last_bucket_does_not_break_the_api() -> None:
+    standing = overviews.idle().standing
+    pool = standing.pools[0]
+    beyond = Evidence("latency_p99", 60.0, Band.BREACH, 900, 60.0, float("inf"))
+    verdict = replace(pool.verdict, evidence=(beyond,))
+    standing = replace(standing, pools=(replace(pool, verdict=verdict), *standing.pools[1:]))
+    routes = build_app(ports(standing)).routes
+    route = next(r for r in routes if isinstance(r, APIRoute) and r.path == "/api/v1/standing")
+    answer = await route.endpoint()
+    seen = json.loads(bytes(answer.body))["pools"][0]["verdict"]["evidence"][0]
+    assert (seen["value"], seen["low"], seen["high"]) == (60.0, 60.0, None)
