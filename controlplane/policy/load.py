@@ -121,7 +121,7 @@ def _policy(page: Page, data: Mapping[str, Any]) -> Policy | None:
     page.check_keys(data, (), _TOP)
     service = _required(page, data, "service", str)
     fleet = _fleet(page, data)
-    probes = _list(page, data["probes"], ("probes",), partial(_one_of, page, ProbeSpec))
+    probes = _list(page, data["probes"], ("probes",), partial(_probe, page))
     thresholds = _thresholds(page, data["thresholds"])
     objectives = _list(page, data["objectives"], ("objectives",), partial(_read, page, Objective))
     drills = _mapping(page, data["drills"], ("drills",), partial(_drill_plan, page))
@@ -370,6 +370,27 @@ def _check_slot(page: Page, at: Slot, path: Path) -> None:
         )  # fmt: skip
     if not (0 <= at.hour <= 23 and 0 <= at.minute <= 59):
         page.wrong(path, f"{at.hour}:{at.minute:02} is no time of day", "hour 0..23, minute 0..59", "mend the hour")
+
+
+def _probe(page: Page, node: Any, path: Path) -> ProbeSpec | _Bad:
+    spec: ProbeSpec | _Bad = _one_of(page, ProbeSpec, node, path)
+    if isinstance(spec, ProbeSpec) and spec.promql:
+        here = (*path, "promql", "queries")
+        page.check_keys(spec.promql.queries, here, tuple(CATALOGUE))
+        if not spec.promql.queries:
+            page.wrong(here, f"`{spell(here)}` is empty", "nothing would be asked", "name a signal and its expression")
+        _check_url(page, spec.promql.url, (*path, "promql", "url"))
+    if isinstance(spec, ProbeSpec) and spec.events:
+        _check_url(page, spec.events.api, (*path, "events", "api"))
+    for kind, at in (("host", spec.host), ("gpu", spec.gpu)) if isinstance(spec, ProbeSpec) else ():
+        if at and at.page:
+            _check_url(page, at.page, (*path, kind, "page"))
+    return spec
+
+
+def _check_url(page: Page, url: str, path: Path) -> None:
+    if not url.startswith(("http://", "https://")):
+        page.wrong(path, f"`{spell(path)}: {url}` is no URL", "it has no scheme", f"write `http://{url}`")
 
 
 def _one_of(page: Page, kind: type[T], node: Any, path: Path) -> T | _Bad:

@@ -48,6 +48,7 @@ from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.scheduler import Background
+from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
 from controlplane.signals.engines import engine_named
 from controlplane.store.database import Database
@@ -172,9 +173,12 @@ def build(
     learnt = Learnt(policy.objectives, policy.service, answering_pool(gateway=policy.fleet.gateway is not None), utcnow)
     learnt.load(settings.learnt_file)
 
+    versions = Versions(pages, clues, background.spawn)
+
     def noticed(look: Look) -> None:
         clues.take(look)
         learnt.take(look)
+        versions.noticed(look)
 
     def learn() -> None:
         clues.judged(observer.verdicts, monotonic())
