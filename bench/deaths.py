@@ -19,35 +19,39 @@ from controlplane.flows.records import EndpointRecord
 KILLS, HANGS = 15, 9
 
 
-async def _known(stop: signal.Signals, runs: int, plan: dict[str, object]) -> list[float]:
+def _known(stop: signal.Signals, runs: int, plan: dict[str, object]) -> list[float]:
     """Stop processes one after another; return the seconds from the signal until the record says down."""
-    children = [
-        subprocess.Popen([sys.executable, "-m", "bench.simulated"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(runs)
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "bench.simulated"]
+    pipe = subprocess.PIPE
+    children = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(runs)]
     try:
         ports = [int(child.stdout.readline()) for child in children if child.stdout]
-        subject = Subject({**plan, "hosts": ["127.0.0.1"] * runs, "ports": ports})
-        await subject.start(runs)
-        await asyncio.sleep(2.0)
-        took = []
-        for child, endpoint in zip(children, subject.endpoints, strict=True):
-            record = subject.observer._records.find(endpoint)  # noqa: SLF001
-            if record is None or record.down:
-                raise SystemExit("an endpoint was down before it was killed")
-            await asyncio.sleep(random.uniform(0.1, 0.6))
-            at = monotonic()
-            os.kill(child.pid, stop)
-            took.append(await _noticed(record, at))
-        for pace in subject.paces:
-            pace.stop()
-        subject.wire.close()
-        await subject.background.stop()
-        return took
+        plan = {**plan, "hosts": ["127.0.0.1"] * runs, "ports": ports}
+        return uvloop.run(_watched(stop, [child.pid for child in children], plan))
     finally:
         for child in children:
             child.kill()
             child.communicate()
+
+
+async def _watched(stop: signal.Signals, pids: list[int], plan: dict[str, object]) -> list[float]:
+    subject = Subject(plan)
+    await subject.start(len(pids))
+    await asyncio.sleep(2.0)
+    took = []
+    for pid, endpoint in zip(pids, subject.endpoints, strict=True):
+        record = subject.observer._records.find(endpoint)  # noqa: SLF001
+        if record is None or record.down:
+            raise SystemExit("an endpoint was down before it was killed")
+        await asyncio.sleep(random.uniform(0.1, 0.6))
+        at = monotonic()
+        os.kill(pid, stop)
+        took.append(await _noticed(record, at))
+    for pace in subject.paces:
+        pace.stop()
+    subject.wire.close()
+    await subject.background.stop()
+    return took
 
 
 async def _noticed(record: EndpointRecord, at: float) -> float:
@@ -84,4 +88,4 @@ def hangs(command: str) -> list[Figure]:
 
 def _run(stop: signal.Signals, runs: int, plan: dict[str, object]) -> list[float]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    return uvloop.run(_known(stop, runs, plan))
+    return _known(stop, runs, plan)

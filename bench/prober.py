@@ -33,7 +33,7 @@ from controlplane.probes.wire import Wire
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.scheduler import Background, Pace
 from controlplane.signals.engines import VLLM
-from controlplane.slo.threshold import Band
+from controlplane.slo.verdict import Evidence
 from controlplane.telemetry import Metrics
 
 EVALUATE_S = 0.5
@@ -48,6 +48,7 @@ class Fixed:
         self._inventory = Inventory(endpoints)
 
     def read(self) -> Inventory:
+        """Return it."""
         return self._inventory
 
 
@@ -78,7 +79,7 @@ class Subject:
             self.probes.append(MetricsProbe(self.wire, spec, VLLM, lambda: ""))
         self.paces: list[Pace] = []
         self.passes: list[float] = []
-        self.bands: list[tuple[float, str, Band]] = []
+        self.verdicts: list[Evidence] = []
 
     def _spawn(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
         return self.background.spawn(work)
@@ -87,7 +88,8 @@ class Subject:
         """Hold the connections first, then look."""
         self.observer.follow_inventory()
         until = monotonic() + 60
-        while sum(1 for o in self.wire._origins.values() if o._live) < connected and monotonic() < until:  # noqa: SLF001
+        origins = self.wire._origins.values  # noqa: SLF001
+        while sum(bool(o._live) for o in origins()) < connected and monotonic() < until:  # noqa: ASYNC110, SLF001
             await asyncio.sleep(0.05)
         for probe in self.probes:
             look = partial(self.observer.look, probe)
@@ -104,7 +106,7 @@ class Subject:
             self.observer.evaluate()
             self.passes.append(perf_counter() - began)
             for pool in self.observer._verdicts.values():  # noqa: SLF001
-                self.bands += [(monotonic(), e.signal, e.band) for e in pool.evidence if e.signal in _WATCHED]
+                self.verdicts += [e for e in pool.evidence if e.signal in _WELL]
             await asyncio.sleep(EVALUATE_S)
 
     def counted(self) -> dict[str, float]:
@@ -117,7 +119,7 @@ class Subject:
         return found
 
 
-_WATCHED = ("availability", "endpoints_down")
+_WELL = {"availability": 1.0, "endpoints_down": 0.0}
 
 
 async def measure(plan: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +137,7 @@ async def measure(plan: dict[str, Any]) -> dict[str, Any]:
 
     subject.background.spawn(lag())
     subject.passes.clear()
-    subject.bands.clear()
+    subject.verdicts.clear()
     looks, cpu, wall = subject.counted(), process_time(), monotonic()
     await asyncio.sleep(plan["seconds"])
     cpu, wall = process_time() - cpu, monotonic() - wall
@@ -153,8 +155,8 @@ async def measure(plan: dict[str, Any]) -> dict[str, Any]:
         "pass_ms": statistics.median(subject.passes) * 1e3, "pass_worst_ms": max(subject.passes) * 1e3,
         "left_out": sum(p.left_out for p in subject.paces), "latency_p99": verdicts.get("latency_p99"),
         "stolen_s": subject.wire.lateness.stolen_since(monotonic() - wall),
-        "breaches": sum(band is Band.BREACH for _, _, band in subject.bands),
-        "unknowns": sum(band is Band.UNKNOWN for _, _, band in subject.bands), "verdicts": len(subject.bands),
+        "wrong": sum(e.value is not None and e.value != _WELL[e.signal] for e in subject.verdicts),
+        "unknowns": sum(e.value is None for e in subject.verdicts), "verdicts": len(subject.verdicts),
     }  # fmt: skip
 
 

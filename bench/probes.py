@@ -54,7 +54,7 @@ def run() -> list[Figure]:
     ours = statistics.median(p["us_a_look"] for p in paced) / 1e3
     share = statistics.median(p["cpu_share"] for p in paced) * 100
     figures = [
-        Figure("10,000 checks a second, share of one core", round(share, 1), "%", ROUNDS, COMMAND, "< 30 %", share < 30),
+        Figure("10,000 checks/s, share of one core", round(share, 1), "%", ROUNDS, COMMAND, "< 30 %", share < 30),
         Figure("checks a second that were made", round(statistics.median(p["looks"] / 6 for p in paced)), "/s", ROUNDS,
                COMMAND),
     ]  # fmt: skip
@@ -106,7 +106,8 @@ def _haproxy(port: int) -> float | None:
         page.write_text(
             "global\n  nbthread 1\n  maxconn 1000\n  spread-checks 50\ndefaults\n  mode http\n  timeout connect 1s\n"
             "  timeout client 5s\n  timeout server 5s\n  timeout check 1s\nfrontend f\n"
-            f"  bind 127.0.0.1:{_free_port()}\n  default_backend b\nbackend b\n  option httpchk GET /health\n{servers}\n"
+            f"  bind 127.0.0.1:{_free_port()}\n  default_backend b\nbackend b\n  option httpchk GET /health\n"
+            f"{servers}\n"
         )
         return _steady(port, [binary, "-f", str(page), "-db"])
 

@@ -117,6 +117,7 @@ class Observer:
         self._holding: dict[str, Callable[[], None]] = {}
         self._looking: set[tuple[str, str]] = set()
         self._counted: dict[tuple[str, Failure | None], tuple[Callable[[], None], Callable[[float], None]]] = {}
+        self._starting: dict[Probe, Callable[[Endpoint, Callable[[Look], None]], None] | None] = {}
         self._judging: asyncio.TimerHandle | None = None
         self._judged_at = self._judging_took_s = 0.0
         self._problems: tuple[str, ...] = ()
@@ -133,8 +134,11 @@ class Observer:
             self._ports.metrics.probes_skipped.labels(probe.name).inc()
             return
         self._looking.add(key)
-        if isinstance(probe, StartedProbe):
-            probe.start(endpoint, partial(self._looked, probe, key))
+        if probe not in self._starting:  # Asking a protocol whether it is met costs as much as a look.
+            self._starting[probe] = probe.start if isinstance(probe, StartedProbe) else None
+        start = self._starting[probe]
+        if start:
+            start(endpoint, partial(self._looked, probe, key))
         else:
             self._ports.spawn(self._look_once(probe, endpoint, key))
 

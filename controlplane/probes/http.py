@@ -69,6 +69,8 @@ def _problem(answer: Answer, status: int = 0) -> tuple[Failure | None, str]:
 def _look(endpoint: Endpoint, probe: str, answer: Answer, failure: Failure | None, detail: str, **more: Any) -> Look:
     if answer.certificate_ends is not None:
         more["tls_days_left"] = (answer.certificate_ends - time()) / DAY_S
+    if not more:
+        return Look(endpoint, probe, answer.at, answer.took_s, failure, detail, None, answer.served_by)
     return Look(endpoint, probe, answer.at, answer.took_s, failure, detail, served_by=answer.served_by, **more)
 
 

@@ -11,10 +11,10 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from time import monotonic
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from controlplane.fleet.model import Endpoint
@@ -55,9 +55,8 @@ def explain(error: BaseException) -> tuple[Failure, str]:
     return Failure.NETWORK, str(error) or type(error).__name__
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a URL leads."""
+class Address(NamedTuple):
+    """Where a URL leads; a tuple, since it is looked up once a look."""
 
     host: str
     port: int

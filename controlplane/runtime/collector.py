@@ -12,7 +12,7 @@ from time import monotonic
 SETTLED_AFTER_S = 10.0
 """So long after the inventory last changed, what is kept about it is there."""
 THRESHOLDS = (50_000, 20, 50)
-"""Objects, young and middle collections until the next collection; looks make and drop thousands of objects a second."""
+"""Objects, young and middle collections until the next one; looks make and drop thousands of objects a second."""
 
 
 class Collector:

@@ -25,6 +25,7 @@ from controlplane.flows import drill as drill_flow
 from controlplane.flows import recover
 from controlplane.policy.load import Loaded
 from controlplane.policy.model import DrillPlan
+from controlplane.runtime.collector import Collector
 from controlplane.runtime.scheduler import Background, Pace, Timetable, upcoming
 from controlplane.runtime.state_dir import held, operator_token
 from controlplane.runtime.wiring import Plane, build
@@ -172,6 +173,12 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
 
     timetable.every(LEARN_EVERY, learn, "learn")
     timetable.every(KEEP_EVERY, keep, "keep")
+    collector = Collector(lambda: plane.observer.targets)
+
+    async def collect() -> None:
+        collector.tick()
+
+    timetable.every(RECOVER_EVERY, collect, "collect")
     for name, plan in plane.loaded.policy.drills.items():
 
         async def due(name: str = name, plan: DrillPlan = plan) -> None:
