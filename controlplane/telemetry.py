@@ -63,6 +63,10 @@ class Metrics:
             "controlplane_error_budget_left_ratio", "What is left of an objective's error budget; below 0 overspent.",
             ("service", "objective"), registry=reg,
         )  # fmt: skip
+        self.budget_burns = Gauge(
+            "controlplane_error_budget_burns", "1 while a budget burns too fast in two windows at once.",
+            ("service", "objective", "urgency"), registry=reg,
+        )  # fmt: skip
         self.incidents_open = Gauge(
             "controlplane_incidents_open", "Incidents that are not resolved.", ("service",), registry=reg
         )

@@ -18,6 +18,7 @@ from controlplane.render.rules import Alert, Group, Severity, literal
 from controlplane.render.wording import inert, page_name, signals_of, spell_action, spell_value
 from controlplane.signals.engines import DCGM, names_for_rules
 from controlplane.signals.sample import CATALOGUE, Direction, Signal, Unit
+from controlplane.slo.burn import RULES, Urgency
 from controlplane.slo.threshold import Band, Threshold
 
 EVERY = timedelta(seconds=5)
@@ -51,7 +52,7 @@ def groups(policy: Policy) -> tuple[Group, ...]:
             "What users feel and what the pools have left, as the control plane judges it: the policy's window and "
             "minimum of samples lie behind each value; an unknown signal has no series.",
             EVERY,
-            tuple(_thresholds(policy)),
+            (*_thresholds(policy), *_budgets(policy)),
         ),
         Group(
             "controlplane-degradation",
@@ -130,6 +131,42 @@ def _thresholds(policy: Policy) -> Iterator[Alert]:
         "One replica does not answer. The gateway sends its share to the others; the pool has less to give.",
         "Find out whether its process is gone (refused), hangs (time-outs) or cannot be reached (no route).",
         dwell=timedelta(minutes=1),
+    )
+
+
+def _budgets(policy: Policy) -> Iterator[Alert]:
+    """Promises: how fast what may fail is used up, in the workbook's two windows at once."""
+    if not any(objective.name == "availability" for objective in policy.objectives):
+        return
+    of = _of(policy)
+
+    def burns(urgency: Urgency) -> str:
+        return f"max by (service, objective) (controlplane_error_budget_burns{{{of}, urgency={quoted(urgency)}}}) == 1"
+
+    page, ticket = (
+        ", ".join(f"{r.factor(timedelta(days=30)):.3g}x over {r.spelled}" for r in RULES if r.urgency is urgency)
+        for urgency in Urgency
+    )
+    yield Alert(
+        "ErrorBudgetBurnsFast",
+        burns(Urgency.PAGE),
+        Severity.CRITICAL,
+        level_of(policy, "error_rate"),
+        "The error budget of {{ $labels.objective }} of {{ $labels.service }} burns fast",
+        anchored("ErrorBudgetBurnsFast"),
+        f"Users get errors so fast that the promise of the whole period is in danger within days ({page}, for a period "
+        "of 30 days). It still goes on: the short window says so.",
+        "Look at the open incident and its likely causes; if no row is engaged, pull the lever by hand.",
+    )
+    yield Alert(
+        "ErrorBudgetBurnsSlowly",
+        burns(Urgency.TICKET),
+        Severity.WARNING,
+        "none",
+        "The error budget of {{ $labels.objective }} of {{ $labels.service }} burns slowly and steadily",
+        anchored("ErrorBudgetBurnsSlowly"),
+        f"Too few errors to trip a row, and too many to keep the promise ({ticket}, for a period of 30 days).",
+        "Find the endpoint, model or client whose requests fail; take the time it needs.",
     )
 
 

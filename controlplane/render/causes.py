@@ -72,11 +72,40 @@ _SHARED_GPU = Cause(
     'controlplane_signal_value{%s, signal="gpu_utilization"} > 0.9',
 )
 
+_NODE_LOST = Cause(
+    "A node is lost",
+    "Every endpoint of one node goes down together, the others stay well",
+    'controlplane_signal_value{%s, signal="nodes_not_ready"} > 0',
+)
+_NO_MODEL = Cause(
+    "A model does not load",
+    "Endpoints restart again and again; the log says out of memory, missing weights or a wrong driver",
+    'controlplane_signal_value{%s, signal=~"log_fatals|pod_restarts|pods_oom_killed"} > 0',
+)
+_GPU_LOST = Cause(
+    "A GPU is lost or faulty",
+    "A GPU that answered before does not any more, or its driver reports a fatal Xid",
+    'controlplane_signal_value{%s, signal=~"gpus_missing|gpu_xid|gpu_ecc_errors"} > 0',
+)
+_NETWORK_FULL = Cause(
+    "The network is full or far",
+    "Connecting takes over 200 ms or varies by as much; a link is over 70% full",
+    'controlplane_signal_value{%s, signal="network_utilization"} > 0.7',
+)
+_LEAK = Cause(
+    "Memory leaks",
+    "Memory grows by the hour and never comes back, whatever the load does",
+    'deriv(controlplane_signal_value{%s, signal="memory_utilization"}[2h]) * 3600 > 0.01',
+)
+
 _BY_SIGNAL: Mapping[str, tuple[Cause, ...]] = {
-    "endpoints_down": (_GONE, _CUT_OFF),
-    "availability": (_GONE, _CUT_OFF, _HUNG, _GATEWAY),
+    "endpoints_down": (_GONE, _NODE_LOST, _CUT_OFF, _NO_MODEL),
+    "availability": (_GONE, _NODE_LOST, _CUT_OFF, _HUNG, _NO_MODEL, _GPU_LOST, _GATEWAY),
     "error_rate": (_RELEASE, _SHED, _GATEWAY),
-    "latency_p99": (_SURGE, _FEWER, _SHARED_GPU),
+    "latency_p99": (_SURGE, _FEWER, _SHARED_GPU, _NETWORK_FULL),
+    "ttft_p99": (_SURGE, _FEWER, _SHARED_GPU),
+    "token_progress": (_HUNG,),
+    "memory_utilization": (_LEAK,),
     "inter_token_latency_p99": (_PREEMPT, _SHARED_GPU),
     "kv_cache_utilization": (_PREEMPT, _SURGE, _FEWER),
     "queue_depth": (_SURGE, _FEWER),

@@ -18,7 +18,7 @@ from controlplane.policy.model import Objective
 from controlplane.probes.probe import Look
 from controlplane.signals.sample import CATALOGUE
 from controlplane.slo.baseline import Baseline
-from controlplane.slo.burn import BudgetWindow, budget
+from controlplane.slo.burn import BudgetWindow, Urgency, budget
 from controlplane.slo.verdict import Evidence, Verdict
 from controlplane.telemetry import Metrics
 
@@ -77,6 +77,9 @@ class Learnt:
         for standing in self.budgets():
             if standing.budget.left is not None:
                 metrics.budget_left.labels(self._service, standing.objective).set(standing.budget.left)
+            for urgency in Urgency:
+                burning = any(burn.trips and burn.rule.urgency is urgency for burn in standing.budget.burns)
+                metrics.budget_burns.labels(self._service, standing.objective, urgency).set(burning)
 
     def budgets(self) -> tuple[BudgetStanding, ...]:
         """Return how the objectives' budgets stand."""

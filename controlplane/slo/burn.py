@@ -37,6 +37,11 @@ class BurnRule:
         """Return the burn rate that spends this share in the long window; 1 spends the budget in one period."""
         return self.spent * (period / self.long)
 
+    @property
+    def spelled(self) -> str:
+        """The two windows as people write them."""
+        return f"{_spell(self.long)} and {_spell(self.short)}"
+
 
 RULES = (
     BurnRule(0.02, timedelta(hours=1), timedelta(minutes=5), Urgency.PAGE),
@@ -220,7 +225,7 @@ def _burn(rule: BurnRule, window: BudgetWindow, target: float, now: float) -> Bu
 
 def spell_factors(period: timedelta) -> Mapping[str, str]:
     """Write the rules down: `14.4x` by `1 h and 5 min`, for pages and the console."""
-    return {f"{_spell(r.long)} and {_spell(r.short)}": f"{r.factor(period):.3g}x" for r in RULES}
+    return {rule.spelled: f"{rule.factor(period):.3g}x" for rule in RULES}
 
 
 def _spell(span: timedelta) -> str:
