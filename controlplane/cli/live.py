@@ -13,10 +13,11 @@ from rich.text import Text
 from controlplane.errors import UsageError
 from controlplane.fleet.model import Endpoint
 from controlplane.policy.load import Loaded
-from controlplane.probes.contract import Contract, inspect
+from controlplane.probes.contract import Contract, inspect, on_pages
 from controlplane.probes.probe import MetricsSpec
+from controlplane.render.wording import signals_of
 from controlplane.runtime.wiring import inventory_of
-from controlplane.signals.engines import EngineNames, engine_named
+from controlplane.signals.engines import ENGINES, EngineNames, engine_named
 
 MAX_BYTES = 16 * 1024 * 1024
 AT_ONCE = 16
@@ -46,6 +47,27 @@ def inspect_fleet(loaded: Loaded) -> tuple[Inspected, ...]:
     named = engine_named(loaded.policy.fleet.engine)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return tuple(threads.map(partial(_of_endpoint, spec.path, named), inventory.endpoints))
+
+
+def relied_on(loaded: Loaded, pages: tuple[Inspected, ...]) -> tuple[str, ...]:
+    """Return what the policy relies on and no page of the primary pool tells, each as a line.
+
+    A threshold or a row on such a signal is always unknown: it never trips, and nobody hears of it.
+    """
+    primary = [page.contract for page in pages if page.name.startswith("primary/") and page.contract.engine]
+    if not primary:
+        return ()
+    told = {signal for contract in primary for signal in contract.told}
+    readable = {name for engine in ENGINES.values() for name in on_pages(engine)}
+    wanted = {name: f"threshold `{name}`" for name in loaded.policy.thresholds}
+    for level, row in loaded.policy.degradation.rows.items():
+        wanted |= dict.fromkeys(signals_of(row.when), f"row {level}")
+    from_elsewhere = {query for probe in loaded.policy.probes if probe.promql for query in probe.promql.queries}
+    return tuple(
+        f"{what} looks at {name}, which no page of the primary pool tells"
+        for name, what in wanted.items()
+        if name in readable and name not in told and name not in from_elsewhere and not name.startswith("gpu")
+    )
 
 
 def _of_endpoint(path: str, named: EngineNames | None, endpoint: Endpoint) -> Inspected:

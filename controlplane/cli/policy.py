@@ -53,7 +53,7 @@ def check(
 
 def _check_live(at: list[str], loaded: "Loaded | None") -> None:
     """Compare pages, say what is wrong, and fail when anything is."""
-    from controlplane.cli.live import inspect_fleet, inspect_page, table
+    from controlplane.cli.live import inspect_fleet, inspect_page, relied_on, table
     from controlplane.cli.output import err, out
     from controlplane.signals.engines import engine_named
 
@@ -68,6 +68,9 @@ def _check_live(at: list[str], loaded: "Loaded | None") -> None:
     wrong = [(page, problem) for page in pages for problem in page.contract.problems]
     for page, problem in wrong:
         err.print(f"[red]{page.name}[/] {problem}", soft_wrap=True)
+    blind = relied_on(loaded, pages) if loaded and not at else ()
+    for line in blind:
+        err.print(f"[yellow]note:[/] {line}", soft_wrap=True)
     out.print(f"{len(pages)} pages, {len({page.name for page, _ in wrong})} with problems")
     if wrong:
         raise typer.Exit(1)

@@ -66,6 +66,12 @@ def inspect(content: bytes, named: EngineNames | None) -> Contract:
     return Contract(engine.name, told, lacking, old, tuple(problems))
 
 
+def on_pages(engine: EngineNames) -> tuple[str, ...]:
+    """Return the signals that an engine's page can tell."""
+    can = {*engine.counters, *engine.gauges, *engine.histograms}
+    return tuple(name for name in CATALOGUE if _reads(name) <= can)
+
+
 def _reads(signal: str) -> frozenset[str]:
     """Return the keys of a page that a signal is read from."""
     if signal == "error_rate":
