@@ -60,6 +60,8 @@ def status(
     """Show how the service stands: level, pools, every signal with its evidence, rows."""
     import json
 
+    from rich.console import Console
+
     from controlplane.cli.client import connect
     from controlplane.cli.output import out
     from controlplane.cli.standing import standing_table
@@ -71,8 +73,8 @@ def status(
     if as_json:
         out.print_json(json.dumps(standing))
     else:
-        width = out.width if out.is_terminal else PIPED_COLUMNS
-        out.print(standing_table(standing, width), width=width)
+        wide = out if out.is_terminal else Console(width=PIPED_COLUMNS, highlight=False)
+        wide.print(standing_table(standing, wide.width))
 
 
 def _watch(state_dir: Path, every_s: float) -> None:

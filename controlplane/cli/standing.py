@@ -21,7 +21,7 @@ SHOWN_SIGNALS = (
 
 
 NARROW = 120
-"""A terminal with fewer columns is shown neither what is usual nor where a number comes from."""
+"""A terminal with fewer columns is shown no windows, nothing about what is usual, and not where a number comes from."""
 
 
 def standing_table(standing: Mapping[str, Any], width: int = 200) -> Group:
@@ -41,7 +41,7 @@ def standing_table(standing: Mapping[str, Any], width: int = 200) -> Group:
         head.append(f"\n{problem}", "yellow")
     for held in standing.get("budgets", ()):
         head.append_text(_budget(held))
-    return Group(head, _pools(standing), _signals(standing, wide=width >= NARROW), _rows(standing))
+    return Group(head, _pools(standing), _signals(standing, width), _rows(standing))
 
 
 def _budget(held: Mapping[str, Any]) -> Text:
@@ -58,23 +58,25 @@ def _budget(held: Mapping[str, Any]) -> Text:
 
 
 _COLUMNS = (
-    ("pool", "left"), ("signal", "left"), ("value", "right"), ("band", "left"), ("window", "right"),
-    ("samples", "right"), ("bound", "left"), ("age", "right"),
+    ("pool", 7), ("signal", 23), ("value", -8), ("band", 7), ("samples", -7), ("bound", 16), ("age", -5),
+    ("window", -6), ("usual", -5),
 )  # fmt: skip
+"""Titles with the least width; of those below zero, the text stands at the right."""
 
 
-def _signals(standing: Mapping[str, Any], *, wide: bool) -> Table:
+def _signals(standing: Mapping[str, Any], width: int) -> Table:
     """Draw every signal that is known: what it is, how sure that is, how old it is, and where it comes from."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column, justify in _COLUMNS:
-        table.add_column(column, justify="right" if justify == "right" else "left", no_wrap=True)
+    wide = width >= NARROW
+    table = Table(box=None, padding=(0, 2 if wide else 1, 0, 0))
+    for column, least in _COLUMNS if wide else _COLUMNS[:-2]:
+        table.add_column(column, justify="right" if least < 0 else "left", no_wrap=True, min_width=abs(least))
     if wide:
-        table.add_column("usual", justify="right", no_wrap=True)
-        table.add_column("source", no_wrap=True, overflow="ellipsis")
+        table.add_column("source", no_wrap=True, overflow="ellipsis", max_width=width - NARROW + 20)
     for pool in standing["pools"]:
         known = [e for e in pool["verdict"]["evidence"] if e["value"] is not None]
         for i, e in enumerate(known):
-            more = (_usual(e), Text(e["source"], "dim")) if wide else ()
+            window = "" if e.get("window_s") is None else age(e["window_s"])
+            more = (window, _usual(e), Text(e["source"], "dim")) if wide else ()
             table.add_row(pool["name"] if i == 0 else "", *_cells(e), *more)
         lacking = len(pool["verdict"]["evidence"]) - len(known)
         if lacking:
@@ -85,10 +87,9 @@ def _signals(standing: Mapping[str, Any], *, wide: bool) -> Table:
 def _cells(e: Mapping[str, Any]) -> tuple[str | Text, ...]:
     name, band = e["signal"], e["band"]
     bound = "" if e["low"] is None else f"{spell(name, e['low'])} .. {_edge(name, e['high'])}"
-    window = "" if e.get("window_s") is None else age(e["window_s"])
     samples = f"{e['samples']:,}" if e["samples"] else ""
     value = Text(spell(name, e["value"]), BAND_STYLES[band])
-    return name, value, Text(band, BAND_STYLES[band]), window, samples, bound, age(e.get("age_s"))
+    return name, value, Text(band, BAND_STYLES[band]), samples, bound, age(e.get("age_s"))
 
 
 def _edge(signal: str, high: float | None) -> str:

@@ -64,6 +64,15 @@ def test_a_standing_of_before_is_drawn_too() -> None:
     assert "level" in drawn(found)
 
 
+def test_eighty_columns_hold_the_numbers() -> None:
+    seen = Evidence("inter_token_latency_p99", 0.063, Band.OK, 1830, 0.05, 0.075, "somewhere", "", 30.0, 0.7)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(standing_table(with_evidence(seen), 80))
+    line = next(x for x in console.export_text().splitlines() if "inter_token" in x)
+    for part in ("inter_token_latency_p99", "63 ms", "ok", "1,830", "50 ms .. 75 ms", "0.7s"):
+        assert part in line, line
+
+
 def test_ages_are_short() -> None:
     assert [age(s) for s in (None, 0.42, 7.0, 30, 119, 120, 7200, 200_000)] == [
         "", "0.4s", "7s", "30s", "119s", "2m", "2h", "2d",
