@@ -14,7 +14,7 @@ from controlplane.degradation.matrix import AllOf, AnyOf, Condition, Level, Swit
 from controlplane.flows.standing import PoolStanding
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence, Verdict
-from controlplane.web import console
+from controlplane.web import console, numbers
 from controlplane.web.page import Overview
 from tests.support import overviews
 
@@ -266,7 +266,7 @@ def test_the_traffic_bar_is_laid_end_to_end() -> None:
     ],
 )
 def test_durations_are_written_as_people_say_them(seconds: float | timedelta | None, text: str) -> None:
-    assert console.duration(seconds) == text
+    assert numbers.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_durations_are_written_as_people_say_them(seconds: float | timedelta | N
     [(None, "unknown"), (0, "0%"), (0.0062, "0.62%"), (0.5, "50%"), (0.99999, "99.99%"), (1.0, "100%")],
 )
 def test_ratios_are_percent_and_never_round_up_to_all(value: float | None, text: str) -> None:
-    assert console.ratio(value) == text
+    assert numbers.ratio(value) == text
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_ratios_are_percent_and_never_round_up_to_all(value: float | None, text:
     ],
 )
 def test_values_are_written_in_the_unit_of_their_signal(value: float | None, signal: str, text: str) -> None:
-    assert console.reading(value, signal) == text
+    assert numbers.reading(value, signal) == text
 
 
 @pytest.mark.parametrize(
