@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from time import monotonic, perf_counter, process_time
+from time import monotonic, process_time, thread_time
 from typing import Any
 
 import psutil
@@ -101,10 +101,10 @@ class Subject:
         collector = Collector(lambda: self.observer.targets)
         while True:
             collector.tick()
-            began = perf_counter()
+            began = thread_time()
             self.observer.follow_inventory()
             self.observer.evaluate()
-            self.passes.append(perf_counter() - began)
+            self.passes.append(thread_time() - began)
             for pool in self.observer._verdicts.values():  # noqa: SLF001
                 self.verdicts += [e for e in pool.evidence if e.signal in _WELL]
             await asyncio.sleep(EVALUATE_S)
