@@ -158,6 +158,15 @@ class ProbeSpec:
     promql: PromqlSpec | None = None
     events: EventsSpec | None = None
 
+    @property
+    def given(self) -> "AnySpec":
+        """The one that is given."""
+        every = (self.http, self.inference, self.metrics, self.host, self.gpu, self.logs, self.promql, self.events)
+        return next(spec for spec in every if spec is not None)
+
+
+AnySpec = HttpSpec | InferenceSpec | MetricsSpec | HostSpec | GpuSpec | LogsSpec | PromqlSpec | EventsSpec
+
 
 @dataclass(frozen=True, slots=True)
 class Histogram:

@@ -82,6 +82,8 @@ class Origin:
         self._waiting: list[Exchange] = []
         self._watchers: list[tuple[Endpoint, Callable[[Look], None]]] = []
         self._keeping = False
+        self._gone = False
+        """Nobody wants its connections any more: the endpoint left."""
 
     # -- exchanges -------------------------------------------------------------------------------------------------
 
@@ -99,11 +101,14 @@ class Origin:
 
     async def _open(self, exchange: Exchange) -> None:
         self._opening += 1
+        started = monotonic()
         try:
             connection = await self._dial()
         except (OSError, TimeoutError, ssl.SSLError) as error:
             failure, detail = explain(error)
-            if failure is Failure.REFUSED:
+            if failure is Failure.TIMEOUT and self._wire.was_late(started, monotonic()):
+                failure = Failure.PROBER
+            if failure is Failure.REFUSED and not self._live:  # A server that drains refuses, and still serves.
                 self._tell(exchange.asked_at, failure, detail)
             exchange.fail(failure, detail)
         else:
@@ -138,7 +143,7 @@ class Origin:
             if not exchange.over:
                 connection.send(exchange)
                 return
-        if len(self._idle) >= MAX_IDLE:
+        if len(self._idle) >= MAX_IDLE or self._gone:
             connection.abort()
         else:
             self._idle.append(connection)
@@ -167,6 +172,7 @@ class Origin:
             if watcher in self._watchers:
                 self._watchers.remove(watcher)
             if not self._watchers:
+                self._gone = True
                 self._wire.forget(self)
                 self.close()
 
@@ -204,6 +210,7 @@ class Origin:
 
     def end(self) -> None:
         """Let go of every connection, and keep none any more."""
+        self._gone = True
         self._watchers.clear()
         for connection in tuple(self._live):
             connection.abort()
@@ -262,12 +269,16 @@ class Wire:
         if lived_s < exchange.within_s and took_s < 2 * exchange.within_s:
             self.wheel.put(now + exchange.within_s - lived_s, exchange)
             return
-        if stolen_s > STOLEN_SHARE * took_s:
+        if self.was_late(exchange.asked_at, now):
             late = f"the prober itself was late by {stolen_s:.2f} s of {took_s:.2f} s"
             exchange.fail(Failure.PROBER, late)
         else:
             what = "answer" if exchange.sent else "connection"
             exchange.fail(Failure.TIMEOUT, f"no {what} within {exchange.within_s:g} s")
+
+    def was_late(self, since: float, now: float) -> bool:
+        """Tell whether so much of some time was stolen from the prober that a time-out in it says nothing."""
+        return self.lateness.stolen_since(since) > STOLEN_SHARE * (now - since)
 
     def hold(self, endpoint: Endpoint, report: Callable[[Look], None]) -> Callable[[], None]:
         """Hold a connection to an endpoint and report when it comes and goes; returns what lets go of it."""

@@ -7,6 +7,7 @@ and the next tick comes.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
+from random import random
 from time import monotonic
 from zlib import crc32
 
@@ -105,6 +106,7 @@ class Pace:
         every: timedelta,
         members: Callable[[], Sequence[Endpoint]],
         call: Callable[[Endpoint], None],
+        jitter: float = 0.0,
     ) -> None:
         """Take what to call.
 
@@ -113,6 +115,8 @@ class Pace:
             every: the interval.
             members: gives the members now; another object whenever they changed.
             call: called with each member, once an interval; must not take long.
+            jitter: share of the interval by which each call is put off, at random, so that looks keep no step with
+                anything that happens at an interval of its own.
         """
         self.left_out = 0
         """Places that were a whole interval late; their members were not called that time."""
@@ -121,6 +125,8 @@ class Pace:
         self._tick_s = every.total_seconds() / self._places_n
         self._members = members
         self._call = call
+        self._put_off = round(jitter * self._places_n)
+        self._later: dict[int, list[Endpoint]] = {}
         self._spread_from: Sequence[Endpoint] = ()
         self._places: list[list[Endpoint]] = [[] for _ in range(self._places_n)]
         self._began = monotonic()
@@ -148,12 +154,15 @@ class Pace:
         if reached - self._done > self._places_n:
             self.left_out += reached - self._done - self._places_n
             self._done = reached - self._places_n
+            self._later.clear()
         members = self._members()
         if members is not self._spread_from:
             self._spread(members)
         upto = min(reached, self._done + PACE_CATCH_UP)
         for place in range(self._done + 1, upto + 1):
             for member in self._places[place % self._places_n]:
+                self._later.setdefault(place + int(random() * (self._put_off + 1)), []).append(member)  # noqa: S311
+            for member in self._later.pop(place, ()):
                 try:
                     self._call(member)
                 except Exception:
@@ -162,6 +171,7 @@ class Pace:
         self._again()
 
     def _spread(self, members: Sequence[Endpoint]) -> None:
+        self._later.clear()
         self._spread_from = members
         self._places = [[] for _ in range(self._places_n)]
         for member in members:

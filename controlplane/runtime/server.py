@@ -151,7 +151,10 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
     timetable.every(EVALUATE_EVERY, evaluate, "evaluate")
     plane.observer.follow_inventory()
     observer = plane.observer
-    paces = [Pace(p.name, p.every, lambda: observer.targets, partial(observer.look, p)) for p in plane.probes]
+    paces = [
+        Pace(probe.name, probe.every, lambda: observer.targets, partial(observer.look, probe), spec.given.jitter)
+        for probe, spec in zip(plane.probes, plane.loaded.policy.probes, strict=True)
+    ]
     for pace in paces:
         pace.start()
 

@@ -211,6 +211,30 @@ async def test_a_held_connection_tells_at_once_when_its_process_is_gone_and_when
     assert {f for _, f in seen} == {None, Failure.REFUSED}
 
 
+async def test_a_server_that_drains_refuses_and_is_not_dead_while_it_still_serves() -> None:
+    seen: list[Failure | None] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await answering(plain())(reader, writer)
+
+    async with wired() as wire:
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        wire.hold(endpoint(port), lambda x: seen.append(x.failure))
+        await asyncio.sleep(0.1)
+        server.close()
+        assert [(await look(wire, port)).failure for _ in range(3)] == [None] * 3
+        busy = await asyncio.gather(*(look(wire, port) for _ in range(2)))
+        assert sorted(str(x.failure) for x in busy) == ["None", "refused"]
+        assert seen == [None]
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.05)
+        assert seen[-1] is Failure.REFUSED
+
+
 async def test_a_time_out_while_the_prober_itself_did_not_run_says_nothing() -> None:
     async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

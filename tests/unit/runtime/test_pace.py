@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from datetime import timedelta
+from itertools import pairwise
 from time import sleep
 
 from structlog.testing import capture_logs
@@ -29,6 +30,23 @@ async def test_each_is_called_once_an_interval_and_no_tick_calls_many() -> None:
     assert set(calls) == {e.name for e in FLEET}
     assert set(calls.values()) <= {2, 3}
     assert max(ticks.values()) < len(FLEET) / 4
+
+
+async def test_jitter_puts_calls_off_by_no_more_than_its_share() -> None:
+    calls: dict[str, list[float]] = {}
+    loop = asyncio.get_running_loop()
+
+    def call(endpoint: Endpoint) -> None:
+        calls.setdefault(endpoint.name, []).append(loop.time())
+
+    pace = Pace("http", timedelta(seconds=0.4), lambda: FLEET, call, jitter=0.25)
+    pace.start()
+    await asyncio.sleep(2.0)
+    pace.stop()
+    gaps = [b - a for times in calls.values() for a, b in pairwise(times)]
+    assert len(calls) == len(FLEET)
+    assert 0.25 < min(gaps) < 0.39
+    assert 0.41 < max(gaps) < 0.6
 
 
 async def test_what_is_a_whole_interval_late_is_left_out_and_the_loop_runs_while_it_catches_up() -> None:
