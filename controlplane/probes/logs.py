@@ -6,6 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
+from threading import Lock
 from time import monotonic
 from typing import BinaryIO
 
@@ -33,6 +34,8 @@ class Tail:
         self._inode = -1
         self._rest = b""
         self._first = True
+        self._reading = Lock()
+        """Looks read in threads; one that was cancelled may still be reading when the next one begins."""
 
     def read(self) -> list[str]:
         """Return the whole lines that were written since the last call.
@@ -40,6 +43,10 @@ class Tail:
         Raises:
             OSError: when the file cannot be read; a file that is not there yet has no lines.
         """
+        with self._reading:
+            return self._read()
+
+    def _read(self) -> list[str]:
         lines: list[str] = []
         if self._file is not None:
             lines += self._more()
