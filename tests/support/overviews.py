@@ -23,8 +23,9 @@ from controlplane.degradation.matrix import (
     UsePool,
 )
 from controlplane.fleet.model import Endpoint
-from controlplane.flows.standing import EndpointStanding, PoolStanding, RowStanding, Standing
+from controlplane.flows.standing import BudgetStanding, EndpointStanding, PoolStanding, RowStanding, Standing
 from controlplane.incidents.incident import Entry, Incident, IncidentState
+from controlplane.slo.burn import BudgetWindow, budget
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence, judge
 from controlplane.web.page import IncidentView, Overview, ScheduledDrill
@@ -100,11 +101,11 @@ def well(engine: str = "engine histograms of 2 endpoints") -> tuple[Evidence, ..
     return (
         Evidence("availability", 1.0, Band.OK, 120, source="looks at 2 endpoints"),
         Evidence("endpoints_down", 0.0, Band.OK, 2, source="looks at 2 endpoints"),
-        Evidence("latency_p99", 0.412, Band.OK, 1287, 0.4, 0.45, engine),
+        Evidence("latency_p99", 0.412, Band.OK, 1287, 0.4, 0.45, engine, "", 30.0, 0.7, 0.38, 1.3),
         Evidence("inter_token_latency_p99", 0.0213, Band.OK, 41_184, 0.02, 0.025, engine),
         Evidence("error_rate", 0.0, Band.OK, 1287, source="engine counters"),
         Evidence("request_rate", 42.9, Band.OK, 30, source="engine counters"),
-        Evidence("queue_depth", 3.0, Band.OK, 30, source="engine gauges"),
+        Evidence("queue_depth", 3.0, Band.OK, 30, source="engine gauges", age_s=0.7),
         Evidence("kv_cache_utilization", 0.374, Band.OK, 30, source="engine gauges"),
         Evidence("cpu_utilization", 0.58, Band.OK, 60, source="process counters"),
         Evidence("memory_utilization", 0.741, Band.WARN, 60, source="process gauges", reason="over 70% for 30 s"),
@@ -239,6 +240,14 @@ def resolved_incident() -> IncidentView:
     return IncidentView(incident, (Entry(start, "detected", "endpoints_down is 1, at or above 1"),))
 
 
+def month() -> BudgetWindow:
+    """Return a month of traffic in which few requests failed."""
+    made = BudgetWindow(timedelta(days=30), timedelta(hours=1))
+    for hour in range(30 * 24):
+        made.add(hour * 3600.0, 154_790.0, 154_800.0)
+    return made
+
+
 def idle() -> Overview:
     """Return a quiet day: everything is well and last month's drill passed."""
     pools = (
@@ -260,6 +269,7 @@ def idle() -> Overview:
             RowStanding(P2, Phase.IDLE, ago(93_000), ()),
         ),
         not_armed={"P1": "needs pool `cache`, which the fleet does not have"},
+        budgets=(BudgetStanding("availability", budget(month(), 0.9995, 30 * 86_400.0)),),
     )
     return Overview(
         standing=standing,

@@ -380,3 +380,14 @@ def test_every_class_the_script_and_the_pages_rely_on_is_styled() -> None:
 def test_the_script_stays_within_the_content_security_policy() -> None:
     for forbidden in ("innerHTML", "eval(", "new Function", ".style.", "document.write", "http://", "https://"):
         assert forbidden not in JS
+
+
+def test_evidence_says_over_what_time_how_old_it_is_and_what_is_usual() -> None:
+    text = Page(console.overview_html(overviews.idle())).text
+    assert "over 30 s, 700 ms old" in text
+    assert "usually 380 ms at this hour: 1.3 spreads above" in text
+
+
+def test_a_budget_says_what_is_left_and_since_when_it_counts() -> None:
+    text = Page(console.overview_html(overviews.idle())).text
+    assert "availability 99.95%: 87.1% of the error budget left; 111,301,200 events in 30 d" in text
