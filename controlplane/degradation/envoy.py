@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from controlplane.errors import ActuatorError, UnreachableError
 
 LEVEL_HEADER = "x-degradation-level"
 SERVED_BY_HEADER = "x-served-by"
+_ODD_SHAPES = (ValueError, LookupError, TypeError, AttributeError)
+"""What reading a document raises when it is not shaped as Envoy's are."""
 _ADMIN_TIMEOUT = aiohttp.ClientTimeout(total=1.0)
 _SAMPLE_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 
@@ -64,8 +67,9 @@ class EnvoyActuator:
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(self._rds)
-        except (OSError, ValueError, LookupError) as error:
-            beside.unlink(missing_ok=True)
+        except (OSError, *_ODD_SHAPES) as error:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
             raise ActuatorError(
                 f"cannot write {self._rds}", str(error), "make the xDS directory writable, and free space on its disk"
             ) from error
@@ -83,21 +87,20 @@ class EnvoyActuator:
             async with self._session.get(url, timeout=_ADMIN_TIMEOUT) as response:
                 dump = await response.json(content_type=None)
             routes = [entry["route_config"] for entry in dump["configs"]]
-        except (aiohttp.ClientError, UnreachableError, TimeoutError, OSError, ValueError, LookupError) as error:
+            weights = {c["name"]: int(c.get("weight", 0)) for route in routes for c in _weighted(route)}
+            level = next((str(h["header"]["value"]) for route in routes for h in _level_headers(route)), "")
+        except (aiohttp.ClientError, UnreachableError, TimeoutError, OSError, *_ODD_SHAPES) as error:
             raise ActuatorError(
                 f"cannot read Envoy's configuration at {admin}", f"{type(error).__name__}: {error}",
                 "check that Envoy runs and that `fleet.gateway.envoy.admin` is its admin address",
             ) from error  # fmt: skip
-        weights = {c["name"]: int(c.get("weight", 0)) for route in routes for c in _weighted(route)}
-        level = next((h["header"]["value"] for route in routes for h in _level_headers(route)), "")
         return Observed({pool: weight for pool, weight in weights.items() if weight}, level)
 
     async def sample(self, requests: int) -> Observed:
-        """Read the configuration and send real requests, all at once."""
-        answers = asyncio.gather(*(self._ask() for _ in range(requests)))
+        """Read the configuration, then send real requests, all at once."""
         live = await self.configured()
-        by, levels = zip(*await answers, strict=True)
-        return Observed(live.weights, live.level, tuple(by), tuple(levels))
+        answers = await asyncio.gather(*(self._ask() for _ in range(requests)))
+        return Observed(live.weights, live.level, tuple(by for by, _ in answers), tuple(level for _, level in answers))
 
     async def _ask(self) -> tuple[str, str]:
         """Send one completion of one token; no answer gives empty texts."""

@@ -78,7 +78,7 @@ class EndpointRecord:
     def _take_outcome(self, look: Look) -> None:
         if self.refused and not (self.listening and look.ok):
             return
-        if look.ok and (self.refused or not self.outcomes.any_success()):
+        if self.refused:
             self.outcomes.clear()  # The first success of a new process: what failed before it was not this one.
         self.refused = False
         self.looked = True

@@ -102,10 +102,12 @@ class InferenceProbe:
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
+        started = monotonic()
         model = endpoint.model or self._models.get(endpoint.url) or await self._first_model(endpoint)
         body = {"model": model, "prompt": self._spec.prompt, "max_tokens": self._spec.max_tokens, "temperature": 0}
         url = f"{endpoint.url}/v1/completions"
-        answer = await self._asker.ask(endpoint, "POST", url, self._spec.timeout, body)
+        left = self._spec.timeout - timedelta(seconds=monotonic() - started)
+        answer = await self._asker.ask(endpoint, "POST", url, left, body)
         if answer.content is None:
             return answer.look
         problem = _no_tokens(answer.content)
@@ -113,10 +115,10 @@ class InferenceProbe:
 
     async def _first_model(self, endpoint: Endpoint) -> str:
         """Ask which model is served; an endpoint that does not say is asked for its default one."""
-        answer = await self._asker.ask(endpoint, "GET", f"{endpoint.url}/v1/models", self._spec.timeout)
+        answer = await self._asker.ask(endpoint, "GET", f"{endpoint.url}/v1/models", self._spec.timeout / 2)
         try:
             listed = json.loads(answer.content or b"{}")["data"][0]["id"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             return ""
         self._models[endpoint.url] = str(listed)
         return str(listed)
@@ -127,9 +129,9 @@ def _no_tokens(content: bytes) -> str:
     try:
         answer = json.loads(content)
         tokens = answer["usage"]["completion_tokens"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return f"not a completion: {content[:80]!r}"
-    return "" if tokens > 0 else "a completion without tokens"
+    return "" if type(tokens) is int and tokens > 0 else "a completion without tokens"
 
 
 class MetricsProbe:

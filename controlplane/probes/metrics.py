@@ -1,7 +1,7 @@
 """Reading a metrics page: the few families we judge by, out of the hundreds it holds; pure."""
 
 from collections.abc import Iterable
-from math import inf
+from math import inf, isfinite
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -23,7 +23,7 @@ def read_page(content: bytes, names: EngineNames) -> Page:
     Raises:
         ValueError: when the page cannot be parsed.
     """
-    samples = list(_wanted(content, names))
+    samples = [sample for sample in _wanted(content, names) if isfinite(sample.value)]
     counters: dict[str, float] = {}
     answered = [s for s in samples if s.name == names.requests_by_status and _is_serving(s)]
     if answered:
@@ -33,10 +33,8 @@ def read_page(content: bytes, names: EngineNames) -> Page:
     gauges: dict[str, float] = {}
     _sum_into(gauges, "requests_running", samples, names.running)
     _sum_into(gauges, "queue_depth", samples, names.waiting)
-    _sum_into(gauges, "kv_cache_utilization", samples, names.kv_cache_usage)
-    gpus = [s.value / 100 for s in samples if s.name == names.gpu_utilization_percent]
-    if gpus:
-        gauges["gpu_utilization"] = max(gpus)
+    _worst_into(gauges, "kv_cache_utilization", samples, names.kv_cache_usage)
+    _worst_into(gauges, "gpu_utilization", samples, names.gpu_utilization_percent, 0.01)
     histograms = {}
     for signal, family, unit_s in (
         ("latency_p99", names.latency_histogram, names.latency_unit_s),
@@ -82,12 +80,18 @@ def _sum_into(into: dict[str, float], key: str, samples: Iterable[Sample], famil
         into[key] = sum(values)
 
 
+def _worst_into(into: dict[str, float], key: str, samples: Iterable[Sample], family: str, unit: float = 1.0) -> None:
+    values = [s.value * unit for s in samples if s.name == family] if family else []
+    if values:
+        into[key] = max(values)
+
+
 def _histogram(samples: Iterable[Sample], family: str, unit_s: float) -> Histogram | None:
     """Add a histogram's series up over its labels."""
     by_edge: dict[float, float] = {}
     for sample in samples:
         if family and sample.name == f"{family}_bucket" and _is_serving(sample):
-            edge = float(sample.labels["le"]) * unit_s
+            edge = float(sample.labels.get("le", "none")) * unit_s
             by_edge[edge] = by_edge.get(edge, 0.0) + sample.value
     if inf not in by_edge:
         return None

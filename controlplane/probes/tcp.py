@@ -19,14 +19,14 @@ RETRY_S = 0.1
 
 async def hold(endpoint: Endpoint, report: Callable[[Look], None]) -> None:
     """Hold a connection to an endpoint for ever and report when it comes and goes; ends only by being cancelled."""
-    port = urlsplit(endpoint.url)
-    default = 443 if port.scheme == "https" else 80
     while True:
         started = monotonic()
         try:
+            address = urlsplit(endpoint.url)
+            port = address.port or (443 if address.scheme == "https" else 80)
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection(port.hostname, port.port or default)
-        except (OSError, TimeoutError) as error:
+                reader, writer = await asyncio.open_connection(address.hostname or "", port)
+        except (OSError, TimeoutError, ValueError) as error:
             report(_look(endpoint, started, error))
             await asyncio.sleep(RETRY_S)
             continue
@@ -41,7 +41,7 @@ async def hold(endpoint: Endpoint, report: Callable[[Look], None]) -> None:
             await asyncio.sleep(RETRY_S)
 
 
-def _look(endpoint: Endpoint, started: float, error: OSError | None) -> Look:
+def _look(endpoint: Endpoint, started: float, error: OSError | ValueError | None) -> Look:
     now = monotonic()
     if error is None:
         return Look(endpoint, "tcp", now, now - started)

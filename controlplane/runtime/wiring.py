@@ -274,6 +274,7 @@ def build(
     )
     recovering = RecoverPorts(
         policy.service, book.receipts, book.leases, book.drills, actuator, driver, verify, utcnow,
+        rows=policy.degradation.rows,
         hands_off=policy.degradation.mode is Mode.OBSERVE,
     )  # fmt: skip
     return Plane(loaded, book, observer, tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down)

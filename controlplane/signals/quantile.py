@@ -34,7 +34,7 @@ def histogram_quantile(q: float, edges: Sequence[float], counts: Sequence[float]
         The estimate with its bounds, or None when there are no observations.
     """
     total = sum(counts)
-    if total <= 0:
+    if not 0 < total < inf:
         return None
     rank = q * total
     below = 0.0

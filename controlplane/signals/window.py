@@ -7,6 +7,7 @@ has not seen enough to say anything: no data is not zero.
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import isfinite
 
 Vector = tuple[float, ...]
 
@@ -19,7 +20,13 @@ class CounterWindow:
     _samples: deque[tuple[float, Vector]] = field(default_factory=deque)
 
     def add(self, at: float, values: Vector) -> None:
-        """Take one scrape; one that is not newer than the last, or has another shape, starts the window again."""
+        """Take one scrape.
+
+        One that is not newer than the last, or that holds something that is no number, is left out; one of another
+        shape starts the window again.
+        """
+        if not all(isfinite(value) for value in values):
+            return
         if self._samples:
             last_at, last = self._samples[-1]
             if at <= last_at:
@@ -67,7 +74,7 @@ class GaugeWindow:
 
     def add(self, at: float, value: float) -> None:
         """Take one sample; an older one than the newest is left out."""
-        if at > self._at:
+        if at > self._at and isfinite(value):
             self._at, self._value = at, value
 
     def value(self, now: float) -> float | None:
@@ -101,10 +108,6 @@ class OutcomeWindow:
                 break
             run += 1
         return run
-
-    def any_success(self) -> bool:
-        """Tell whether any of the kept looks succeeded."""
-        return any(ok for _, ok in self._looks)
 
     def clear(self) -> None:
         """Drop everything: what was seen before no longer tells about now (the endpoint came back as a new one)."""

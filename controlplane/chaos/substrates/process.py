@@ -50,6 +50,8 @@ class ProcessNodes:
         self._write_hold(lease)
         try:
             if _alive(node):
+                if os.getpgid(node.pid) != node.pgid:
+                    raise PermissionError(f"process {node.pid} is not in that group")
                 os.killpg(node.pgid, signal.SIGKILL)
         except OSError as error:
             self._hold_path(lease).unlink(missing_ok=True)
@@ -77,7 +79,10 @@ class ProcessNodes:
         hold = self._hold_path(lease)
         if self._holder(hold) not in (lease.id, ""):
             return f"{lease.endpoint.node} is held by another lease; left alone"
-        hold.unlink(missing_ok=True)
+        try:
+            hold.unlink(missing_ok=True)
+        except OSError as error:
+            raise FaultError(f"cannot remove {hold}", str(error), f"remove it: rm {hold}") from error
         return f"{lease.endpoint.node} is no longer held down"
 
     async def residue(self, lease: Lease) -> str:
@@ -93,7 +98,7 @@ class ProcessNodes:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             node = _Node(int(found["pid"]), int(found["pgid"]), float(found["started_at"]))
-        except (OSError, ValueError, LookupError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise FaultError(
                 f"no node `{lease.endpoint.node}` on this machine", f"cannot read {path}: {error}",
                 "set `fleet.substrate.process.nodes_dir` to the directory the supervisors write to",
@@ -111,7 +116,7 @@ class ProcessNodes:
         """Return the lease that holds a node down, or an empty string."""
         try:
             return str(json.loads(hold.read_text(encoding="utf-8"))["lease"])
-        except (OSError, ValueError, LookupError):
+        except (OSError, ValueError, LookupError, TypeError):
             return ""
 
     def _write_hold(self, lease: Lease) -> None:
