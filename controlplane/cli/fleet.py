@@ -34,15 +34,14 @@ def write_page(run_dir: Path) -> Path:
     from importlib import resources
 
     from controlplane.errors import RunDirError
+    from controlplane.wholefile import write_whole
 
     page = run_dir / "controlplane.yaml"
     text = resources.files("controlplane.policy").joinpath("reference.yaml").read_text(encoding="utf-8")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if not page.exists():
-            beside = run_dir / ".controlplane.yaml.new"
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(page)
+            write_whole(page, text)
     except OSError as error:
         raise RunDirError(
             f"cannot write to {run_dir}", str(error), "make it writable, free space, or name another with --run-dir"

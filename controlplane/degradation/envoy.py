@@ -7,9 +7,7 @@ writing a new one beside it and renaming, which is what Envoy watches for.
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import aiohttp
 
 from controlplane.degradation.actuator import Observed, RoutePlan
 from controlplane.errors import ActuatorError, UnreachableError
+from controlplane.wholefile import write_whole
 
 LEVEL_HEADER = "x-degradation-level"
 SERVED_BY_HEADER = "x-served-by"
@@ -58,18 +57,11 @@ class EnvoyActuator:
             await asyncio.to_thread(self._write, plan)
 
     def _write(self, plan: RoutePlan) -> None:
-        beside = self._rds.with_name(f".{self._rds.name}.{os.getpid()}")
         try:
             document = json.loads(self._rds.read_text(encoding="utf-8"))
             _set_plan(document, plan)
-            with beside.open("w", encoding="utf-8") as file:
-                json.dump(document, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._rds)
+            write_whole(self._rds, json.dumps(document, indent=1))
         except (OSError, *_ODD_SHAPES) as error:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
             raise ActuatorError(
                 f"cannot write {self._rds}", str(error), "make the xDS directory writable, and free space on its disk"
             ) from error

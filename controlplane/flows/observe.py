@@ -88,7 +88,14 @@ class _RowRecord:
     detected_at: datetime | None = None
     """When the trigger last began to hold."""
     receipt: Receipt | None = None
+    closing: bool = False
+    """All traffic is back, and the receipt does not say so yet: the row is shown as releasing until it does."""
     because: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> Phase:
+        """The phase that others see."""
+        return Phase.RELEASING if self.closing else self.state.phase
 
 
 @dataclass(slots=True)
@@ -224,6 +231,7 @@ class Observer:
             record.because = record.answer.because
             self._ports.spawn(self._engage(record, record.detected_at or now, now))
         elif effect is Effect.CLOSE:
+            record.closing = record.receipt is not None
             self._ports.spawn(self._close(record))
         else:
             back = effect is Effect.GIVE_BACK
@@ -266,6 +274,7 @@ class Observer:
             except ControlplaneError as error:
                 log.error("not closed", row=record.row.level, what=error.what, why=error.why, fix=error.fix)
                 await asyncio.sleep(CLOSE_AGAIN_S)
+        record.closing = False
         self._ports.changed()
 
     @contextmanager
@@ -323,7 +332,7 @@ class Observer:
     def level(self) -> Level:
         """The level in force: the most severe row whose lever is away from its normal place."""
         away = (Phase.ENGAGED, Phase.RELEASING)
-        levels = [level for level, record in self._rows.items() if record.state.phase in away]
+        levels = [level for level, record in self._rows.items() if record.shown in away]
         return max(levels, key=LEVELS.index, default=Level.NONE)
 
     def standing(self) -> Standing:
@@ -341,7 +350,7 @@ class Observer:
             rows=tuple(
                 RowStanding(
                     r.row,
-                    r.state.phase,
+                    r.shown,
                     r.since or self._level_since,
                     r.answer.because,
                     share_given_back(r.state, r.row),

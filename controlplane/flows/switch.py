@@ -134,10 +134,9 @@ async def shift(ports: SwitchPorts, receipt: Receipt, plan: RoutePlan, what: str
 
 
 async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
-    """Record that an action is fully undone and its incident over."""
-    receipt = await ports.receipts.move(receipt.id, ReceiptState.REVERTED, ports.now())
+    """Record that an action is fully undone and its incident over; the receipt last, since it ends the row."""
     await resolve(ports, receipt.service, receipt.level, "all traffic is back at the primary pool")
-    return receipt
+    return await ports.receipts.move(receipt.id, ReceiptState.REVERTED, ports.now())
 
 
 async def resolve(ports: SwitchPorts, service: str, level: str, text: str) -> None:

@@ -112,6 +112,7 @@ def _pragmas(connection: Any, _record: Any) -> None:
 _WAYS_OUT = {
     "readonly": "make the directory and its files writable for this user",
     "unable to open": "make sure the directory exists and is writable for this user",
+    "disk I/O error": "free space on the disk that holds it, or replace the disk",
     "full": "free space on the disk that holds it",
     "locked": "stop the other process that holds it",
     "not a database": "move it away, or name another directory with --state-dir",

@@ -156,7 +156,7 @@ def _check(spec: FleetSpec) -> None:
         raise TargetError(
             f"cannot listen on 127.0.0.1:{spec.gateway_port}",
             "the port is taken",
-            "Choose another port, or 0 for a free one.",
+            "Choose another with --port, or 0 for a free one.",
         )
 
 

@@ -47,7 +47,7 @@ class ForkServer:
     def spawn(self, spec: EndpointSpec, log_path: Path) -> ForkServerProcess:
         """Fork one endpoint; blocks until the fork server has its imports (seconds at first, then milliseconds)."""
         with self._lock, _environment(), _empty_main():
-            process = self._context.Process(target=_run, args=(spec, log_path), name=spec.name)
+            process = self._context.Process(target=_run, args=(spec, log_path), name=spec.name, daemon=True)
             process.start()
         return process
 

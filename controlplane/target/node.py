@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 
 import psutil
 
@@ -82,13 +83,24 @@ class Node:
     async def _start(self) -> None:
         log_path = self.run_dir.logs / f"{self.endpoint.name}.log"
         self._exited.clear()
-        process = await asyncio.to_thread(self.fork_server.spawn, self.endpoint, log_path)
+        process = await self._spawn(log_path)
         self._process = process
         loop = asyncio.get_running_loop()
         loop.add_reader(process.sentinel, self._note_exit, process.sentinel)
         await self._publish(process)
         if self._stop_asked.is_set():
             await self.stop(0.0)
+
+    async def _spawn(self, log_path: Path) -> ForkServerProcess:
+        """Fork the endpoint; a fleet that breaks off meanwhile leaves no process that nobody knows of."""
+        forking = asyncio.ensure_future(asyncio.to_thread(self.fork_server.spawn, self.endpoint, log_path))
+        try:
+            return await asyncio.shield(forking)
+        except asyncio.CancelledError:
+            process = await forking  # A thread cannot be stopped; what it has started can.
+            process.kill()
+            process.join()
+            raise
 
     def _note_exit(self, sentinel: int) -> None:
         asyncio.get_running_loop().remove_reader(sentinel)

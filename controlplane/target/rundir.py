@@ -12,8 +12,9 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from controlplane.target.errors import TargetError
 
@@ -85,13 +86,12 @@ class RunDir:
         with writing(self.root):
             for folder in (self.root, self.root / "sd", self.root / "nodes", self.logs, self.gateway / "xds"):
                 folder.mkdir(parents=True, exist_ok=True)
-            lock = self.lock.open("a+", encoding="ascii")
+            lock = self.lock.open("ab+", buffering=0)  # Unbuffered: a full disk is found out at the write.
         with lock:
             self._lock(lock)
             with writing(self.root):
                 lock.truncate(0)
-                lock.write(f"{os.getpid()}\n")
-                lock.flush()
+                lock.write(f"{os.getpid()}\n".encode())
                 self.clear()
             try:
                 yield
@@ -100,12 +100,12 @@ class RunDir:
                     self.clear()
                     self.lock.unlink(missing_ok=True)
 
-    def _lock(self, lock: TextIO) -> None:
+    def _lock(self, lock: FileIO) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            holder = lock.read().strip() or "unknown"
+            holder = lock.read().decode(errors="replace").strip() or "unknown"
             raise TargetError(
                 f"a fleet already runs on {self.root}",
                 f"process {holder} holds {self.lock}",

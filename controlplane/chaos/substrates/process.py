@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -18,6 +19,7 @@ import psutil
 
 from controlplane.chaos.fault import Lease
 from controlplane.errors import FaultError
+from controlplane.wholefile import write_whole
 
 _START_TIME_TOLERANCE_S = 0.05
 _GONE_WITHIN_S = 2.0
@@ -54,7 +56,8 @@ class ProcessNodes:
                     raise PermissionError(f"process {node.pid} is not in that group")
                 os.killpg(node.pgid, signal.SIGKILL)
         except OSError as error:
-            self._hold_path(lease).unlink(missing_ok=True)
+            with suppress(OSError):
+                self._hold_path(lease).unlink(missing_ok=True)
             raise FaultError(
                 f"cannot kill process group {node.pgid} of {lease.endpoint.name}", str(error),
                 "run the control plane as the user that runs the fleet",
@@ -121,12 +124,9 @@ class ProcessNodes:
 
     def _write_hold(self, lease: Lease) -> None:
         hold = self._hold_path(lease)
-        beside = hold.with_suffix(".hold.new")
         try:
-            beside.write_text(json.dumps({"until": lease.deadline.timestamp(), "lease": lease.id}), encoding="utf-8")
-            beside.replace(hold)
+            write_whole(hold, json.dumps({"until": lease.deadline.timestamp(), "lease": lease.id}))
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise FaultError(f"cannot write {hold}", str(error), "make the nodes directory writable") from error
 
 
