@@ -158,9 +158,7 @@ async def test_a_disk_that_refuses_leaves_the_old_file_byte_for_byte_and_nothing
 ) -> None:
     before = (xds / "rds.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(os if where == "fsync" else Path, where, fail("No space left on device"))
-        if where == "open":
-            patch.setattr(Path, "read_text", lambda *_, **__: before.decode())
+        patch.setattr(Path if where == "replace" else os, where, fail("No space left on device"))
         with pytest.raises(ActuatorError, match=r"cannot write .*rds\.json") as refused:
             await actuator(session, xds).apply(P0_PLAN)
     assert "No space left" in refused.value.why
