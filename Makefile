@@ -25,7 +25,7 @@ demo: .venv/target  ## Run the product's main job on a real fleet on this machin
 	$(BIN)/controlplane demo --run-dir $(RUN) --rate $(RATE) $(if $(KEEP),--keep)
 
 test: .venv/dev debian  ## Run the tests, fast ones first; ARGS are passed to pytest.
-	$(BIN)/python -m pytest $(ARGS) tests/architecture tests/unit tests/properties
+	$(BIN)/python -m pytest $(ARGS) tests/architecture tests/unit tests/properties tests/golden
 	$(BIN)/python -m pytest $(ARGS) tests/conformance tests/journeys
 
 lint: .venv/dev  ## Check style, types, strata and rendered files.
