@@ -121,20 +121,7 @@ def _endpoint_cluster(folder: Path, pool: str, spec: GatewaySpec) -> Document:
             "max_ejection_time": EJECTION,
             "max_ejection_percent": 100,
         },
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": f"{TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "common_http_protocol_options": {"idle_timeout": IDLE_TIMEOUT},
-                "explicit_http_config": {"http_protocol_options": {}},
-                "outlier_detection": {
-                    "error_matcher": {
-                        "http_response_headers_match": {
-                            "headers": [{"name": ":status", "string_match": {"safe_regex": {"regex": BROKEN}}}]
-                        }
-                    }
-                },
-            }
-        },
+        "typed_extension_protocol_options": _http_options(),
     }
 
 
@@ -145,6 +132,7 @@ def _aggregate(name: str, members: Sequence[str], spec: GatewaySpec) -> Document
         "connect_timeout": CONNECT_TIMEOUT,
         "lb_policy": "CLUSTER_PROVIDED",
         "circuit_breakers": _breakers(spec),
+        "typed_extension_protocol_options": _http_options(),
         "cluster_type": {
             "name": "envoy.clusters.aggregate",
             "typed_config": {
@@ -152,6 +140,24 @@ def _aggregate(name: str, members: Sequence[str], spec: GatewaySpec) -> Document
                 "clusters": list(members),
             },
         },
+    }
+
+
+def _http_options() -> Document:
+    """Render what the cluster and its aggregate both need: Envoy asks the aggregate which answers are errors."""
+    return {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": f"{TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "common_http_protocol_options": {"idle_timeout": IDLE_TIMEOUT},
+            "explicit_http_config": {"http_protocol_options": {}},
+            "outlier_detection": {
+                "error_matcher": {
+                    "http_response_headers_match": {
+                        "headers": [{"name": ":status", "string_match": {"safe_regex": {"regex": BROKEN}}}]
+                    }
+                }
+            },
+        }
     }
 
 

@@ -227,8 +227,8 @@ class GatewaySpec:
 
     deadline_s: float = 60.0
     """Longest answer, all tries together. A client may ask for less: x-envoy-upstream-rq-timeout-ms."""
-    max_retries: int = 3
-    """Tries after the first, for one request."""
+    max_retries: int = 2
+    """Tries after the first, for one request: one in the next pool, one more wherever a host is left."""
     retry_concurrency: int = 64
     """Retry budget: retries that may be under way at once in a pool. A lost pool needs one for each request in flight;
     an overload must not be answered with more load than this."""

@@ -45,10 +45,10 @@ def test_a_failed_try_goes_to_another_host_and_another_priority() -> None:
     assert policy["retriable_status_codes"] == [503]
 
 
-def test_a_host_that_said_when_to_come_back_is_retried_then_and_others_after_a_growing_back_off() -> None:
+def test_retries_leave_a_pool_at_once_and_back_off() -> None:
     (table,) = gateway.routes({"primary": 100})["resources"]
     policy = table["virtual_hosts"][0]["routes"][0]["route"]["retry_policy"]
-    assert policy["rate_limited_retry_back_off"]["reset_headers"] == [{"name": "retry-after", "format": "SECONDS"}]
+    assert policy["retry_priority"]["typed_config"]["update_frequency"] == 1
     assert policy["retry_back_off"] == {"base_interval": "0.005s", "max_interval": "0.1s"}
 
 
