@@ -7,7 +7,7 @@ is ``engine``'s. However a request ends, its generations are aborted on the way 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,11 +21,13 @@ from starlette.types import Receive, Scope, Send
 from controlplane.target import gpu, protocol
 from controlplane.target.accounting import Account, Accounting, account_of
 from controlplane.target.answers import DONE, Answer, Choice, error_event
+from controlplane.target.cache_key import ALLOW_HEADER
 from controlplane.target.engine import Engine, EngineStoppedError, Generation, Model, QueueFullError, merged
 from controlplane.target.kv import BLOCK_TOKENS
 from controlplane.target.logs import Log
 from controlplane.target.metrics import PAGE_TYPE, Metrics
 from controlplane.target.protocol import Ask, BadRequestError
+from controlplane.target.publisher import Finished
 from controlplane.target.scheduler import Batching
 from controlplane.target.sequence import Piece, Siblings
 from controlplane.target.sequence import Request as EngineRequest
@@ -69,6 +71,8 @@ class Endpoint:
         self.metrics.watch(self.engine)
         self.draining = False
         """Set on SIGTERM: what runs goes on, new requests are sent elsewhere, and health stays 200 as vLLM's does."""
+        self.on_finished: Callable[[Finished], None] | None = None
+        """Told of every whole answer; it may not block."""
         self._created = int(time.time())
         routes = [
             Route("/v1/completions", self._completions, methods=["POST"]),
@@ -114,7 +118,8 @@ class Endpoint:
 
     async def _answer(self, request: Request, *, chat: bool) -> "Response | EventStream":
         account = account_of(request.scope)
-        ask = protocol.parse(await _body(request), chat=chat, limits=self.limits)
+        body = await _body(request)
+        ask = protocol.parse(body, chat=chat, limits=self.limits)
         account.ask = ask
         if self.draining:
             return _unavailable(STOPPING)
@@ -129,6 +134,8 @@ class Endpoint:
             ask, account.request_id, self.limits.models[0], int(time.time()), [Choice() for _ in generations]
         )
         reply = Reply(answer, generations, account, self.metrics, _deadline_s(request, ask))
+        if self.on_finished is not None and not (ask.stream and ask.logprobs is not None):
+            reply.tell = _teller(self.on_finished, request, body)
         return EventStream(reply) if ask.stream else await reply.whole(request.receive)
 
     def _submit(self, ask: Ask, request_id: str) -> list[Generation]:
@@ -144,6 +151,12 @@ class Endpoint:
             _abort(generations)
             raise
         return generations
+
+
+def _teller(on_finished: Callable[[Finished], None], request: Request, body: Any) -> Callable[[bytes], None]:
+    """Return what tells of the whole answer to one request."""
+    path, allow = request.url.path, request.headers.get(ALLOW_HEADER, "")
+    return lambda whole: on_finished(Finished(path, body, allow, whole))
 
 
 def _wanted(ask: Ask, name: str, prompt: tuple[int, ...], repeat: int, siblings: Siblings | None) -> EngineRequest:
@@ -172,6 +185,8 @@ class Reply:
     ) -> None:
         """Answer within ``timeout_s`` seconds, or as long as it takes when None."""
         self.answer = answer
+        self.tell: Callable[[bytes], None] | None = None
+        """Told of the whole answer, also of one that was streamed."""
         self._generations = generations
         self._account = account
         self._metrics = metrics
@@ -215,7 +230,15 @@ class Reply:
         for choice in self.answer.choices:
             if choice.finish_reason in BROKEN:
                 return _error(*BROKEN[choice.finish_reason])
-        return Response(self.answer.whole(), media_type="application/json")
+        whole = self.answer.whole()
+        if self.tell is not None:
+            self.tell(whole)
+        return Response(whole, media_type="application/json")
+
+    def streamed(self) -> None:
+        """Note that the whole answer has been sent as a stream."""
+        if self.tell is not None:
+            self.tell(self.answer.whole())
 
     def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
         """Yield (choice, piece) as they come."""
@@ -263,9 +286,11 @@ class EventStream:
         async for number, piece in self._reply.pieces():
             if piece.finish_reason in BROKEN:
                 return BROKEN[piece.finish_reason]
+            answer.choices[number].text += piece.text
             await self._send(send, answer.event(number, piece))
         last = answer.usage_event() + DONE if answer.ask.include_usage else DONE
         await self._send(send, last, last=True)
+        self._reply.streamed()
         return None
 
     async def _send(self, send: Send, body: bytes, *, last: bool = False) -> None:

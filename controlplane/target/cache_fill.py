@@ -12,7 +12,7 @@ import aiohttp
 from controlplane.target.cache_key import Question
 from controlplane.target.cache_replay import Collector
 
-PASSED_ON = ("authorization", "traceparent", "tracestate", "x-request-id", "x-priority")
+PASSED_ON = ("authorization", "traceparent", "tracestate", "x-request-id", "x-request-timeout-ms")
 """Request headers that the fleet gets too."""
 PASSED_BACK = ("content-type", "retry-after")
 """Headers of the fleet's answer that the client gets too."""

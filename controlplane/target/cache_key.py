@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 NOT_ASKED = frozenset(
-    {"prompt", "messages", "stream", "stream_options", "user", "metadata", "store", "priority", "safety_identifier"}
+    {"prompt", "messages", "stream", "stream_options", "user", "metadata", "store", "priority", "timeout"}
 )
 """Fields that do not change what the answer says; the prompt has its own part in the key."""
 UNUSED_WHEN_GREEDY = frozenset({"seed", "top_p", "top_k", "min_p"})
