@@ -40,6 +40,10 @@ COMPLETIONS = ("/v1/completions", "/v1/chat/completions")
 MAX_BODY_BYTES = 1024 * 1024
 MAX_PUBLISHED_BYTES = 16 * 1024 * 1024
 """Longest batch of published answers."""
+DISCARDED = 16
+"""How many times the longest body is still read: a client that is cut off while it sends never sees the answer."""
+BODY_TIMEOUT_S = 30.0
+"""Longest time for the whole body to arrive."""
 RETRY_AFTER_S = 1
 KEEP_ALIVE_S = 75
 """Longer than the gateway keeps idle connections, so that the gateway, not the cache, closes them."""
@@ -244,13 +248,21 @@ def _passed_back(reply: Reply, said: dict[str, str]) -> Response:
 
 async def _body(request: Request, most: int) -> dict[str, Any]:
     raw = bytearray()
+    total = 0
     try:
-        async for part in request.stream():
-            raw += part
-            if len(raw) > most:
-                raise HTTPException(413, f"The request body may have at most {most} bytes.")
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for part in request.stream():
+                total += len(part)
+                if total <= most:
+                    raw += part
+                elif total > DISCARDED * most:
+                    break
     except ClientDisconnect:
         raise HTTPException(499, "The client left before it sent its request.") from None
+    except TimeoutError:
+        raise HTTPException(408, "The request body did not arrive in time.", {"connection": "close"}) from None
+    if total > most:
+        raise HTTPException(413, f"The request body may have at most {most} bytes.", {"connection": "close"})
     try:
         found = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -277,7 +289,7 @@ async def _refused(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     kind = {401: "AuthenticationError", 404: "NotFoundError"}.get(error.status_code, "BadRequestError")
-    return _error(str(error.detail), kind, error.status_code)
+    return _error(str(error.detail), kind, error.status_code, error.headers)
 
 
 def open_tiers(spec: CacheSpec, skipped: Callable[[str, str], None]) -> list[Guarded]:
