@@ -64,7 +64,7 @@ class Group:
     tables: Tensor
     """[sequences, blocks] block numbers."""
     mask: Tensor
-    """[sequences, 1, 1, keys]: 0 where a query may look, else -inf."""
+    """[sequences, 1, keys]: 0 where a query may look, else -inf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,11 @@ class Transformer:
         self._head = draw.matrix(shape.width, VOCABULARY, scale=2.0 / math.sqrt(shape.width))
         self._bias = _output_bias(self.device)
         self._rotations = _rotations(shape, self.device)
-        cache = (2, num_blocks + 1, BLOCK_TOKENS, shape.kv_heads, shape.head_dim)
+        # Heads before blocks: gathering a sequence's blocks then gives each head's keys in one piece, without a copy.
+        cache = (2, shape.kv_heads, num_blocks + 1, BLOCK_TOKENS * shape.head_dim)
         self._cache = [torch.zeros(cache, device=self.device, dtype=dtype) for _ in range(shape.layers)]
-        self._flat = [layer.view(2, -1, shape.kv_heads, shape.head_dim) for layer in self._cache]
+        self._slots = [layer.view(2, shape.kv_heads, -1, shape.head_dim) for layer in self._cache]
+        self._gathered = torch.empty(0, device=self.device, dtype=dtype)
         self._keys_at = torch.arange(shape.max_len + LENGTH_TILE, device=self.device)
 
     @torch.inference_mode()
@@ -182,7 +184,7 @@ class Transformer:
             tables = self._tensor([_table(chunk.blocks, length) for _, chunk in members])
             mask = self._mask(self._tensor([chunk.start for _, chunk in members]), length)
             rows = None if whole and len(by_length) == 1 else self._tensor([row for row, _ in members])
-            groups.append(Group(rows, tables, mask[:, None, None]))
+            groups.append(Group(rows, tables, mask.unsqueeze(1)))
         return tuple(groups)
 
     def _segment(self, chunk: Chunk, first: int) -> Segment:
@@ -212,8 +214,8 @@ class Transformer:
             normed = functional.rms_norm(hidden, (shape.width,), layer.attention_norm, NORM_EPSILON)
             heads = layer.qkv(normed).view(len(hidden), -1, shape.head_dim)
             turned = _rotate(heads[:, :keys], batch.rotations)
-            self._flat[number][0].index_copy_(0, batch.slots, turned[:, queries:])
-            self._flat[number][1].index_copy_(0, batch.slots, heads[:, keys:])
+            self._slots[number][0].index_copy_(1, batch.slots, turned[:, queries:].transpose(0, 1))
+            self._slots[number][1].index_copy_(1, batch.slots, heads[:, keys:].transpose(0, 1))
             hidden = hidden + layer.out(self._attention(number, turned[:, :queries], batch))
             normed = functional.rms_norm(hidden, (shape.width,), layer.mlp_norm, NORM_EPSILON)
             gate, up = layer.gate_up(normed).chunk(2, dim=-1)
@@ -235,19 +237,19 @@ class Transformer:
         """Attend from one row of each sequence [sequences, heads, head_dim] to that sequence's keys."""
         shape = self.shape
         sequences, length = len(group.tables), group.mask.shape[-1]
-        past = self._cache[number][:, group.tables].view(2, sequences, length, shape.kv_heads, -1)
-        # Always copied: a strided view for one sequence and a copy for several would sum in different orders.
-        key, value = past.permute(0, 1, 3, 2, 4).contiguous().view(2, -1, length, shape.head_dim)
-        flat = query.reshape(sequences * shape.kv_heads, -1, shape.head_dim)
+        past = self._past(number, group.tables.view(-1))
+        key, value = past.view(2, shape.kv_heads * sequences, length, shape.head_dim)
+        by_head = query.view(sequences, shape.kv_heads, -1, shape.head_dim).transpose(0, 1)
+        flat = by_head.reshape(shape.kv_heads * sequences, -1, shape.head_dim)
         scores = torch.bmm(flat, key.transpose(1, 2)).mul_(1.0 / math.sqrt(shape.head_dim))
-        scores.view(sequences, shape.kv_heads, -1, length).add_(group.mask)
-        return torch.bmm(scores.softmax(-1), value).view(sequences, -1)
+        scores.view(shape.kv_heads, sequences, -1, length).add_(group.mask)
+        mixed = torch.bmm(scores.softmax(-1), value).view(by_head.shape)
+        return mixed.transpose(0, 1).reshape(sequences, -1)
 
     def _attend_segment(self, number: int, query: Tensor, segment: Segment, mixed: Tensor) -> None:
         """Attend from every row of one sequence to its keys, each row with a product of its own, as when decoding."""
         shape = self.shape
-        past = self._cache[number][:, segment.table].view(2, -1, shape.kv_heads, shape.head_dim)
-        keys, values = past.transpose(1, 2).contiguous()
+        keys, values = self._past(number, segment.table).view(2, shape.kv_heads, -1, shape.head_dim)
         out = mixed.view(len(mixed), shape.kv_heads, -1, shape.head_dim)
         for first, end, mask in segment.tiles:
             rows, length = end - first, mask.shape[-1]
@@ -257,6 +259,19 @@ class Transformer:
                 key, value = keys[head, :length], values[head, :length]
                 scores = torch.bmm(flat, key.t().expand(rows, -1, -1)).mul_(1.0 / math.sqrt(shape.head_dim))
                 out[first:end, head] = torch.bmm(scores.add_(mask).softmax(-1), value.expand(rows, -1, -1))
+
+    def _past(self, number: int, blocks: Tensor) -> Tensor:
+        """Gather keys and values of these blocks: [2, kv_heads, blocks, block's numbers], good until the next call.
+
+        One buffer serves all calls: a fresh one each time would cost more in page faults than the products themselves.
+        """
+        cache = self._cache[number]
+        shape = (2, cache.shape[1], len(blocks), cache.shape[3])
+        size = math.prod(shape)
+        if self._gathered.numel() < size:
+            self._gathered = torch.empty(size, device=self.device, dtype=cache.dtype)
+        past = self._gathered[:size].view(shape)
+        return torch.index_select(cache, 2, blocks, out=past)
 
     def _tensor(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor(values, device=self.device)
