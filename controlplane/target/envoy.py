@@ -110,6 +110,7 @@ class Gateway:
                 *("--admin-address-path", folder / "admin"),
                 *("--concurrency", "1"),
                 "--disable-hot-restart",
+                *("--file-flush-interval-msec", "1000"),
                 *("--log-level", "warning"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

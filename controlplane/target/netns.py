@@ -102,7 +102,11 @@ def _join(net: Net, node: str, cable: str, prefix: int) -> None:
 
 
 def _remove(bridge: str, namespaces: Iterable[str]) -> None:
-    """Remove namespaces, and with them their cables, and the bridge."""
+    """Remove cables, namespaces and the bridge. A namespace takes its cable along too, but only some time later."""
+    with suppress(TargetError, ValueError, KeyError):
+        for cable in json.loads(_ip("-j", "link", "show", "master", bridge)):
+            with suppress(TargetError):
+                _ip("link", "del", cable["ifname"])
     for name in namespaces:
         with suppress(TargetError):
             _ip("netns", "del", name)
