@@ -42,9 +42,10 @@ def keep_memory() -> None:
     costs more than the model's own work. Other C libraries have no ``mallopt`` and are left as they are.
     """
     if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD) if mallopt else ():
-            mallopt(parameter, KEPT_BYTES)
+        library = ctypes.CDLL(None)
+        if hasattr(library, "mallopt"):
+            library.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+            library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 class DrainingServer(uvicorn.Server):

@@ -53,6 +53,13 @@ async def served(
     endpoint.engine.close()
 
 
+def port_of(client: aiohttp.ClientSession) -> int:
+    """Return the endpoint's port."""
+    assert client._base_url is not None
+    assert client._base_url.port is not None
+    return client._base_url.port
+
+
 async def at_rest(endpoint: Endpoint) -> None:
     """Wait until the engine holds nothing; what never lets go runs into the test's timeout."""
     while not (endpoint.engine.idle and endpoint.engine.pool.used == 0):  # noqa: ASYNC110 - a thread makes it true
