@@ -40,15 +40,15 @@ def test_a_token_has_the_same_logits_alone_in_a_prompt_in_chunks_and_beside_othe
     tables = [list(range(1 + 10 * row, 11 + 10 * row)) for row in range(4)]
     alone = torch.cat([transformer.compute([Chunk([token], at, tables[0])]) for at, token in enumerate(tokens)])
     whole = transformer.compute([Chunk(tokens, 0, tables[1])])[0]
-    close = {"atol": 0.0, "rtol": 0.0} if device == "cpu" else {"atol": 0.25, "rtol": 0.05}
-    torch.testing.assert_close(whole, alone[-1], **close)
+    atol, rtol = (0.0, 0.0) if device == "cpu" else (0.25, 0.05)
+    torch.testing.assert_close(whole, alone[-1], atol=atol, rtol=rtol)
     at = 0
     while at < LENGTH:
         count = min(chance.choice([1, 3, 37, 64]), LENGTH - at)
         others = [Chunk([65], 5, tables[3]), Chunk(tokens[:23], 0, tables[3])]
         logits = transformer.compute([*others, Chunk(tokens[at : at + count], at, tables[2])])[-1]
         at += count
-        torch.testing.assert_close(logits, alone[at - 1], **close)
+        torch.testing.assert_close(logits, alone[at - 1], atol=atol, rtol=rtol)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "int8", "int4"])
