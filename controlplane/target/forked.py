@@ -4,6 +4,7 @@ Light to import: the fork server holds torch, but what a cache or a link runs ha
 """
 
 import ctypes
+import gc
 import multiprocessing.forkserver
 import os
 import signal
@@ -32,6 +33,9 @@ def run_forked(work: Callable[[], int], log_path: Path, cpus: tuple[int, ...] = 
     for standard in (1, 2):
         os.dup2(log, standard)
     os.close(log)
+    # What the fork server has imported lives as long as the process: looking through it for garbage would stop every
+    # answer for tens of milliseconds, and copy the memory that it shares.
+    gc.freeze()
     try:
         _move(cpus, netns)
         code = work()

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TextIO
 
 import aiohttp
+import uvloop
 
 from controlplane.target.errors import TargetError
 from controlplane.target.prompts import LENGTHS, Prompts
@@ -81,7 +82,7 @@ def run_load(spec: LoadSpec) -> int:
         spec.out.parent.mkdir(parents=True, exist_ok=True)
         out = spec.out.open("a", encoding="utf-8", buffering=1)
     with out:
-        records = asyncio.run(_drive(spec, out))
+        records = uvloop.run(_drive(spec, out))
     write_summary(summary_file(spec.out), records)
     if not spec.quiet:
         print_summary(records)

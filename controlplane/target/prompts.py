@@ -43,13 +43,13 @@ class Prompts:
         """Draw lengths of ``kind`` between ``low`` and ``high`` bytes; keep ``stock`` prompts, or None for no stock."""
         self._rng = random.Random(seed)  # noqa: S311 - a repeatable load, not a secret
         self._kind, self._low, self._high = kind, low, high
-        self._stock = [f"{number} {self._fresh()}"[:high] for number in range(stock or 0)]
+        self.stock = [f"{number} {self._fresh()}"[:high] for number in range(stock or 0)]
         self._weights = list(itertools.accumulate(1.0 / (number + 1) for number in range(stock or 0)))
 
     def draw(self) -> str:
         """Return the next prompt."""
-        if self._stock:
-            return self._rng.choices(self._stock, cum_weights=self._weights)[0]
+        if self.stock:
+            return self._rng.choices(self.stock, cum_weights=self._weights)[0]
         return self._fresh()
 
     def _fresh(self) -> str:

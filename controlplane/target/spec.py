@@ -294,8 +294,8 @@ class LoadSpec:
     prompt_bytes: tuple[int, int] = (16, 96)
     """Shortest and longest prompt, in bytes (= tokens)."""
     lengths: str = "loguniform"
-    """How prompt lengths are drawn between the two: ``loguniform`` (each doubling as likely), ``uniform``, ``lognormal``
-    (most in the middle, a few very short or long) or ``fixed`` (all of the longest)."""
+    """How prompt lengths are drawn between the two: ``loguniform`` (each doubling as likely), ``uniform``,
+    ``lognormal`` (most in the middle, a few very short or long) or ``fixed`` (all of the longest)."""
     prompts: int | None = None
     """Ask only so many different prompts, the n-th most popular in proportion to 1/n; None makes every one anew."""
     chat: bool = False
