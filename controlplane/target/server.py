@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
@@ -54,12 +55,20 @@ class DrainingServer(uvicorn.Server):
     Health stays 200 meanwhile: who balances load takes the endpoint out first. A second signal ends it at once.
     """
 
-    def __init__(self, config: uvicorn.Config, endpoint: Endpoint, drain_timeout_s: float) -> None:
-        """Serve ``endpoint``, and give its requests ``drain_timeout_s`` seconds to finish."""
+    def __init__(
+        self, config: uvicorn.Config, endpoint: Endpoint, drain_timeout_s: float, on_ready: Callable[[], None]
+    ) -> None:
+        """Serve ``endpoint``, tell when the port is open, and give requests ``drain_timeout_s`` seconds to finish."""
         super().__init__(config)
         self._endpoint = endpoint
+        self._on_ready = on_ready
         self._drain_timeout_s = drain_timeout_s
         self._drained_by: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the port."""
+        await super().startup(sockets)
+        self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain, or stop when draining already."""
@@ -129,14 +138,15 @@ async def _serve(spec: EndpointSpec, model: Transformer, listener: socket.socket
         timeout_graceful_shutdown=1,
     )
     endpoint.engine.start()
-    host, port = listener.getsockname()[:2]
-    log.write(
-        "info", "ready", event="ready", url=f"http://{host}:{port}", device=str(model.device), precision=spec.precision
-    )
+    url = f"http://{listener.getsockname()[0]}:{listener.getsockname()[1]}"
+
+    def ready() -> None:
+        log.write("info", "ready", event="ready", url=url, device=str(model.device), precision=spec.precision)
+
     try:
         async with publisher_for(spec, endpoint.metrics.registry) as publisher:
             endpoint.on_finished = publisher.offer if publisher else None
-            await DrainingServer(config, endpoint, spec.drain_timeout_s).serve(sockets=[listener])
+            await DrainingServer(config, endpoint, spec.drain_timeout_s, ready).serve(sockets=[listener])
     finally:
         endpoint.engine.close()
         tracer.close()
