@@ -2,10 +2,15 @@
 
 import asyncio
 import json
+import time
+from collections.abc import Sequence
 
 import pytest
+import torch
 
+from controlplane.target import protocol
 from controlplane.target.app import DEAD
+from controlplane.target.model import Chunk
 from tests.support.endpoints import DEVICES, ask, at_rest, events, served, until_running, value
 
 ENDLESS = {"prompt": "x", "max_tokens": 1000, "ignore_eos": True}
@@ -214,9 +219,16 @@ async def test_a_request_that_misses_its_deadline_is_told_so_counted_and_freed(h
         await at_rest(endpoint)
 
 
-async def test_a_stream_that_misses_its_deadline_ends_with_an_error_event() -> None:
+async def test_a_stream_that_misses_its_deadline_ends_with_an_error_event(monkeypatch: pytest.MonkeyPatch) -> None:
     async with served() as (client, endpoint):
-        chunks = await events(client, "/v1/completions", ENDLESS, **{"x-request-timeout-ms": "60"})
+        compute = endpoint.engine._model.compute
+
+        def slow(chunks: Sequence[Chunk]) -> torch.Tensor:
+            time.sleep(0.01)
+            return compute(chunks)
+
+        monkeypatch.setattr(endpoint.engine._model, "compute", slow)
+        chunks = await events(client, "/v1/completions", ENDLESS, **{"x-request-timeout-ms": "500"})
         await at_rest(endpoint)
     assert "choices" in chunks[0]
     assert chunks[-1]["error"]["code"] == 504
@@ -258,3 +270,17 @@ async def test_load_ping_and_version_answer_as_vllms_do() -> None:
         async with client.get("/version") as response:
             assert await response.json() == {"version": "0.32.0"}
         task.cancel()
+
+
+async def test_an_error_of_our_own_is_answered_in_openai_shape_without_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def break_down(*_: object, **__: object) -> None:
+        raise RuntimeError("secret")
+
+    async with served() as (client, _):
+        monkeypatch.setattr(protocol, "parse", break_down)
+        status, body, headers = await ask(client, "/v1/completions", ENDLESS)
+    assert (status, body["error"]["type"], body["error"]["code"]) == (500, "InternalServerError", 500)
+    assert "secret" not in json.dumps(body)
+    assert "x-request-id" in headers
