@@ -31,6 +31,7 @@ from controlplane.target.cache_key import Question, question
 from controlplane.target.cache_metrics import PAGE_TYPE, CacheMetrics
 from controlplane.target.cache_replay import Collector, again, events
 from controlplane.target.cache_tiers import DiskTier, Guarded, ObjectTier, RedisTier
+from controlplane.target.connection import Connection
 from controlplane.target.errors import TargetError
 from controlplane.target.forked import run_forked
 from controlplane.target.listening import bind
@@ -45,6 +46,8 @@ DISCARDED = 16
 BODY_TIMEOUT_S = 30.0
 """Longest time for the whole body to arrive."""
 RETRY_AFTER_S = 1
+NO_RETRY = {"x-envoy-ratelimited": "true"}
+"""Tells the gateway not to take a 503 to the next pool: what a cache sheds must not reach the fleet it protects."""
 KEEP_ALIVE_S = 75
 """Longer than the gateway keeps idle connections, so that the gateway, not the cache, closes them."""
 SAVE_S = 15.0
@@ -115,13 +118,13 @@ class CacheEndpoint:
         except FullError:
             return self._shed(headers["x-request-id"])
         except LostError as error:
-            return _error(f"The fleet did not answer: {error}", "Service Unavailable", 503, said)
+            return _error(f"The fleet did not answer: {error}", "Service Unavailable", 503, {**said, **NO_RETRY})
         self._metrics.took(said["x-cache"], time.perf_counter() - began)
         return response
 
     def _shed(self, request_id: str) -> Response:
         self._metrics.shed()
-        said = {"x-cache": "shed", "retry-after": str(RETRY_AFTER_S), "x-request-id": request_id}
+        said = {"x-cache": "shed", "retry-after": str(RETRY_AFTER_S), "x-request-id": request_id, **NO_RETRY}
         return _error("The answer is not stored, and too many requests wait for the fleet.", "Overloaded", 503, said)
 
     async def _filled(self, asked: Question, headers: Mapping[str, str], said: dict[str, str]) -> Response:
@@ -140,6 +143,8 @@ class CacheEndpoint:
         for name in ("content-type", "retry-after"):
             if name in answer.headers:
                 said[name] = answer.headers[name]
+        if answer.status == 503:
+            said.update(NO_RETRY)
         return StreamingResponse(self._passing(asked, opened, answer, collector), answer.status, said)
 
     async def _passing(
@@ -243,6 +248,8 @@ def _replayed(asked: Question, answer: Mapping[str, Any], request_id: str, said:
 def _passed_back(reply: Reply, said: dict[str, str]) -> Response:
     if reply.served_by:
         said["x-cache-filled-by"] = reply.served_by
+    if reply.status == 503:
+        said.update(NO_RETRY)
     return Response(reply.body, reply.status, {**reply.headers, **said})
 
 
@@ -390,7 +397,7 @@ async def _serve(spec: CacheSpec, listener: Any) -> None:
     async with opened(spec) as endpoint:
         config = uvicorn.Config(
             endpoint.app,
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -126,7 +126,7 @@ def test_a_client_that_ends_its_half_still_gets_its_answer(run_dir: Path) -> Non
 def test_the_link_is_a_process_of_its_own_and_comes_back_when_it_dies(run_dir: Path) -> None:
     until(lambda: well(run_dir), 5.0)
     port = urlsplit(node(run_dir, "primary-0")["url"]).port
-    listening = [c for c in psutil.net_connections("tcp4") if c.status == "LISTEN" and c.laddr.port == port]
+    listening = [c for c in psutil.net_connections("tcp4") if c.status == "LISTEN" and tuple(c.laddr)[1:] == (port,)]
     pid = listening[0].pid
     assert pid is not None
     assert pid != node(run_dir, "primary-0")["pid"]

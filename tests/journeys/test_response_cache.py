@@ -1,8 +1,6 @@
 """Serving from the cache: endpoints fill it while they serve, and a switch finds it warm, with the fleet behind it."""
 
 import json
-import os
-import signal
 import time
 from pathlib import Path
 from urllib.error import HTTPError
@@ -14,6 +12,7 @@ from controlplane.target.cache_warm import WarmSpec, run_warm
 from tests.support.fleets import SMALL, complete, fleet, kill, metric, node, page, route, until, write
 
 pytestmark = pytest.mark.journey
+WITH_FAILOVER = '{"primary": PoolSpec(1, "base"), "cache": PoolSpec(1, "base", ("primary",), serves="cache")}'
 
 
 def served_by(url: str, **body: object) -> str:
@@ -79,17 +78,25 @@ def test_users_behind_the_gateway_cannot_plant_answers(tmp_path: Path) -> None:
         refused.value.close()
 
 
-def test_a_hung_fleet_sheds_what_is_not_stored_and_serves_what_is(tmp_path: Path) -> None:
-    cache_spec = "CacheSpec(max_fills=0)"
-    with fleet(tmp_path, pools=SMALL, cache=cache_spec) as (_, ready):
+def test_a_full_cache_sheds_what_is_not_stored_and_the_gateway_does_not_take_it_to_the_fleet(tmp_path: Path) -> None:
+    with fleet(tmp_path, pools=WITH_FAILOVER, cache="CacheSpec(max_fills=0)") as (_, ready):
         gateway, cache = ready["gateway"], ready["endpoints"]["cache-0"]
         complete(gateway)
         until(lambda: metric(page(f"{cache}/metrics"), "response_cache_published_total", "stored") >= 1)
-        process = node(tmp_path, "primary-0")
-        os.kill(process["pid"], signal.SIGSTOP)
         route(tmp_path, cache=100)
-        until(lambda: metric(page(f"{ready['admin']}/stats/prometheus"), "envoy_http_rds_update_success") >= 2)
+        until(lambda: served_by(gateway) == "cache-0")
         assert complete(gateway)[1]["x-cache"] == "hit"
-        status, headers, _ = complete(cache, prompt="new")
+        status, headers, _ = complete(gateway, prompt="new")
         assert (status, headers["x-cache"], headers["retry-after"]) == (503, "shed", "1")
-        os.kill(process["pid"], signal.SIGCONT)
+        assert headers["x-served-by"] == "cache-0"
+
+
+def test_a_dead_cache_is_failed_over_to_the_fleet(tmp_path: Path) -> None:
+    with fleet(tmp_path, pools=WITH_FAILOVER) as (_, ready):
+        route(tmp_path, cache=100)
+        until(lambda: served_by(ready["gateway"]) == "cache-0")
+        write(tmp_path / "nodes" / "node-cache-0.hold", {"until": time.time() + 10, "lease": "test"})
+        kill(node(tmp_path, "cache-0"))
+        for _ in range(20):
+            status, headers, _ = complete(ready["gateway"])
+            assert (status, headers["x-served-by"]) == (200, "primary-0")
