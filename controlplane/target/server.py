@@ -29,6 +29,8 @@ SWITCH_INTERVAL_S = 0.0005
 """How soon the worker thread gets the interpreter back from the event loop; Python's 5 ms would show as latency."""
 DRAIN_POLL_S = 0.01
 LOGGER = "controlplane.target"
+FATAL = "EngineCore encountered a fatal error."
+"""vLLM's words, which log rules match."""
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -81,7 +83,8 @@ class DrainingServer(uvicorn.Server):
         """Tell uvicorn, which asks ten times a second, whether to stop."""
         stop = await super().on_tick(counter)
         if self._drained_by is None:
-            return stop
+            # A dead engine does not come back; whoever supervises this process starts another, as with vLLM.
+            return stop or self._endpoint.engine.failure is not None
         while not stop and self._endpoint.app.in_flight and time.monotonic() < self._drained_by:
             await asyncio.sleep(DRAIN_POLL_S)
             stop = self.should_exit
@@ -103,7 +106,7 @@ def serve_endpoint(spec: EndpointSpec) -> int:
     """Serve one endpoint until SIGTERM or SIGINT.
 
     Returns:
-        The process's exit code: 0 after a clean stop.
+        The process's exit code: 0 after a clean stop, 1 after the engine has died.
 
     Raises:
         TargetError: when the port is taken, the model unknown, or the device cannot compute in the precision.
@@ -117,12 +120,13 @@ def serve_endpoint(spec: EndpointSpec) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         with suppress(KeyboardInterrupt):
-            uvloop.run(_serve(spec, model, listener))
+            return uvloop.run(_serve(spec, model, listener))
     return 0
 
 
-async def _serve(spec: EndpointSpec, model: Transformer, listener: socket.socket) -> None:
+async def _serve(spec: EndpointSpec, model: Transformer, listener: socket.socket) -> int:
     log = Log(logger=LOGGER, endpoint=spec.name, model=spec.model)
+    log.adopt()
     tracer, warning = tracer_for(LOGGER, spec.name)
     if warning is not None:
         log.write("warning", warning, event="tracing")
@@ -150,4 +154,8 @@ async def _serve(spec: EndpointSpec, model: Transformer, listener: socket.socket
     finally:
         endpoint.engine.close()
         tracer.close()
+        failure = endpoint.engine.failure
+        if failure is not None:
+            log.failure(FATAL, failure, event="engine_dead")
         log.write("info", "stopped", event="stopped")
+    return 0 if failure is None else 1

@@ -22,11 +22,24 @@ sys.exit(serve_endpoint(EndpointSpec(model="base", port=0, **json.loads(sys.argv
 LONG = {"prompt": "x", "max_tokens": 1000, "ignore_eos": True}
 
 
+DYING = (
+    """
+from controlplane.target.model import Transformer
+def lost(*_):
+    raise RuntimeError("device lost")
+Transformer.compute = lost
+"""
+    + SERVE
+)
+
+
 @asynccontextmanager
-async def process(**settings: Any) -> AsyncIterator[tuple[asyncio.subprocess.Process, aiohttp.ClientSession]]:
+async def process(
+    script: str = SERVE, **settings: Any
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, aiohttp.ClientSession]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVE, json.dumps(settings), stdout=asyncio.subprocess.PIPE, env=environment
+        sys.executable, "-c", script, json.dumps(settings), stdout=asyncio.subprocess.PIPE, env=environment
     )
     assert child.stdout is not None
     try:
@@ -74,3 +87,15 @@ async def test_what_does_not_finish_in_time_is_told_that_the_endpoint_stops() ->
         status, body = await task
         assert (status, body["error"]["type"]) == (503, "Service Unavailable")
         assert await asyncio.wait_for(child.wait(), 10) == 0
+
+
+async def test_a_dead_engine_answers_500_leaves_its_stack_trace_in_the_log_and_ends_the_process() -> None:
+    async with process(DYING) as (child, client):
+        async with client.post("/v1/completions", json=LONG) as response:
+            assert response.status == 500
+        output, _ = await asyncio.wait_for(child.communicate(), 10)
+        assert child.returncode == 1
+    lines = [json.loads(line) for line in output.splitlines()]
+    (fatal,) = [line for line in lines if line["msg"] == "EngineCore encountered a fatal error."]
+    assert "RuntimeError: device lost" in fatal["exception"]
+    assert lines[-1]["event"] == "stopped"
