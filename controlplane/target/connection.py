@@ -8,6 +8,8 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from controlplane.target.corked import Corked
+
 HEAD_TIMEOUT_S = 30.0
 """Longest wait for a whole request head, on a new connection or after its first byte."""
 READ_TIMEOUT_S = 30.0
@@ -22,7 +24,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request soon."""
-        super().connection_made(transport)
+        super().connection_made(Corked(transport))  # type: ignore[arg-type]
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
