@@ -76,7 +76,7 @@ class Generation:
 
     def __init__(self, sequence: Sequence, abort: Callable[[Sequence], None]) -> None:
         """Wrap a queued sequence; ``abort`` tells the engine to drop it."""
-        self._sequence = sequence
+        self.sequence = sequence
         self._abort = abort
         self._mailbox: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         self._number = 0
@@ -86,7 +86,7 @@ class Generation:
     @property
     def timeline(self) -> Timeline:
         """When things happened to the request."""
-        return self._sequence.timeline
+        return self.sequence.timeline
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """Yield pieces until the last, which has a finish reason."""
@@ -107,7 +107,7 @@ class Generation:
     def abort(self) -> None:
         """Drop the request if it still runs, and free what it holds."""
         if not self.done:
-            self._abort(self._sequence)
+            self._abort(self.sequence)
 
 
 async def merged(generations: Items[Generation]) -> AsyncIterator[tuple[int, Piece]]:
@@ -219,7 +219,10 @@ class Engine:
         with self._wake:
             self._closing = True
             self._take_in()
-        self._end_all(self._scheduler.drop(lambda _: True), "error" if self.failure else "abort")
+            # Not what the scheduler holds: a step that broke off may have let go of requests that have no answer yet.
+            left = [generation.sequence for generation in self._generations.values()]
+        self._scheduler.drop(lambda _: True)
+        self._end_all(left, "error" if self.failure else "abort")
 
     def _next_plan(self) -> Plan | None:
         """Sleep until there is something to do, apply aborts, and decide the next step; None ends the thread."""

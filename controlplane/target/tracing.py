@@ -165,7 +165,8 @@ def tracer_for(service: str, instance: str) -> tuple[Tracer, str | None]:
     Returns:
         The tracer, and a warning when the export was asked for and cannot be had.
     """
-    if not any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if disabled or not any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
         return PassOn(), None
     try:
         return OtlpTracer(service, instance), None

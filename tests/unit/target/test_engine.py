@@ -153,6 +153,23 @@ async def test_a_cache_too_small_for_all_makes_requests_wait_and_serves_them_all
         assert engine.pool.used == 0
 
 
+@pytest.mark.parametrize("method", ["stepped", "finished", "first_token"])
+async def test_a_worker_that_dies_at_any_point_of_a_step_leaves_nobody_without_an_answer(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    calls: list[str] = []
+
+    def break_down(*_: object) -> None:
+        calls.append(method)
+        if len(calls) == 1:
+            raise RuntimeError("broken")
+
+    async with running(device) as engine:
+        monkeypatch.setattr(METRICS[engine], method, break_down)
+        answers = await asyncio.gather(*(answer(engine, wish(f"{number}", 2)) for number in range(4)))
+        assert {reason for _, reason, _ in answers} == {"error"}
+
+
 async def test_a_dead_worker_answers_everybody_with_an_error(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
