@@ -23,12 +23,30 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
     max_queue: Annotated[int, typer.Option(help="Requests that may wait; beyond it 503.", min=1)] = 100,
+    layers: Annotated[int | None, typer.Option(help="Layers, instead of the size's own.", min=1)] = None,
+    width: Annotated[int | None, typer.Option(help="Model width, instead of the size's own.", min=2)] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads, instead of the size's own.", min=1)] = None,
+    max_model_len: Annotated[int | None, typer.Option(help="Longest prompt plus answer, in tokens.", min=2)] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16, int8 or int4 (weights).")] = "fp32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads of one step.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Seeds the weights.")] = 0,
+    max_num_seqs: Annotated[int, typer.Option(help="Requests that run in one batch.", min=1)] = 32,
+    max_num_batched_tokens: Annotated[int, typer.Option(help="Tokens computed in one step.", min=1)] = 512,
+    num_blocks: Annotated[int, typer.Option(help="KV-cache blocks of 16 tokens.", min=1)] = 1024,
+    shutdown_timeout: Annotated[float, typer.Option(help="Seconds to finish after SIGTERM.", min=0.0)] = 1.0,
 ) -> None:
     """Serve one endpoint: an OpenAI-compatible server with vLLM's metric names."""
     from controlplane.target.server import serve_endpoint
     from controlplane.target.spec import EndpointSpec
 
-    raise typer.Exit(serve_endpoint(EndpointSpec(model=model, host=host, port=port, max_queue=max_queue)))
+    spec = EndpointSpec(
+        model=model, host=host, port=port, max_queue=max_queue, layers=layers, width=width, heads=heads,
+        max_len=max_model_len, precision=precision, device=device, threads=threads, seed=seed,
+        max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens, num_blocks=num_blocks,
+        drain_timeout_s=shutdown_timeout,
+    )  # fmt: skip
+    raise typer.Exit(serve_endpoint(spec))
 
 
 def load(

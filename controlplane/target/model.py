@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from controlplane.target.errors import TargetError
 from controlplane.target.kv import BLOCK_TOKENS
 from controlplane.target.precision import COMPUTE, Projection, projection, require
 from controlplane.target.spec import ModelShape
@@ -97,10 +98,24 @@ class Batch:
 
 
 def device_named(name: str) -> torch.device:
-    """Return a device; ``auto`` is CUDA where there is a device, else the CPU."""
+    """Return a device; ``auto`` is CUDA where there is a device, else the CPU.
+
+    Raises:
+        TargetError: this machine, or this build of torch, does not have it.
+    """
+    gpus = torch.cuda.device_count()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+        return torch.device("cuda" if gpus else "cpu")
+    what = f"cannot serve on {name!r}"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise TargetError(what, "there is no such device", "Choose auto, cpu, cuda or cuda:N.") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise TargetError(what, "the reference model runs on CPUs and on CUDA", "Choose auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise TargetError(what, f"torch {torch.__version__} sees {gpus} CUDA devices", "Choose auto or cpu.")
+    return device
 
 
 class Transformer:

@@ -16,6 +16,7 @@ import uvloop
 
 from controlplane.target.app import Endpoint
 from controlplane.target.connection import Connection
+from controlplane.target.errors import TargetError
 from controlplane.target.listening import bind
 from controlplane.target.logs import Log
 from controlplane.target.model import Transformer, device_named
@@ -109,19 +110,30 @@ def serve_endpoint(spec: EndpointSpec) -> int:
         The process's exit code: 0 after a clean stop, 1 after the engine has died.
 
     Raises:
-        TargetError: when the port is taken, the model unknown, or the device cannot compute in the precision.
+        TargetError: when the port is taken, the model unknown, or the device cannot do what is asked.
     """
     torch.set_num_threads(spec.threads)
     keep_memory()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with listen(spec) as listener:
-        model = Transformer(spec.shape, spec.num_blocks, spec.seed, device_named(spec.device), spec.precision)
+        model = _model(spec)
         # uvicorn raises the signal again when it has stopped; answering it with nothing makes that a clean exit.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         with suppress(KeyboardInterrupt):
             return uvloop.run(_serve(spec, model, listener))
     return 0
+
+
+def _model(spec: EndpointSpec) -> Transformer:
+    try:
+        return Transformer(spec.shape, spec.num_blocks, spec.seed, device_named(spec.device), spec.precision)
+    except torch.OutOfMemoryError as error:
+        raise TargetError(
+            f"cannot lay out the model and {spec.num_blocks} cache blocks on {spec.device}",
+            "No available memory for the cache blocks",  # vLLM's words, which log rules match.
+            "Choose fewer blocks, a smaller shape or fewer bits.",
+        ) from error
 
 
 async def _serve(spec: EndpointSpec, model: Transformer, listener: socket.socket) -> int:

@@ -7,7 +7,7 @@ import torch
 
 from controlplane.target import precision as formats
 from controlplane.target.errors import TargetError
-from controlplane.target.model import Chunk, Transformer
+from controlplane.target.model import Chunk, Transformer, device_named
 from controlplane.target.precision import COMPUTE, require
 from controlplane.target.spec import EndpointSpec, ModelShape
 from tests.support.endpoints import DEVICES
@@ -98,3 +98,10 @@ def test_a_shape_can_be_given_by_layers_width_and_heads() -> None:
         _ = EndpointSpec(width=100, heads=7).shape
     with pytest.raises(TargetError, match="Choose one of full, base"):
         _ = EndpointSpec(model="huge").shape
+
+
+@pytest.mark.parametrize("name", ["tpu", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_with_the_choice(name: str) -> None:
+    with pytest.raises(TargetError, match="Choose auto") as refusal:
+        device_named(name)
+    assert refusal.value.what == f"cannot serve on {name!r}"
