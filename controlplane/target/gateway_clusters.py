@@ -27,8 +27,9 @@ IDLE_TIMEOUT = "30s"
 """Idle connections to endpoints are closed after this; endpoints keep them longer."""
 EJECTION = "1s"
 """How long a failing host is left out; short, so that a restarted endpoint is taken back quickly."""
-LOST_AFTER = 2
-"""Connection failures in a row that eject a host. One would let a single request that ran into its deadline do it."""
+LOST_AFTER = 3
+"""Connection failures in a row that eject a host. One would let a single request that ran into its deadline do it, two
+were reached by a gateway short of CPU; each failure costs no more than another try."""
 BROKEN_AFTER = 5
 """Answers 500, 502 or 504 in a row that eject a host."""
 BROKEN = "^50[024]$"

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,6 +42,10 @@ def broken(run_dir: Path, for_s: float, **fault: Any) -> Path:
     write(control, {"until": time.time() + for_s, "lease": "lease-1", **fault})
     time.sleep(0.08)
     return control
+
+
+def replaced(run_dir: Path, pid: int) -> bool:
+    return bool(node(run_dir, "primary-0")["pid"] != pid)
 
 
 def well(run_dir: Path) -> bool:
@@ -112,7 +117,7 @@ def test_a_connection_that_ends_with_its_endpoint_is_refused_when_it_dials_again
                 assert held.recv(1) == b""
             with pytest.raises(ConnectionRefusedError):
                 dial(run_dir)
-        until(lambda pid=before["pid"]: node(run_dir, "primary-0")["pid"] != pid)
+        until(partial(replaced, run_dir, before["pid"]))
 
 
 def test_a_client_that_ends_its_half_still_gets_its_answer(run_dir: Path) -> None:

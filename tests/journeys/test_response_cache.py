@@ -15,8 +15,8 @@ pytestmark = pytest.mark.journey
 WITH_FAILOVER = '{"primary": PoolSpec(1, "base"), "cache": PoolSpec(1, "base", ("primary",), serves="cache")}'
 
 
-def served_by(url: str, **body: object) -> str:
-    return complete(url, **body)[1].get("x-served-by", "")
+def served_by(url: str, prompt: str = "why") -> str:
+    return complete(url, prompt=prompt)[1].get("x-served-by", "")
 
 
 def test_a_switch_finds_the_cache_warm_and_its_misses_go_to_the_fleet(tmp_path: Path) -> None:
