@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN ?= run
 RATE ?= 50
 # Debian packages that tests use; installed by `make test` where this user may, else those tests are skipped aloud.
-DEBIAN := prometheus chromium-headless-shell jq
+DEBIAN := prometheus chromium-headless-shell jq redis-server
 
 .PHONY: help demo test lint bench render format clean debian
 help:             ## Print this.
@@ -18,7 +18,7 @@ help:             ## Print this.
 	@touch $@
 
 .venv/dev: .venv/target
-	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[target,dev]'
+	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[target,quantised,tracing,dev]'
 	@touch $@
 
 demo: .venv/target  ## Run the product's main job on a real fleet on this machine (KEEP=1 leaves it running).

@@ -28,7 +28,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @asynccontextmanager
-async def running(  # noqa: PLR0917
+async def running(
     device: torch.device,
     max_queue: int = 100,
     max_num_seqs: int = 32,
