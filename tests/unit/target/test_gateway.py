@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-
 from typing import Any
 
 from controlplane.target import gateway, gateway_clusters
@@ -13,7 +12,10 @@ from controlplane.target.spec import DEFAULT_POOLS, GatewaySpec
 FOLDER = Path("/run/fleet/gateway")
 
 
-def listening(spec: GatewaySpec, doors: Doors = Doors(8000, 9901, 8001)) -> list[dict[str, Any]]:
+DOORS = Doors(public=8000, admin=9901, fills=8001)
+
+
+def listening(spec: GatewaySpec, doors: Doors = DOORS) -> list[dict[str, Any]]:
     rendered: list[dict[str, Any]] = gateway.listeners(FOLDER, doors, "primary", Path("access.log"), spec)["resources"]
     return rendered
 
