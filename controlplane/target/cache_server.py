@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from controlplane.target.cache_fill import Fleet, FullError, LostError, Reply
 from controlplane.target.cache_key import Question, question
 from controlplane.target.cache_metrics import PAGE_TYPE, CacheMetrics
 from controlplane.target.cache_replay import Collector, again, events
-from controlplane.target.cache_tiers import DiskTier, Guarded, ObjectTier, RedisTier
+from controlplane.target.cache_tiers import open_tiers
 from controlplane.target.connection import Connection
 from controlplane.target.errors import TargetError
 from controlplane.target.forked import run_forked
@@ -297,22 +297,6 @@ async def _refused(_: Request, error: Exception) -> Response:
         raise error
     kind = {401: "AuthenticationError", 404: "NotFoundError"}.get(error.status_code, "BadRequestError")
     return _error(str(error.detail), kind, error.status_code, error.headers)
-
-
-def open_tiers(spec: CacheSpec, skipped: Callable[[str, str], None]) -> list[Guarded]:
-    """Open the tiers that a cache is told to use, nearest first.
-
-    Raises:
-        TargetError: when a library is missing or an address makes no sense.
-    """
-    tiers: list[Guarded] = []
-    if spec.redis_url:
-        tiers.append(Guarded(RedisTier(spec.redis_url, spec.tier_timeout_s), spec.tier_timeout_s, skipped))
-    elif spec.directory:
-        tiers.append(Guarded(DiskTier(spec.directory, spec.disk_bytes), spec.tier_timeout_s, skipped))
-    if spec.object_url:
-        tiers.append(Guarded(ObjectTier(spec.object_url), spec.object_timeout_s, skipped))
-    return tiers
 
 
 def _near(spec: CacheSpec) -> Near | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from controlplane.target.errors import TargetError
+from controlplane.target.spec import CacheSpec
 
 T = TypeVar("T")
 FAILURES_TO_OPEN = 3
@@ -229,3 +230,19 @@ class Guarded:
         self._failures += 1
         if self._failures >= FAILURES_TO_OPEN:
             self._open_until = self.now() + OPEN_S
+
+
+def open_tiers(spec: CacheSpec, skipped: Callable[[str, str], None]) -> list[Guarded]:
+    """Open the tiers that a cache is told to use, nearest first.
+
+    Raises:
+        TargetError: when a library is missing or an address makes no sense.
+    """
+    tiers: list[Guarded] = []
+    if spec.redis_url:
+        tiers.append(Guarded(RedisTier(spec.redis_url, spec.tier_timeout_s), spec.tier_timeout_s, skipped))
+    elif spec.directory:
+        tiers.append(Guarded(DiskTier(spec.directory, spec.disk_bytes), spec.tier_timeout_s, skipped))
+    if spec.object_url:
+        tiers.append(Guarded(ObjectTier(spec.object_url), spec.object_timeout_s, skipped))
+    return tiers

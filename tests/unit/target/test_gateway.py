@@ -12,7 +12,7 @@ from controlplane.target.spec import DEFAULT_POOLS, GatewaySpec
 FOLDER = Path("/run/fleet/gateway")
 
 
-DOORS = Doors(8000, 9901, 8001)
+DOORS = Doors(public=8000, admin=9901, fills=8001)
 
 
 def listening(spec: GatewaySpec, doors: Doors = DOORS) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 from controlplane.target.protocol import Ask, BadRequestError, Limits, parse
 
@@ -34,7 +34,7 @@ def parsed(body: Any, *, chat: bool) -> Ask | BadRequestError:
         return error
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(BODIES | VALUES, st.booleans())
 def test_any_json_is_a_request_or_an_error_in_openai_shape(body: Any, chat: bool) -> None:  # noqa: FBT001
     outcome = parsed(body, chat=chat)

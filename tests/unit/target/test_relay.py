@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from controlplane.target.relay import Fault, dying, read_fault
+from controlplane.target.link_fault import Fault, read_fault
+from controlplane.target.relay import dying
 
 NOW = 1000.0
 

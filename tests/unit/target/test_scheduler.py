@@ -1,7 +1,7 @@
 """Who computes what: budget, urgency, shared blocks, preemption; and the pool that hands blocks out."""
 
 import hypothesis.strategies as st
-from hypothesis import given
+from hypothesis import given, settings
 
 from controlplane.target.kv import BLOCK_TOKENS, BlockPool, block_key
 from controlplane.target.scheduler import Batching, Scheduler
@@ -105,6 +105,7 @@ def test_keys_name_the_whole_beginning_and_not_one_block_alone() -> None:
     assert block_key(one, [2] * BLOCK_TOKENS) != block_key(b"", [2] * BLOCK_TOKENS)
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 60), st.integers(-1, 1), st.integers(0, 3)), min_size=1, max_size=12),
     st.integers(8, 24),
