@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN ?= run
 RATE ?= 50
 # Debian packages that tests use; installed by `make test` where this user may, else those tests are skipped aloud.
-DEBIAN := prometheus chromium-headless-shell jq
+DEBIAN := prometheus chromium-headless-shell jq redis-server
 
 .PHONY: help demo test lint bench render format clean debian
 help:             ## Print this.
@@ -18,14 +18,14 @@ help:             ## Print this.
 	@touch $@
 
 .venv/dev: .venv/target
-	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[target,dev]'
+	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[target,quantised,tracing,dev]'
 	@touch $@
 
 demo: .venv/target  ## Run the product's main job on a real fleet on this machine (KEEP=1 leaves it running).
 	$(BIN)/controlplane demo --run-dir $(RUN) --rate $(RATE) $(if $(KEEP),--keep)
 
 test: .venv/dev debian  ## Run the tests, fast ones first; ARGS are passed to pytest.
-	$(BIN)/python -m pytest $(ARGS) tests/architecture tests/unit tests/properties
+	$(BIN)/python -m pytest $(ARGS) tests/architecture tests/unit tests/properties tests/golden
 	$(BIN)/python -m pytest $(ARGS) tests/conformance tests/journeys
 
 lint: .venv/dev  ## Check style, types, strata and rendered files.

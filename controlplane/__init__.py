@@ -15,7 +15,7 @@ The map of this tree, top to bottom; a room may import only the rooms below it::
     slo          thresholds, bands, verdicts                 | probes  one look at one endpoint
     signals      what is measured: catalogue, windows, quantiles
     fleet        services, pools, endpoints
-    settings, telemetry, clock                               errors
+    settings, telemetry, clock, wholefile                    errors
     target       the bundled reference fleet: a stranger, started by the command line only
 
 The glossary (service, pool, endpoint, probe, sample, signal, window, threshold, verdict, matrix, row, level, action,

@@ -83,14 +83,14 @@ async def _end(child: asyncio.subprocess.Process) -> None:
 
 
 def read_journal(path: Path) -> Walk:
-    """Read a Chaos Toolkit journal; one that is missing or torn gives an empty status."""
+    """Read a Chaos Toolkit journal; one that is missing, torn or of another shape gives an empty status."""
     try:
         journal: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        failed = [
+            str(run["activity"]["name"])
+            for run in (*journal.get("run", ()), *journal.get("rollbacks", ()))
+            if run.get("status") != "succeeded" or run.get("tolerance_met") is False
+        ]
+        return Walk(str(journal.get("status", "")), bool(journal.get("deviated", False)), tuple(failed))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return Walk("", deviated=False, failed_activities=())
-    failed = [
-        str(run["activity"]["name"])
-        for run in (*journal.get("run", ()), *journal.get("rollbacks", ()))
-        if run.get("status") != "succeeded" or run.get("tolerance_met") is False
-    ]
-    return Walk(str(journal.get("status", "")), bool(journal.get("deviated", False)), tuple(failed))

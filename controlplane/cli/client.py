@@ -29,13 +29,13 @@ class Client:
         return self._call("POST", path, body)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - the operator names the address
-            self.url + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"authorization": f"Bearer {self.token}", "content-type": "application/json"},
-        )
         try:
+            request = urllib.request.Request(  # noqa: S310 - the operator names the address
+                self.url + path,
+                method=method,
+                data=None if body is None else json.dumps(body).encode(),
+                headers={"authorization": f"Bearer {self.token}", "content-type": "application/json"},
+            )
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
                 return json.load(response)
         except urllib.error.HTTPError as error:
@@ -50,7 +50,9 @@ def _problem(error: urllib.error.HTTPError) -> ControlplaneError:
     """Turn a problem document back into the error it was made from."""
     try:
         problem = json.loads(error.read())
-    except ValueError:
+    except (OSError, ValueError):
+        problem = {}
+    if not isinstance(problem, dict):
         problem = {}
     kind = UsageError if error.code in (400, 404, 422) else ControlplaneError
     what = problem.get("title") or f"HTTP {error.code}"

@@ -1,13 +1,14 @@
 """The story `controlplane demo` tells, top to bottom; started by `cli/demo.py` alone."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controlplane.cli.client import Client, connect
-from controlplane.cli.drill import PHASES, since_fault
+from controlplane.cli.drill import print_outcome
 from controlplane.cli.fleet import write_page
 from controlplane.cli.output import out, seconds
 from controlplane.cli.plane import experiments_beside_code
@@ -204,27 +205,30 @@ def _load_table(figures: dict[str, Summary]) -> Table:
 
 def _summary(client: Client, drill: dict[str, Any], record: Path, begin: float, run_dir: Path) -> None:
     """Print what users saw before, during and after, and what the control plane did, from what was written down."""
+    end = time.time()
     at = {phase: datetime.fromisoformat(moment).timestamp() for phase, moment in drill["phases"].items()}
-    passed = drill["outcome"] == "passed"
-    out.print(Text.assemble("\ndrill node-kill ", (drill["outcome"], "bold green" if passed else "bold red")))
-    for reason in drill["reasons"]:
-        out.print(f"  {reason}", style="red")
+    windows = {"the whole run": (begin, end)}
     if "fault" in at:
-        end = at.get("recovered", time.time())
+        over = at.get("recovered", end)
         windows = {
             "before the fault": (begin, at["fault"]),
-            "during (fault to recovered)": (at["fault"], end),
-            "after": (end, time.time() + 1),
-            "the whole run": (begin, time.time() + 1),
-        }
-        out.print(_load_table(summarise(record, windows)))
-    out.print(_phase_table(drill))
+            "during (fault to recovered)": (at["fault"], over),
+            "after": (over, end),
+        } | windows
+    figures = summarise(record, windows)
     receipts = client.get("/api/v1/receipts")
-    key = receipts[0]["id"] if receipts else "none"
+    summary = record.with_name(record.name.replace("requests", "summary").replace(".jsonl", ".json"))
+    told = {name: {"from": windows[name][0], "to": windows[name][1], **asdict(seen)} for name, seen in figures.items()}
+    text = json.dumps({"drill": drill, "receipt": receipts[:1], "windows": told}, indent=1)
+    summary.write_text(text + "\n", encoding="utf-8")
+    out.print()
+    out.print(_load_table(figures))
+    print_outcome(drill)
     out.print("written down:", style="bold")
     for what, where in (
         ("every request", record),
-        ("receipts, incidents, drills", f"{run_dir / 'state' / 'controlplane.db'} (receipt {key})"),
+        ("these windows, in Unix time", summary),
+        ("receipts, incidents, drills", run_dir / "state" / "controlplane.db"),
         ("journal", drill["journal"]),
         ("runbook", _first(run_dir / "runbooks", "P0-*.md")),
         ("alerts", _first(run_dir / "alerts", "*.yml")),
@@ -235,12 +239,3 @@ def _summary(client: Client, drill: dict[str, Any], record: Path, begin: float, 
 
 def _first(directory: Path, pattern: str) -> Path | str:
     return next(iter(sorted(directory.glob(pattern))), "not written")
-
-
-def _phase_table(drill: dict[str, Any]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("since the fault", *PHASES):
-        table.add_column(column)
-    table.add_row("measured", *(seconds(since_fault(drill, phase)) for phase in PHASES))
-    table.add_row(Text(f"objective for {drill['row']}", "dim"), "", "", "", f"{drill['objective'] / 60:g} min", "", "")
-    return table

@@ -43,9 +43,7 @@ def run(
     if as_json:
         out.print_json(json.dumps(drill))
     else:
-        out.print(drill_table([drill]))
-        for reason in drill["reasons"]:
-            out.print(f"  {reason}")
+        print_outcome(drill)
     raise typer.Exit(0 if drill["outcome"] == "passed" else 1)
 
 
@@ -81,7 +79,7 @@ def plan(
 
 
 def drill_table(drills: list[dict[str, Any]]) -> Any:
-    """Draw drills with their phases, in seconds since the fault."""
+    """Draw drills, one a line; times are since the fault."""
     from rich.table import Table
     from rich.text import Text
 
@@ -98,6 +96,25 @@ def drill_table(drills: list[dict[str, Any]]) -> Any:
             seconds(drill["objective"]),
         )  # fmt: skip
     return table
+
+
+def print_outcome(drill: dict[str, Any]) -> None:
+    """Print how one drill ended: outcome, every phase against the objective, every reason."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from controlplane.cli.output import OUTCOME_STYLES, out, seconds
+
+    style = OUTCOME_STYLES.get(drill["outcome"], "red")
+    out.print(Text.assemble(f"drill {drill['experiment']} ", (drill["outcome"], f"bold {style}")))
+    for reason in drill["reasons"]:
+        out.print(f"  {reason}", style="red", markup=False)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("since the fault", *PHASES):
+        table.add_column(column, no_wrap=True)
+    table.add_row("measured", *(seconds(since_fault(drill, phase)) for phase in PHASES))
+    table.add_row(Text(f"objective for {drill['row']}", "dim"), "", "", "", f"{drill['objective'] / 60:g} min", "", "")
+    out.print(table)
 
 
 def since_fault(drill: dict[str, Any], phase: str) -> float | None:

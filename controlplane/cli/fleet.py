@@ -16,13 +16,33 @@ def register(app: typer.Typer) -> None:
 def up(
     run_dir: RunDir = Path("run"),
     port: Annotated[int, typer.Option(help="Port of the gateway; 0 takes a free one.", min=0, max=65535)] = 0,
+    links: Annotated[bool, typer.Option(help="Put a link that can be broken in front of every endpoint.")] = True,
+    netns: Annotated[bool, typer.Option(help="Give every endpoint a network namespace (Linux, root).")] = False,
+    pin_cpus: Annotated[bool, typer.Option(help="Bind every endpoint to one CPU, in turn.")] = False,
+    rate_limit: Annotated[float | None, typer.Option(help="Requests per second; beyond it 429.", min=0.1)] = None,
+    deadline: Annotated[float, typer.Option(help="Longest answer, in seconds.", min=0.1)] = 60.0,
+    redis: Annotated[str | None, typer.Option(help="Redis URL for the cache.", envvar="CACHE_REDIS_URL")] = None,
+    objects: Annotated[str | None, typer.Option(help="fsspec URL of object storage for the cache.")] = None,
+    near: Annotated[bool, typer.Option(help="Let the cache match nearly equal prompts.")] = False,
+    otlp: Annotated[
+        str | None, typer.Option(help="OTLP/HTTP collector for traces.", envvar="OTEL_EXPORTER_OTLP_ENDPOINT")
+    ] = None,
 ) -> None:
-    """Start a real, small inference fleet: Envoy in front of pools primary, standby and base. Ctrl-C stops it."""
+    """Start a real, small inference fleet: Envoy in front of primary, standby, base and cache. Ctrl-C stops it."""
     from controlplane.target.fleet import run_fleet
-    from controlplane.target.spec import FleetSpec
+    from controlplane.target.spec import CacheSpec, FleetSpec, GatewaySpec
 
     write_page(run_dir)
-    raise typer.Exit(run_fleet(FleetSpec(run_dir=run_dir, gateway_port=port)))
+    spec = FleetSpec(
+        run_dir=run_dir,
+        gateway_port=port,
+        gateway=GatewaySpec(deadline_s=deadline, rate_per_s=rate_limit, otlp_url=otlp),
+        cache=CacheSpec(redis_url=redis, object_url=objects, near=near),
+        links=links,
+        netns=netns,
+        pin_cpus=pin_cpus,
+    )
+    raise typer.Exit(run_fleet(spec))
 
 
 def write_page(run_dir: Path) -> Path:
@@ -34,15 +54,14 @@ def write_page(run_dir: Path) -> Path:
     from importlib import resources
 
     from controlplane.errors import RunDirError
+    from controlplane.wholefile import write_whole
 
     page = run_dir / "controlplane.yaml"
     text = resources.files("controlplane.policy").joinpath("reference.yaml").read_text(encoding="utf-8")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if not page.exists():
-            beside = run_dir / ".controlplane.yaml.new"
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(page)
+            write_whole(page, text)
     except OSError as error:
         raise RunDirError(
             f"cannot write to {run_dir}", str(error), "make it writable, free space, or name another with --run-dir"

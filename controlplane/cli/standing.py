@@ -10,14 +10,15 @@ from rich.text import Text
 from controlplane.cli.output import BAND_STYLES, LEVEL_STYLES
 from controlplane.signals.sample import spell
 
-SHOWN_SIGNALS = (
-    "availability",
-    "latency_p99",
-    "error_rate",
-    "cpu_utilization",
-    "memory_utilization",
-    "gpu_utilization",
-)
+SHOWN_SIGNALS = {
+    "availability": "avail",
+    "latency_p99": "p99",
+    "error_rate": "errors",
+    "cpu_utilization": "cpu",
+    "memory_utilization": "mem",
+    "gpu_utilization": "gpu",
+}
+"""Signal -> heading: what fits a terminal of 80 columns; `--json` has everything."""
 
 
 NARROW = 120
@@ -116,12 +117,12 @@ def age(seconds: float | None) -> str:
 
 def _pools(standing: Mapping[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("pool", "verdict", "traffic", "endpoints up", *(s.replace("_", " ") for s in SHOWN_SIGNALS)):
-        table.add_column(column)
+    for column in ("pool", "verdict", "traffic", "up", *SHOWN_SIGNALS.values()):
+        table.add_column(column, no_wrap=True)
     for pool in standing["pools"]:
         evidence = {e["signal"]: e for e in pool["verdict"]["evidence"]}
         up = sum(1 for e in pool["endpoints"] if e["up"])
-        weight = "" if pool["weight"] is None else f"{pool['weight']} %"
+        weight = "" if pool["weight"] is None else f"{pool['weight']}%"
         cells = [_value(evidence.get(signal)) for signal in SHOWN_SIGNALS]
         band = pool["verdict"]["band"]
         count = Text(f"{up} of {len(pool['endpoints'])}", "" if up == len(pool["endpoints"]) else "red")

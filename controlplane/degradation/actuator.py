@@ -10,8 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from controlplane.degradation.matrix import LEVELS, Action, Level, SwitchPool
-
-PRIMARY = "primary"
+from controlplane.fleet.model import PRIMARY
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ writing a new one beside it and renaming, which is what Envoy watches for.
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,12 @@ import aiohttp
 
 from controlplane.degradation.actuator import Observed, RoutePlan
 from controlplane.errors import ActuatorError, UnreachableError
+from controlplane.wholefile import write_whole
 
 LEVEL_HEADER = "x-degradation-level"
 SERVED_BY_HEADER = "x-served-by"
+_ODD_SHAPES = (ValueError, LookupError, TypeError, AttributeError)
+"""What reading a document raises when it is not shaped as Envoy's are."""
 _ADMIN_TIMEOUT = aiohttp.ClientTimeout(total=1.0)
 _SAMPLE_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 
@@ -55,17 +57,11 @@ class EnvoyActuator:
             await asyncio.to_thread(self._write, plan)
 
     def _write(self, plan: RoutePlan) -> None:
-        beside = self._rds.with_name(f".{self._rds.name}.{os.getpid()}")
         try:
             document = json.loads(self._rds.read_text(encoding="utf-8"))
             _set_plan(document, plan)
-            with beside.open("w", encoding="utf-8") as file:
-                json.dump(document, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._rds)
-        except (OSError, ValueError, LookupError) as error:
-            beside.unlink(missing_ok=True)
+            write_whole(self._rds, json.dumps(document, indent=1))
+        except (OSError, *_ODD_SHAPES) as error:
             raise ActuatorError(
                 f"cannot write {self._rds}", str(error), "make the xDS directory writable, and free space on its disk"
             ) from error
@@ -83,21 +79,20 @@ class EnvoyActuator:
             async with self._session.get(url, timeout=_ADMIN_TIMEOUT) as response:
                 dump = await response.json(content_type=None)
             routes = [entry["route_config"] for entry in dump["configs"]]
-        except (aiohttp.ClientError, UnreachableError, TimeoutError, OSError, ValueError, LookupError) as error:
+            weights = {c["name"]: int(c.get("weight", 0)) for route in routes for c in _weighted(route)}
+            level = next((str(h["header"]["value"]) for route in routes for h in _level_headers(route)), "")
+        except (aiohttp.ClientError, UnreachableError, TimeoutError, OSError, *_ODD_SHAPES) as error:
             raise ActuatorError(
                 f"cannot read Envoy's configuration at {admin}", f"{type(error).__name__}: {error}",
                 "check that Envoy runs and that `fleet.gateway.envoy.admin` is its admin address",
             ) from error  # fmt: skip
-        weights = {c["name"]: int(c.get("weight", 0)) for route in routes for c in _weighted(route)}
-        level = next((h["header"]["value"] for route in routes for h in _level_headers(route)), "")
         return Observed({pool: weight for pool, weight in weights.items() if weight}, level)
 
     async def sample(self, requests: int) -> Observed:
-        """Read the configuration and send real requests, all at once."""
-        answers = asyncio.gather(*(self._ask() for _ in range(requests)))
+        """Read the configuration, then send real requests, all at once."""
         live = await self.configured()
-        by, levels = zip(*await answers, strict=True)
-        return Observed(live.weights, live.level, tuple(by), tuple(levels))
+        answers = await asyncio.gather(*(self._ask() for _ in range(requests)))
+        return Observed(live.weights, live.level, tuple(by for by, _ in answers), tuple(level for _, level in answers))
 
     async def _ask(self) -> tuple[str, str]:
         """Send one completion of one token; no answer gives empty texts."""

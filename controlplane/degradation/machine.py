@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from controlplane.degradation.matrix import Mode, Row, Truth
+from controlplane.degradation.matrix import Mode, Row, SwitchPool, Truth
 
 RETRY_AFTER_S = 10.0
 """How long a row that could not be engaged waits before it tries again."""
+
+TAKE_BACK_AGAIN_S = 1.0
+"""How long a row waits before it tries again to take traffic back from a primary that is ill."""
 
 
 class Phase(StrEnum):
@@ -72,6 +75,7 @@ TRANSITIONS: Mapping[tuple[Phase, Cue], Transition] = {
     (Phase.PENDING, Cue.TRIP): Transition(Phase.ENGAGING, (Effect.ENGAGE,)),
     (Phase.ENGAGING, Cue.DONE): Transition(Phase.ENGAGED),
     (Phase.ENGAGING, Cue.FAIL): Transition(Phase.FAILED),
+    (Phase.ENGAGED, Cue.TRIP): Transition(Phase.ENGAGED, (Effect.TAKE_BACK,)),
     (Phase.ENGAGED, Cue.WELL): Transition(Phase.RELEASING, (Effect.GIVE_BACK,)),
     (Phase.RELEASING, Cue.WELL): Transition(Phase.RELEASING, (Effect.GIVE_BACK,)),
     (Phase.RELEASING, Cue.TRIP): Transition(Phase.ENGAGED, (Effect.TAKE_BACK,)),
@@ -80,6 +84,9 @@ TRANSITIONS: Mapping[tuple[Phase, Cue], Transition] = {
     (Phase.FAILED, Cue.RETRY): Transition(Phase.ENGAGING, (Effect.ENGAGE,)),
     (Phase.FAILED, Cue.CLEAR): Transition(Phase.IDLE, (Effect.CLOSE,)),
 }
+
+
+_ENGAGED = (Phase.ENGAGED, Phase.RELEASING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,8 @@ class RowState:
     """How many shares of the release plan have been given back."""
     well_since: float | None = None
     """Since when (monotonic seconds) the primary has been well without a break; None while it is not."""
+    misplaced: bool = False
+    """Taking traffic back failed: the lever is not where an engaged row's belongs."""
     busy: bool = False
     """An effect is being carried out; nothing moves until its outcome is known."""
 
@@ -123,10 +132,10 @@ def step(state: RowState, reading: Reading, row: Row, mode: Mode, now: float) ->
     if state.busy:
         return state, ()
     cue = _cue(state, reading, row, now)
-    if cue is None or (cue in (Cue.TRIP, Cue.RETRY) and mode is Mode.OBSERVE and state.phase is Phase.PENDING):
+    if cue is None:
         return state, ()
-    if cue is Cue.TRIP and mode is Mode.OBSERVE and state.phase is Phase.IDLE:
-        return replace(state, phase=Phase.PENDING, since=now), ()
+    if mode is Mode.OBSERVE and cue in (Cue.TRIP, Cue.RETRY) and state.phase not in _ENGAGED:
+        cue = Cue.DWELL  # Shown as pending, and no further.
     return apply_cue(state, cue, now)
 
 
@@ -137,7 +146,7 @@ def outcome(state: RowState, row: Row, *, ok: bool, now: float) -> tuple[RowStat
     """
     state = replace(state, busy=False)
     if state.phase is Phase.ENGAGED:
-        return replace(state, step=0, since=now, well_since=None), ()
+        return replace(state, step=0, since=now, well_since=None, misplaced=not ok), ()
     if state.phase is Phase.RELEASING and ok:
         given = state.step + 1
         if given < len(row.release.steps):
@@ -159,6 +168,7 @@ def apply_cue(state: RowState, cue: Cue, now: float) -> tuple[RowState, tuple[Ef
         since=now if moved else state.since,
         busy=waits,
         step=state.step if transition.to is Phase.RELEASING else 0,
+        misplaced=state.misplaced and transition.to is Phase.ENGAGED,
         well_since=None if transition.to is Phase.ENGAGED else state.well_since,
     )
     return after, transition.effects
@@ -171,6 +181,15 @@ def share_given_back(state: RowState, row: Row) -> float:
     return 0.0
 
 
+def _releases(row: Row) -> tuple[Truth, ...]:
+    """Return the answers of a row's trigger under which traffic may go back, given that the primary is well.
+
+    A primary that serves nobody has no error rate and no latency: where a row has moved all of its traffic, their
+    being unknown says nothing, and its probes' completions vouch for it. Elsewhere unknown releases nothing.
+    """
+    return (Truth.NO, Truth.UNKNOWN) if isinstance(row.do, SwitchPool) else (Truth.NO,)
+
+
 def _note_wellness(state: RowState, reading: Reading, now: float) -> RowState:
     if not reading.primary_well:
         return replace(state, well_since=None)
@@ -179,21 +198,26 @@ def _note_wellness(state: RowState, reading: Reading, now: float) -> RowState:
 
 def _cue(state: RowState, reading: Reading, row: Row, now: float) -> Cue | None:
     """Turn a reading into the one cue that matters in this phase."""
-    if state.phase in (Phase.ENGAGED, Phase.RELEASING):
+    if state.phase in _ENGAGED:
         return _cue_for_release(state, reading, row, now)
     if reading.trigger is Truth.UNKNOWN:
         return None
     if reading.trigger is Truth.NO:
         return Cue.CLEAR
     if state.phase is Phase.FAILED:
-        return Cue.RETRY if now - state.since >= RETRY_AFTER_S else None
+        again = reading.trigger is Truth.YES and now - state.since >= RETRY_AFTER_S
+        return Cue.RETRY if again else None
     return Cue.TRIP if reading.trigger is Truth.YES else Cue.DWELL
 
 
 def _cue_for_release(state: RowState, reading: Reading, row: Row, now: float) -> Cue | None:
     """Trip again on a true trigger; go on only when the primary was well for the whole hold."""
-    if reading.trigger is Truth.YES:
+    if reading.trigger is Truth.YES and state.phase is Phase.RELEASING:
         return Cue.TRIP
+    if state.misplaced and not reading.primary_well:
+        return Cue.TRIP if now - state.since >= TAKE_BACK_AGAIN_S else None
+    if reading.trigger not in _releases(row):
+        return None
     hold = row.release.hold.total_seconds()
     well = state.well_since is not None and now - state.well_since >= hold
     return Cue.WELL if well and now - state.since >= hold else None

@@ -113,7 +113,7 @@ class Row:
     @property
     def target(self) -> str:
         """The pool the action needs."""
-        return self.do.to if isinstance(self.do, SwitchPool) else self.do.pool
+        return needed_pool(self.do)
 
 
 class Mode(StrEnum):
@@ -134,9 +134,14 @@ class Degradation:
     """Default rows that this fleet cannot carry out, with the reason."""
 
 
+def needed_pool(action: Action) -> str:
+    """Return the pool an action sends traffic to."""
+    return action.to if isinstance(action, SwitchPool) else action.pool
+
+
 def missing_pool(action: Action, pools: Mapping[str, PoolSpec]) -> str:
     """Return the pool an action needs and the fleet does not have, or an empty string."""
-    needed = action.to if isinstance(action, SwitchPool) else action.pool
+    needed = needed_pool(action)
     return "" if needed in pools else needed
 
 

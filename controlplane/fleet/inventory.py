@@ -37,12 +37,20 @@ def file_sd_endpoints(pool: str, model: str, groups: object) -> tuple[Endpoint, 
         raise ValueError("it is not a list of target groups")  # noqa: TRY004 - a document's shape, not a caller's type
     endpoints: list[Endpoint] = []
     for group in groups:
-        if not isinstance(group, Mapping) or not isinstance(group.get("targets"), list):
-            raise ValueError("a target group has no `targets` list")  # noqa: TRY004 - likewise
-        labels: Mapping[str, Any] = group.get("labels", {})
-        for target in group["targets"]:
-            url = str(target) if "://" in str(target) else f"{labels.get('__scheme__', 'http')}://{target}"
-            name = str(labels.get("endpoint", f"{pool}-{len(endpoints)}"))
-            node = str(labels.get("node", urlsplit(url).hostname or ""))
-            endpoints.append(Endpoint(name, pool, url.rstrip("/"), node, model or str(labels.get("model", ""))))
+        targets = group.get("targets") if isinstance(group, Mapping) else None
+        labels = group.get("labels", {}) if isinstance(group, Mapping) else None
+        if not isinstance(targets, list) or not isinstance(labels, Mapping):
+            raise ValueError("a target group is `targets`, a list, and `labels`, a mapping")  # noqa: TRY004 - likewise
+        for target in targets:
+            endpoints.append(_file_sd_endpoint(pool, model, str(target), labels, len(endpoints)))
     return tuple(endpoints)
+
+
+def _file_sd_endpoint(pool: str, model: str, target: str, labels: Mapping[str, Any], position: int) -> Endpoint:
+    url = target if "://" in target else f"{labels.get('__scheme__', 'http')}://{target}"
+    parts = urlsplit(url)
+    if not parts.hostname or parts.port == 0:
+        raise ValueError(f"`{target}` is not an address")
+    name = str(labels.get("endpoint", f"{pool}-{position}"))
+    node = str(labels.get("node", parts.hostname))
+    return Endpoint(name, pool, url.rstrip("/"), node, model or str(labels.get("model", "")))

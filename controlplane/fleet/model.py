@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+PRIMARY = "primary"
+"""The pool that normally serves everything."""
+
 GATEWAY_POOL = "gateway"
 """The gateway is watched like a pool of its own, under this name: what it answers is what users get."""
 

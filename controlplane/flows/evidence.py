@@ -176,8 +176,7 @@ class _Reading:
             if looked[i] < self.sizes[i]:
                 yield Value(None, reason="not every endpoint has been looked at yet")
                 continue
-            names = [r.endpoint.name for r in records.pools[pool].values() if r.down] if down[i] else []
-            named = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+            named = _named([r.endpoint.name for r in records.pools[pool].values() if r.down] if down[i] else [])
             source = "held connections and probes"
             yield _share(down[i], looked[i], source, named, self._now)
 
@@ -235,12 +234,22 @@ class _Reading:
                 continue
             source = f"histograms of {used[most][i]:.0f} endpoints"
             quantile, at = merged[most].at(i), float(newest[most][i])
-            odd = sum(int(u[i]) for u in used) - int(used[most][i])
-            reason = f"{odd} endpoints have other bucket edges and are left out" if odd else ""
+            odd = self._with_other_edges(i, [one for k, one in enumerate(seen) if k != most])
+            reason = f"{len(odd)} endpoints have other bucket edges and are left out: {_named(odd)}" if odd else ""
             if quantile is None:
                 yield Value(None, source=source, reason="no request ended in the window", newest=at)
             else:
                 yield Value(quantile.value, quantile.samples, quantile.low, quantile.high, source, reason, at)
+
+    def _with_other_edges(self, i: int, others: Sequence[Increase]) -> list[str]:
+        """Name the endpoints of a pool whose histograms grew in some other window."""
+        mine = slice(self._starts[i], self._starts[i] + self.sizes[i])
+        known = np.any([one.known[mine] for one in others], axis=0) if others else ()
+        if not np.any(known):
+            return []
+        return [
+            r.endpoint.name for r, odd in zip(self._records.pools[self.pools[i]].values(), known, strict=True) if odd
+        ]
 
     def _grown(self, counter: str, signal: str) -> list[tuple[float, float, int, float]]:
         """Return for every pool: how much a counter grew, over how long at most, in how many endpoints, when last."""
@@ -284,6 +293,10 @@ class _Reading:
 
 def _share(part: float, whole: float, source: str, reason: str, newest: float) -> Value:
     return Value(float(part / whole), int(whole), source=source, reason=reason, newest=float(newest))
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 _NAMED = 20

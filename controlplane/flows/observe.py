@@ -6,7 +6,8 @@ tick.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -19,7 +20,7 @@ from controlplane.degradation.machine import Effect, Phase, Reading, RowState, o
 from controlplane.degradation.matrix import LEVELS, Answer, Condition, Degradation, Level, Row, Truth, evaluate
 from controlplane.errors import ControlplaneError
 from controlplane.fleet.inventory import InventorySource
-from controlplane.fleet.model import GATEWAY_POOL, Endpoint
+from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint
 from controlplane.flows.evidence import Assessor
 from controlplane.flows.records import EndpointRecord, Patience, Records
 from controlplane.flows.standing import EndpointStanding, PoolStanding, RowStanding, Standing
@@ -28,7 +29,6 @@ from controlplane.slo.threshold import Band, Threshold
 from controlplane.slo.verdict import Evidence, Verdict, judge
 from controlplane.telemetry import Metrics
 
-PRIMARY = "primary"
 _FELT_BY_USERS = ("latency_p99", "error_rate")
 """Signals of the primary that must not be in breach while traffic goes back to it."""
 
@@ -95,7 +95,21 @@ class _RowRecord:
     detected_at: datetime | None = None
     """When the trigger last began to hold."""
     receipt: Receipt | None = None
+    closing: bool = False
+    """All traffic is back, and the receipt does not say so yet: the row is shown as releasing until it does."""
     because: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> Phase:
+        """The phase that others see."""
+        return Phase.RELEASING if self.closing else self.state.phase
+
+
+@dataclass(slots=True)
+class _End:
+    """How an effect ended."""
+
+    ok: bool = False
 
 
 class Observer:
@@ -260,6 +274,7 @@ class Observer:
             record.because = record.answer.because
             self._ports.spawn(self._engage(record, record.detected_at or now, now))
         elif effect is Effect.CLOSE:
+            record.closing = record.receipt is not None
             self._ports.spawn(self._close(record))
         else:
             back = effect is Effect.GIVE_BACK
@@ -267,34 +282,27 @@ class Observer:
             self._ports.spawn(self._shift(record, given))
 
     async def _engage(self, record: _RowRecord, detected_at: datetime, decided_at: datetime) -> None:
-        receipt: Receipt | None = None
-        async with self._lever:
-            after = self._plan_with(record, 1.0)
-            decision = Decision(record.row, self._plan, after, record.because, detected_at, decided_at)
-            try:
+        result = "failed"
+        with self._outcome_of(record) as end:
+            async with self._lever:
+                after = self._plan_with(record, 1.0)
+                decision = Decision(record.row, self._plan, after, record.because, detected_at, decided_at)
                 receipt = await self._levers().engage(decision)
-            except ControlplaneError as error:
-                log.error("not engaged", row=record.row.level, what=error.what, why=error.why, fix=error.fix)
-            ok = receipt is not None and receipt.state is ReceiptState.VERIFIED
-            if ok and receipt:
-                record.receipt, self._plan = receipt, after
-                self._time_phases(receipt)
-        result = "verified" if ok else "failed" if receipt else "refused"
+                end.ok = receipt is not None and receipt.state is ReceiptState.VERIFIED
+                result = "verified" if end.ok else "failed" if receipt else "refused"
+                if end.ok and receipt:
+                    record.receipt, self._plan = receipt, after
+                    self._time_phases(receipt)
         self._ports.metrics.switches.labels(self._service, record.row.level, result).inc()
-        self._ended(record, ok=ok)
 
     async def _shift(self, record: _RowRecord, given_back: float) -> None:
         what = f"{given_back:.0%} of the traffic goes back to the primary pool" if given_back else "fully engaged again"
-        ok = False
-        async with self._lever:
-            plan = self._plan_with(record, 1.0 - given_back)
-            try:
-                ok = record.receipt is not None and await self._levers().shift(record.receipt, plan, what)
-            except ControlplaneError as error:
-                log.error("not shifted", row=record.row.level, what=error.what, why=error.why, fix=error.fix)
-            if ok and record.receipt:
-                record.receipt, self._plan = replace(record.receipt, state=ReceiptState.REVERTING), plan
-        self._ended(record, ok=ok)
+        with self._outcome_of(record) as end:
+            async with self._lever:
+                plan = self._plan_with(record, 1.0 - given_back)
+                end.ok = record.receipt is not None and await self._levers().shift(record.receipt, plan, what)
+                if end.ok and record.receipt:
+                    record.receipt, self._plan = replace(record.receipt, state=ReceiptState.REVERTING), plan
 
     async def _close(self, record: _RowRecord) -> None:
         """Record the end; tried until it is stored, since a receipt that stays open would engage the row again."""
@@ -309,7 +317,23 @@ class Observer:
             except ControlplaneError as error:
                 log.error("not closed", row=record.row.level, what=error.what, why=error.why, fix=error.fix)
                 await asyncio.sleep(CLOSE_AGAIN_S)
+        record.closing = False
         self._ports.changed()
+
+    @contextmanager
+    def _outcome_of(self, record: _RowRecord) -> Iterator["_End"]:
+        """Tell the row how its effect ended, whatever happened: one that is never told would stay busy for ever."""
+        end = _End()
+        try:
+            yield end
+        except ControlplaneError as error:
+            log.error("lever", row=record.row.level, what=error.what, why=error.why, fix=error.fix)
+        except asyncio.CancelledError:
+            raise  # The process stops; the next one settles what is stored.
+        except BaseException:
+            self._ended(record, ok=False)
+            raise
+        self._ended(record, ok=end.ok)
 
     def _ended(self, record: _RowRecord, *, ok: bool) -> None:
         state, effects = outcome(record.state, record.row, ok=ok, now=monotonic())
@@ -356,7 +380,7 @@ class Observer:
     def level(self) -> Level:
         """The level in force: the most severe row whose lever is away from its normal place."""
         away = (Phase.ENGAGED, Phase.RELEASING)
-        levels = [level for level, record in self._rows.items() if record.state.phase in away]
+        levels = [level for level, record in self._rows.items() if record.shown in away]
         return max(levels, key=LEVELS.index, default=Level.NONE)
 
     def standing(self) -> Standing:
@@ -374,7 +398,7 @@ class Observer:
             rows=tuple(
                 RowStanding(
                     r.row,
-                    r.state.phase,
+                    r.shown,
                     r.since or self._level_since,
                     r.answer.because,
                     share_given_back(r.state, r.row),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from controlplane.errors import RunDirError
 from controlplane.render.markdown import keep_notes
+from controlplane.wholefile import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,9 @@ def compare(rendered: Mapping[str, str], directory: Path) -> tuple[dict[str, str
 
     Returns:
         The texts with people's notes kept, and the files that differ.
+
+    Raises:
+        RunDirError: when a file that is there cannot be read.
     """
     texts: dict[str, str] = {}
     changes: list[Change] = []
@@ -37,6 +41,10 @@ def compare(rendered: Mapping[str, str], directory: Path) -> tuple[dict[str, str
             texts[name] = text
             changes.append(Change(name, "new"))
             continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunDirError(
+                f"cannot read {path}", str(error), "move it away: the next rendering writes it anew"
+            ) from error
         texts[name] = keep_notes(old, text)
         if texts[name] != old:
             changes.append(Change(name, "changed"))
@@ -52,13 +60,10 @@ def publish(rendered: Mapping[str, str], directory: Path) -> tuple[Change, ...]:
     texts, changes = compare(rendered, directory)
     for change in changes:
         path = directory / change.path
-        beside = path.with_name(f".{path.name}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(texts[change.path], encoding="utf-8")
-            beside.replace(path)
+            write_whole(path, texts[change.path])
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise RunDirError(
                 f"cannot write {path}", str(error), "make `publish.dir` writable, and free space on its disk"
             ) from error

@@ -168,9 +168,8 @@ class Records:
         if record.refused and not (record.listening and ok):
             return
         row, outcomes = record.row, self.outcomes
-        if ok and (record.refused or not outcomes.any_success(row)):
-            outcomes.clear(row)  # The first success of a new process: what failed before it was not this one.
         if record.refused:
+            outcomes.clear(row)  # The first success of a new process: what failed before it was not this one.
             record.refused = self.refused[row] = False
         record.looked = True
         outcomes.add(row, look.at, ok=ok)

@@ -3,16 +3,24 @@
 Nothing here trusts memory: it compares what is stored with what the gateway and the substrate show.
 """
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
 
 from controlplane.chaos.drill import DrillBook, Outcome
 from controlplane.chaos.fault import FaultDriver, Lease, LeaseBook, LeaseState
-from controlplane.degradation.actuator import Actuator, Receipt, ReceiptBook, ReceiptState, RoutePlan
+from controlplane.degradation.actuator import (
+    Actuator,
+    Pull,
+    Receipt,
+    ReceiptBook,
+    ReceiptState,
+    RoutePlan,
+    route,
+)
+from controlplane.degradation.matrix import Level, Row
 from controlplane.errors import ActuatorError, FaultError
 
 log = structlog.get_logger("recover")
@@ -31,6 +39,8 @@ class RecoverPorts:
     verified: Callable[[RoutePlan], Awaitable[str]]
     """Waits until the gateway shows a plan and returns the proof; an empty string when it does not."""
     now: Callable[[], datetime]
+    rows: Mapping[Level, Row] = field(default_factory=dict)
+    """The matrix, for the split that open receipts ask for."""
     hands_off: bool = False
     """Mode `observe`: people move the lever; a split that is not ours is left as it is."""
 
@@ -44,25 +54,34 @@ async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
     Returns:
         The receipts whose rows are engaged, oldest first.
     """
-    engaged: list[Receipt] = []
     if ports.actuator is None:
         return ()
+    engaged: list[Receipt] = []
     for receipt in await ports.receipts.open_receipts(ports.service):
-        if receipt.state is ReceiptState.INTENDED and not await _moved(ports.actuator, receipt):
-            detail = "the control plane stopped before the lever moved"
-            await ports.receipts.move(receipt.id, ReceiptState.FAILED, ports.now(), detail)
-            log.info("untouched", receipt=receipt.id)
-            continue
-        settled = await _finish(ports, ports.actuator, receipt)
-        if settled:
-            engaged.append(settled)
-    if not engaged and not ports.hands_off:
+        why_not = await _why_not_engaged(ports, ports.actuator, receipt)
+        if why_not:
+            await ports.receipts.move(receipt.id, ReceiptState.FAILED, ports.now(), why_not)
+            log.info("not engaged", receipt=receipt.id, why=why_not)
+        else:
+            engaged.append(receipt)
+    if engaged:
+        return await _finish(ports, ports.actuator, engaged)
+    if not ports.hands_off:
         await _normal(ports.actuator)
-    return tuple(engaged)
+    return ()
+
+
+async def _why_not_engaged(ports: RecoverPorts, actuator: Actuator, receipt: Receipt) -> str:
+    """Return why an open receipt's row is not engaged, or an empty string when it is, or may be."""
+    if receipt.level not in ports.rows:
+        return f"row {receipt.level} is no longer on the page"
+    if receipt.state is ReceiptState.INTENDED and not await _moved(actuator, receipt):
+        return "the control plane stopped before the lever moved"
+    return ""
 
 
 async def _moved(actuator: Actuator, receipt: Receipt) -> bool:
-    """Tell whether the gateway shows the action; one that cannot be read counts as moved, and is then verified."""
+    """Tell whether the gateway shows the action; one that cannot be read counts as moved, and is then proven."""
     try:
         live = await actuator.configured()
     except ActuatorError:
@@ -70,39 +89,59 @@ async def _moved(actuator: Actuator, receipt: Receipt) -> bool:
     return dict(live.weights) == {pool: weight for pool, weight in receipt.after.weights.items() if weight}
 
 
-async def _finish(ports: RecoverPorts, actuator: Actuator, receipt: Receipt) -> Receipt | None:
-    """Put the lever where the receipt says, and prove it.
+def _plan(ports: RecoverPorts, receipts: Sequence[Receipt]) -> RoutePlan:
+    """Return the split of these rows, all fully engaged."""
+    return route([Pull(receipt.level, ports.rows[receipt.level].do) for receipt in receipts])
+
+
+async def _finish(ports: RecoverPorts, actuator: Actuator, engaged: Sequence[Receipt]) -> tuple[Receipt, ...]:
+    """Put the lever where the engaged rows want it, and prove it.
 
     An action that had been proven before stays in force even when the gateway cannot be read now: giving traffic back
     needs evidence. One that never was proven is undone.
     """
-    proof = ""
+    proof = await _prove(ports, actuator, _plan(ports, engaged))
+    kept = []
+    for receipt in engaged:
+        settled = await _settle(ports, receipt, proof)
+        log.info("settled", receipt=receipt.id, state=settled.state, proof=proof)
+        if settled.state is not ReceiptState.FAILED:
+            kept.append(settled)
+    if len(kept) < len(engaged):
+        await _prove(ports, actuator, _plan(ports, kept))
+    return tuple(kept)
+
+
+async def _prove(ports: RecoverPorts, actuator: Actuator, plan: RoutePlan) -> str:
+    """Apply a split and return the gateway's proof of it; an empty string when there is none."""
     try:
-        await actuator.apply(receipt.after)
-        proof = await ports.verified(receipt.after)
+        await actuator.apply(plan)
+        return await ports.verified(plan)
     except ActuatorError as error:
-        log.error("lever stuck", receipt=receipt.id, why=error.what)
-    log.info("settled", receipt=receipt.id, proof=proof)
+        log.error("lever stuck", what=error.what, why=error.why)
+        return ""
+
+
+async def _settle(ports: RecoverPorts, receipt: Receipt, proof: str) -> Receipt:
+    """Record what became of one action."""
     if receipt.state not in (ReceiptState.INTENDED, ReceiptState.APPLIED):
         return receipt
     now = ports.now()
-    if proof:
-        if receipt.state is ReceiptState.INTENDED:
-            await ports.receipts.move(receipt.id, ReceiptState.APPLIED, now)
-        return await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, now, f"after a restart: {proof}")
-    with suppress(ActuatorError):  # Already logged above, for the same lever.
-        await actuator.apply(receipt.before)
-    await ports.receipts.move(receipt.id, ReceiptState.FAILED, now, "could not be proven after a restart; undone")
-    return None
+    if not proof:
+        why = "could not be proven after a restart; undone"
+        return await ports.receipts.move(receipt.id, ReceiptState.FAILED, now, why)
+    if receipt.state is ReceiptState.INTENDED:
+        await ports.receipts.move(receipt.id, ReceiptState.APPLIED, now)
+    return await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, now, f"after a restart: {proof}")
 
 
 async def _normal(actuator: Actuator) -> None:
     """With no row engaged the gateway must show the normal split; a leftover of another life is put right."""
-    normal = RoutePlan({"primary": 100})
+    normal = route(())
     try:
         live = await actuator.configured()
-        if dict(live.weights) != dict(normal.weights):
-            log.warning("drift", found=dict(live.weights))
+        if dict(live.weights) != dict(normal.weights) or live.level != normal.level:
+            log.warning("drift", found=dict(live.weights), level=live.level)
             await actuator.apply(normal)
     except ActuatorError as error:
         log.error("gateway unreadable", why=error.what)

@@ -6,7 +6,7 @@ that `recover` can finish or undo whatever a crash leaves half done.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
 
@@ -14,7 +14,7 @@ import structlog
 
 from controlplane.degradation.actuator import Actuator, Observed, Receipt, ReceiptBook, ReceiptState, RoutePlan
 from controlplane.degradation.matrix import Row, SwitchPool
-from controlplane.errors import ActuatorError, ControlplaneError
+from controlplane.errors import ActuatorError, ControlplaneError, StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.incidents.incident import Entry, Incident, IncidentBook, IncidentState
 from controlplane.probes.probe import Look
@@ -90,16 +90,34 @@ async def engage(ports: SwitchPorts, order: Order) -> Receipt | None:
         await ports.actuator.apply(order.after)
     except ActuatorError as error:
         return await _give_up(ports, incident, receipt, f"{error.what}: {error.why}")
-    receipt = await ports.receipts.move(receipt.id, ReceiptState.APPLIED, ports.now())
+    receipt = await _moved(ports, receipt, ReceiptState.APPLIED)
     proof = await verify(ports.actuator, order.after)
     if not proof.ok:
         return await _give_up(ports, incident, receipt, proof.detail)
-    receipt = await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, ports.now(), proof.detail)
+    receipt = await _moved(ports, receipt, ReceiptState.VERIFIED, proof.detail)
     applied, verified = receipt.times[ReceiptState.APPLIED], receipt.times[ReceiptState.VERIFIED]
-    await ports.incidents.note(incident.id, Entry(applied, "lever", f"{order.action}: applied"))
-    await ports.incidents.note(incident.id, Entry(verified, "receipt", f"{order.row.level} verified: {proof.detail}"))
-    await ports.incidents.move(incident.id, IncidentState.MITIGATED, verified)
+    try:
+        await ports.incidents.note(incident.id, Entry(applied, "lever", f"{order.action}: applied"))
+        await ports.incidents.note(incident.id, Entry(verified, "receipt", f"{receipt.level} verified: {proof.detail}"))
+        await ports.incidents.move(incident.id, IncidentState.MITIGATED, verified)
+    except StoreError as error:
+        log.error("not recorded", incident=incident.id, what=error.what, why=error.why, fix=error.fix)
     return receipt
+
+
+async def _moved(ports: SwitchPorts, receipt: Receipt, state: ReceiptState, detail: str = "") -> Receipt:
+    """Record the next state of an action whose lever has moved.
+
+    A database that fails at this moment must not turn users back to a pool that is ill: the intent is stored, the
+    next start-up finds it and finishes, and until then the action is carried on from memory.
+    """
+    at = ports.now()
+    try:
+        stored = await ports.receipts.move(receipt.id, state, at, detail)
+        return replace(stored, times={**receipt.times, **stored.times})
+    except StoreError as error:
+        log.error("not recorded", receipt=receipt.id, state=state, what=error.what, why=error.why, fix=error.fix)
+        return replace(receipt, state=state, times={**receipt.times, state: at}, detail=detail or receipt.detail)
 
 
 async def shift(ports: SwitchPorts, receipt: Receipt, plan: RoutePlan, what: str) -> bool:
@@ -118,10 +136,9 @@ async def shift(ports: SwitchPorts, receipt: Receipt, plan: RoutePlan, what: str
 
 
 async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
-    """Record that an action is fully undone and its incident over."""
-    receipt = await ports.receipts.move(receipt.id, ReceiptState.REVERTED, ports.now())
+    """Record that an action is fully undone and its incident over; the receipt last, since it ends the row."""
     await resolve(ports, receipt.service, receipt.level, "all traffic is back at the primary pool")
-    return receipt
+    return await ports.receipts.move(receipt.id, ReceiptState.REVERTED, ports.now())
 
 
 async def resolve(ports: SwitchPorts, service: str, level: str, text: str) -> None:

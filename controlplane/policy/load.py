@@ -3,14 +3,15 @@
 The page is laid over `defaults.yaml`, then read type by type. Called by the command line and by wiring.
 """
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from importlib import resources
 from pathlib import Path as FilePath
-from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from controlplane.degradation.matrix import (
@@ -27,12 +28,14 @@ from controlplane.degradation.matrix import (
     Trigger,
     UsePool,
     missing_pool,
+    needed_pool,
 )
 from controlplane.errors import PolicyError, UsageError
-from controlplane.fleet.model import EndpointSource, FleetSpec
+from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, EndpointSource, FleetSpec
 from controlplane.policy import quantity
 from controlplane.policy.model import DrillPlan, Objective, Policy, PublishSpec, Slot
 from controlplane.policy.page import Page, Path, overlay, parse, spell
+from controlplane.policy.typed import BAD, Bad, good, is_mapping, one_of, read, read_list, read_mapping, read_ratio
 from controlplane.probes.probe import ProbeSpec
 from controlplane.signals.engines import AUTO, ENGINES
 from controlplane.signals.sample import CATALOGUE, Direction, Signal, Unit
@@ -41,8 +44,7 @@ from controlplane.slo.threshold import Band, Threshold
 T = TypeVar("T")
 
 _TOP = ("service", "fleet", "probes", "thresholds", "objectives", "degradation", "drills", "publish")
-_RENAMED = {"dwell": "for"}
-"""Fields whose key on the page is a Python keyword."""
+_DAY = re.compile(r"([1-9]|[12]\d|3[01])|last|(1st|2nd|3rd|4th|5th|last) (mon|tue|wed|thu|fri|sat|sun)")
 
 _BY_UNIT: dict[Unit, Callable[[object], float]] = {
     Unit.SECONDS: lambda text: quantity.duration(text).total_seconds(),
@@ -52,13 +54,6 @@ _BY_UNIT: dict[Unit, Callable[[object], float]] = {
     Unit.CELSIUS: quantity.number,
     Unit.WATTS: quantity.number,
 }
-
-
-class _Bad:
-    """Stands where a value could not be read; its problem is already noted."""
-
-
-_BAD = _Bad()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,31 +116,31 @@ def _policy(page: Page, data: Mapping[str, Any]) -> Policy | None:
     page.check_keys(data, (), _TOP)
     service = _required(page, data, "service", str)
     fleet = _fleet(page, data)
-    probes = _list(page, data["probes"], ("probes",), partial(_probe, page))
+    probes = read_list(page, data["probes"], ("probes",), partial(_probe, page))
     thresholds = _thresholds(page, data["thresholds"])
-    objectives = _list(page, data["objectives"], ("objectives",), partial(_read, page, Objective))
-    drills = _mapping(page, data["drills"], ("drills",), partial(_drill_plan, page))
-    publish = _read(page, PublishSpec, data["publish"], ("publish",))
+    objectives = read_list(page, data["objectives"], ("objectives",), partial(read, page, Objective))
+    drills = read_mapping(page, data["drills"], ("drills",), partial(_drill_plan, page))
+    publish = read(page, PublishSpec, data["publish"], ("publish",))
     if isinstance(fleet, FleetSpec):
         degradation = _degradation(page, data["degradation"], fleet)
-        if not page.problems and not isinstance(service, _Bad):
+        if not page.problems and not isinstance(service, Bad):
             return Policy(service, fleet, probes, thresholds, objectives, degradation, drills, publish)
     return None
 
 
-def _required(page: Page, data: Mapping[str, Any], key: str, kind: type[T]) -> T | _Bad:
+def _required(page: Page, data: Mapping[str, Any], key: str, kind: type[T]) -> T | Bad:
     if key in data:
-        value: T | _Bad = _read(page, kind, data[key], (key,))
+        value: T | Bad = read(page, kind, data[key], (key,))
         return value
     page.wrong((), f"`{key}` is missing", "a page needs at least `service` and `fleet`", f"add `{key}:`")
-    return _BAD
+    return BAD
 
 
-def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | _Bad:
+def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | Bad:
     fleet = _required(page, data, "fleet", FleetSpec)
     if not isinstance(fleet, FleetSpec):
-        return _BAD
-    if "primary" not in fleet.pools:
+        return BAD
+    if PRIMARY not in fleet.pools:
         page.wrong(
             ("fleet", "pools"), "missing pool `primary`", "every service has a pool that normally serves it",
             "add `primary: { endpoints: { static: [...] } }`",
@@ -155,6 +150,13 @@ def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | _Bad:
             ("fleet", "engine"), f"unknown engine `{fleet.engine}`", "its metric names are not known",
             f"one of: {', '.join((AUTO, *ENGINES))}",
         )  # fmt: skip
+    if GATEWAY_POOL in fleet.pools:
+        page.wrong(
+            ("fleet", "pools", GATEWAY_POOL),
+            f"a pool may not be called `{GATEWAY_POOL}`",
+            "the gateway itself is watched under that name",
+            "give the pool another name",
+        )
     for name, pool in fleet.pools.items():
         _check_source(page, pool.endpoints, ("fleet", "pools", name, "endpoints"))
     return fleet
@@ -167,20 +169,30 @@ def _check_source(page: Page, source: EndpointSource, path: Path) -> None:
             'write `static: ["http://10.0.1.1:8000"]` or `file: sd/primary.json`',
         )  # fmt: skip
     for i, url in enumerate(source.static):
-        if not url.startswith(("http://", "https://")):
+        why = _no_endpoint(url)
+        if why:
             page.wrong(
-                (*path, "static", i), f"`{url}` is not an endpoint", "an endpoint is a base URL",
-                f"write `http://{url}`",
-            )  # fmt: skip
+                (*path, "static", i), f"`{url}` is not an endpoint", why, "write one such as `http://10.0.1.1:8000`"
+            )
+
+
+def _no_endpoint(url: str) -> str:
+    """Return why a text is not an endpoint's base URL, or an empty string."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError as error:
+        return str(error)
+    return "" if usable else "an endpoint is a base URL"
 
 
 def _thresholds(page: Page, data: Any) -> dict[str, Threshold]:
     read: dict[str, Threshold] = {}
-    if not _is_mapping(page, data, ("thresholds",)):
+    if not is_mapping(page, data, ("thresholds",)):
         return read
     page.check_keys(data, ("thresholds",), tuple(CATALOGUE))
     for name, node in data.items():
-        if name in CATALOGUE and _is_mapping(page, node, ("thresholds", name)):
+        if name in CATALOGUE and is_mapping(page, node, ("thresholds", name)):
             threshold = _threshold(page, CATALOGUE[name], node)
             if threshold:
                 read[name] = threshold
@@ -196,10 +208,10 @@ def _threshold(page: Page, signal: Signal, node: Mapping[str, Any]) -> Threshold
             page.wrong(path, f"`{spell((*path, key))}` is missing", "this signal has no default", f"add `{key}:`")
             return None
     levels = [_level(page, signal, node[key], (*path, key)) for key in ("healthy", "warn", "breach")]
-    window = _read(page, timedelta, node["window"], (*path, "window"))
-    dwell = _read(page, timedelta, node["for"], (*path, "for"))
-    samples = _read(page, int, node.get("min_samples", 1), (*path, "min_samples"))
-    if None in levels or isinstance(window, _Bad) or isinstance(dwell, _Bad) or isinstance(samples, _Bad):
+    window = read(page, timedelta, node["window"], (*path, "window"))
+    dwell = read(page, timedelta, node["for"], (*path, "for"))
+    samples = read(page, int, node.get("min_samples", 1), (*path, "min_samples"))
+    if None in levels or isinstance(window, Bad) or isinstance(dwell, Bad) or isinstance(samples, Bad):
         return None
     healthy, warn, breach = (level for level in levels if level is not None)
     ordered = sorted(levels) if signal.worse is Direction.UP else sorted(levels, reverse=True)  # type: ignore[type-var]
@@ -227,11 +239,11 @@ def _level(page: Page, signal: Signal, node: Any, path: Path) -> float | None:
 
 def _degradation(page: Page, data: Any, fleet: FleetSpec) -> Degradation:
     path: Path = ("degradation",)
-    if not _is_mapping(page, data, path):
+    if not is_mapping(page, data, path):
         return Degradation({})
     levels = [level for level in Level if level is not Level.NONE]
     page.check_keys(data, path, ("mode", *levels))
-    mode = _read(page, Mode, data.get("mode", Mode.AUTO), (*path, "mode"))
+    mode = read(page, Mode, data.get("mode", Mode.AUTO), (*path, "mode"))
     rows: dict[Level, Row] = {}
     not_armed: dict[str, str] = {}
     for level in levels:
@@ -253,7 +265,7 @@ def _degradation(page: Page, data: Any, fleet: FleetSpec) -> Degradation:
 
 def _row(page: Page, level: Level, node: Any) -> Row | None:
     path: Path = ("degradation", level.value)
-    if not _is_mapping(page, node, path):
+    if not is_mapping(page, node, path):
         return None
     known = ("when", "do", "within", "release")
     page.check_keys(node, path, known)
@@ -265,26 +277,26 @@ def _row(page: Page, level: Level, node: Any) -> Row | None:
             return None
     when = _trigger(page, node["when"], (*path, "when"))
     do = _action(page, node["do"], (*path, "do"))
-    within = _read(page, timedelta, node["within"], (*path, "within"))
+    within = read(page, timedelta, node["within"], (*path, "within"))
     release = _release(page, node.get("release", {}), (*path, "release"))
-    if when is None or do is None or isinstance(within, _Bad) or release is None:
+    if when is None or do is None or isinstance(within, Bad) or release is None:
         return None
     return Row(level, when, do, within, release)
 
 
 def _release(page: Page, node: Any, path: Path) -> ReleasePlan | None:
-    if not _is_mapping(page, node, path):
+    if not is_mapping(page, node, path):
         return None
     page.check_keys(node, path, ("steps", "hold"))
-    hold = _read(page, timedelta, node.get("hold", "30s"), (*path, "hold"))
-    steps = _list(page, node.get("steps", ["10%", "50%", "100%"]), (*path, "steps"), partial(_ratio, page))
+    hold = read(page, timedelta, node.get("hold", "30s"), (*path, "hold"))
+    steps = read_list(page, node.get("steps", ["10%", "50%", "100%"]), (*path, "steps"), partial(read_ratio, page))
     if not steps or list(steps) != sorted(set(steps)) or steps[-1] != 1.0:
         page.wrong(
             (*path, "steps"), "the release steps do not lead back to the primary", "they rise and end at 100%",
             "write `steps: [10%, 50%, 100%]`",
         )  # fmt: skip
         return None
-    return None if isinstance(hold, _Bad) else ReleasePlan(steps, hold)
+    return None if isinstance(hold, Bad) else ReleasePlan(steps, hold)
 
 
 def _action(page: Page, node: Any, path: Path) -> Action | None:
@@ -298,18 +310,27 @@ def _action(page: Page, node: Any, path: Path) -> Action | None:
     (verb, body), here = next(iter(node[0].items())), (*path, 0)
     page.check_keys(node[0], here, ("switch_pool", "use_pool"))
     if verb == "switch_pool":
-        return _good(_read(page, SwitchPool, body, (*here, verb)))
-    if verb == "use_pool" and _is_mapping(page, body, (*here, verb)):
-        share = _ratio(page, body.get("share", 1.0), (*here, verb, "share"))
-        pool = _read(page, str, body.get("pool"), (*here, verb, "pool"))
+        return _elsewhere(page, good(read(page, SwitchPool, body, (*here, verb))), (*here, verb, "to"))
+    if verb == "use_pool" and is_mapping(page, body, (*here, verb)):
+        share = read_ratio(page, body.get("share", 1.0), (*here, verb, "share"))
+        pool = read(page, str, body.get("pool"), (*here, verb, "pool"))
         page.check_keys(body, (*here, verb), ("pool", "share"))
-        return None if isinstance(pool, _Bad) or isinstance(share, _Bad) else UsePool(pool, share)
+        use = None if isinstance(pool, Bad) or isinstance(share, Bad) else UsePool(pool, share)
+        return _elsewhere(page, use, (*here, verb, "pool"))
+    return None
+
+
+def _elsewhere(page: Page, action: Action | None, path: Path) -> Action | None:
+    """Refuse an action that moves the primary's traffic to the primary."""
+    if action is None or needed_pool(action) != PRIMARY:
+        return action
+    page.wrong(path, "the lever leads back to `primary`", "it would move nothing", "name another pool")
     return None
 
 
 def _trigger(page: Page, node: Any, path: Path) -> Trigger | None:
     """Read a tree of `any`, `all` and conditions."""
-    if not _is_mapping(page, node, path):
+    if not is_mapping(page, node, path):
         return None
     if len(node) != 1:
         page.wrong(path, f"`{spell(path)}` needs one key", "a condition is about one signal", "use `any:` or `all:`")
@@ -346,15 +367,18 @@ def _condition(page: Page, signal: Signal, body: Any, path: Path) -> Condition |
         return None
     side = "above" if "above" in body else "below"
     level = _level(page, signal, body[side], (*path, side))
-    dwell = _read(page, timedelta, body.get("for", "0s"), (*path, "for"))
-    if level is None or isinstance(dwell, _Bad):
+    dwell = read(page, timedelta, body.get("for", "0s"), (*path, "for"))
+    if level is None or isinstance(dwell, Bad):
         return None
     above, below = (level, None) if side == "above" else (None, level)
     return Condition(signal.name, above=above, below=below, dwell=dwell)
 
 
-def _drill_plan(page: Page, node: Any, path: Path) -> DrillPlan | _Bad:
-    plan: DrillPlan | _Bad = _read(page, DrillPlan, node, path)
+def _drill_plan(page: Page, node: Any, path: Path) -> DrillPlan | Bad:
+    at = node.get("at") if isinstance(node, Mapping) else None
+    if isinstance(at, dict) and type(at.get("day")) is int:
+        at["day"] = str(at["day"])  # A day of the month may be written as the number it is.
+    plan: DrillPlan | Bad = read(page, DrillPlan, node, path)
     if isinstance(plan, DrillPlan):
         _check_slot(page, plan.at, (*path, "at"))
     return plan
@@ -363,17 +387,24 @@ def _drill_plan(page: Page, node: Any, path: Path) -> DrillPlan | _Bad:
 def _check_slot(page: Page, at: Slot, path: Path) -> None:
     try:
         ZoneInfo(at.timezone)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):
         page.wrong(
             (*path, "timezone"), f"unknown time zone `{at.timezone}`", "it is not an IANA name",
             "write one such as `Asia/Shanghai` or `UTC`",
         )  # fmt: skip
+    if not _DAY.fullmatch(at.day):
+        page.wrong(
+            (*path, "day"),
+            f"`{spell((*path, 'day'))}: {at.day}` never comes",
+            "it is no day of the month",
+            "write a number from 1 to 31, `last`, or one such as `1st tue` or `last fri`",
+        )
     if not (0 <= at.hour <= 23 and 0 <= at.minute <= 59):
         page.wrong(path, f"{at.hour}:{at.minute:02} is no time of day", "hour 0..23, minute 0..59", "mend the hour")
 
 
-def _probe(page: Page, node: Any, path: Path) -> ProbeSpec | _Bad:
-    spec: ProbeSpec | _Bad = _one_of(page, ProbeSpec, node, path)
+def _probe(page: Page, node: Any, path: Path) -> ProbeSpec | Bad:
+    spec: ProbeSpec | Bad = one_of(page, ProbeSpec, node, path)
     if isinstance(spec, ProbeSpec) and spec.promql:
         here = (*path, "promql", "queries")
         page.check_keys(spec.promql.queries, here, tuple(CATALOGUE))
@@ -389,103 +420,7 @@ def _probe(page: Page, node: Any, path: Path) -> ProbeSpec | _Bad:
 
 
 def _check_url(page: Page, url: str, path: Path) -> None:
-    if not url.startswith(("http://", "https://")):
-        page.wrong(path, f"`{spell(path)}: {url}` is no URL", "it has no scheme", f"write `http://{url}`")
-
-
-def _one_of(page: Page, kind: type[T], node: Any, path: Path) -> T | _Bad:
-    """Read a mapping of exactly one key, such as `http: {...}`."""
-    if _is_mapping(page, node, path) and len(node) != 1:
-        page.wrong(path, f"`{spell(path)}` needs exactly one kind", "one entry is one probe", "give each its own dash")
-        return _BAD
-    value: T | _Bad = _read(page, kind, node, path)
-    return value
-
-
-def _read(page: Page, kind: Any, node: Any, path: Path) -> Any:
-    """Read one value of a type; a problem gives `_BAD`."""
-    if get_origin(kind) in (Union, UnionType):
-        kind = next(k for k in get_args(kind) if k is not NoneType)
-    if get_origin(kind) is tuple:
-        return _list(page, node, path, partial(_read, page, get_args(kind)[0]))
-    if get_origin(kind) is not None and issubclass(get_origin(kind), Mapping):
-        return _mapping(page, node, path, partial(_read, page, get_args(kind)[1]))
-    if is_dataclass(kind):
-        return _dataclass(page, kind, node, path)
-    return _scalar(page, kind, node, path)
-
-
-_EXPECTED: dict[Any, str] = {
-    str: "text",
-    int: "a whole number",
-    bool: "true or false",
-}
-
-
-def _scalar(page: Page, kind: Any, node: Any, path: Path) -> Any:
-    try:
-        if kind is timedelta:
-            return quantity.duration(node)
-        if kind is float:
-            return quantity.ratio(node)
-        if issubclass(kind, Mode):
-            return Mode(node)
-    except ValueError as error:
-        expected = str(error) if kind is not Mode else f"one of: {', '.join(Mode)}"
-        page.wrong(path, f"`{spell(path)}: {node}` is not usable", "it is of another kind", f"write {expected}")
-        return _BAD
-    if isinstance(node, kind) and isinstance(node, bool) == (kind is bool) and node != "":
-        return node
-    found = "nothing" if node in (None, "") else f"`{node}`"
-    page.wrong(path, f"`{spell(path)}` is {found}", "it is of another kind", f"write {_EXPECTED[kind]}")
-    return _BAD
-
-
-def _ratio(page: Page, node: Any, path: Path) -> float | _Bad:
-    value: float | _Bad = _scalar(page, float, node, path)
-    return value
-
-
-def _dataclass(page: Page, kind: Any, node: Any, path: Path) -> Any:
-    if not _is_mapping(page, node, path):
-        return _BAD
-    hints = get_type_hints(kind)
-    keys = {_RENAMED.get(f.name, f.name): f for f in fields(kind)}
-    page.check_keys(node, path, tuple(keys))
-    values: dict[str, Any] = {}
-    for key, spec in keys.items():
-        if key in node:
-            values[spec.name] = _read(page, hints[spec.name], node[key], (*path, key))
-        elif spec.default is MISSING and spec.default_factory is MISSING:
-            page.wrong(
-                path, f"`{spell((*path, key))}` is missing", f"`{spell(path)}` is not complete without it",
-                f"add `{key}:`",
-            )  # fmt: skip
-            values[spec.name] = _BAD
-    return _BAD if any(v is _BAD for v in values.values()) else kind(**values)
-
-
-def _is_mapping(page: Page, node: Any, path: Path) -> bool:
-    if isinstance(node, Mapping):
-        return True
-    page.wrong(path, f"`{spell(path)}` is `{node}`", "it must hold keys", f"write `{spell(path)}:` with keys under it")
-    return False
-
-
-def _list(page: Page, node: Any, path: Path, read: Callable[[Any, Path], Any]) -> tuple[Any, ...]:
-    if not isinstance(node, list):
-        page.wrong(path, f"`{spell(path)}` is `{node}`", "it must be a list", "write `[ ... ]`")
-        return ()
-    values = [read(item, (*path, i)) for i, item in enumerate(node)]
-    return tuple(v for v in values if v is not _BAD)
-
-
-def _mapping(page: Page, node: Any, path: Path, read: Callable[[Any, Path], Any]) -> dict[str, Any]:
-    if not _is_mapping(page, node, path):
-        return {}
-    values = {key: read(item, (*path, key)) for key, item in node.items()}
-    return {key: value for key, value in values.items() if value is not _BAD}
-
-
-def _good(value: T | _Bad) -> T | None:
-    return None if isinstance(value, _Bad) else value
+    why = _no_endpoint(url)
+    if why:
+        such = f"write `http://{url}`" if "://" not in url else "write one such as `http://10.0.1.1:9090`"
+        page.wrong(path, f"`{spell(path)}: {url}` is no URL", why, such)

@@ -12,6 +12,15 @@ import yaml
 
 from controlplane.errors import Problem
 
+MAX_DEPTH = 32
+"""A page nested deeper than this is refused (one that contains itself has no end)."""
+
+MAX_VALUES = 20_000
+"""Nobody writes more by hand; aliases that multiply each other do."""
+
+REPLACED_WHOLE = ("when",)
+"""Keys whose mappings are one thing: a page's own replaces the default instead of being laid over it."""
+
 Path = tuple[str | int, ...]
 """Where a value stands on the page: keys and list positions from the top."""
 
@@ -57,19 +66,26 @@ def parse(file: str, text: str) -> Page:
     page = Page(file)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = (error.problem_mark.line + 1) if error.problem_mark else 1
-        page.problems.append(
-            Problem(f"{file}:{line}", "not valid YAML", str(error.problem or error), "mend the YAML on this line")
-        )
-        return page
-    page.data = _plain(root, (), page) if root is not None else {}
+        page.data = _plain(root, (), page) if root is not None else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
+        why = str(getattr(error, "problem", None) or getattr(error, "reason", error))
+        page.problems.append(Problem(f"{file}:{line}", "not valid YAML", why, "mend the YAML on this line"))
+    except RecursionError:
+        page.problems.append(Problem(f"{file}:1", "nested too deeply", "no setting is so deep", "flatten the page"))
     return page
 
 
 def _plain(node: yaml.Node, path: Path, page: Page) -> Any:
-    """Turn a YAML node into plain data, noting lines and repeated keys."""
+    """Turn a YAML node into plain data, noting lines, repeated keys and values that cannot be built."""
     page.lines.setdefault(path, node.start_mark.line + 1)
+    if len(page.lines) > MAX_VALUES:
+        page.problems = [Problem(f"{page.file}:1", "too large", f"more than {MAX_VALUES} values", "shorten the page")]
+        return None
+    if len(path) > MAX_DEPTH:
+        page.wrong(path, "nested too deeply", f"no setting is {MAX_DEPTH} levels deep", "flatten the page")
+        return None
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -90,13 +106,20 @@ def _plain(node: yaml.Node, path: Path, page: Page) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        why = str(getattr(error, "problem", None) or error)
+        page.wrong(path, f"`{spell(path)}` cannot be read", why, "write plain text, a number, or quote it")
+        return None
     finally:
         loader.dispose()
 
 
 def overlay(below: Any, above: Any) -> Any:
     """Lay one page's data over another's: mappings key by key, everything else replaced."""
-    if isinstance(below, Mapping) and isinstance(above, Mapping):
-        return {k: overlay(below[k], above[k]) if k in below and k in above else above.get(k, below.get(k))
-                for k in (*below, *(k for k in above if k not in below))}  # fmt: skip
-    return above
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    merged = dict(below)
+    for key, value in above.items():
+        merge = key in below and key not in REPLACED_WHOLE
+        merged[key] = overlay(below[key], value) if merge else value
+    return merged

@@ -1,10 +1,12 @@
 """Durations and ratios as people write them: `500ms`, `5m`, `0.5%`; pure."""
 
 import re
+from contextlib import suppress
 from datetime import timedelta
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_LARGEST = 1e18
 _RATIO = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
@@ -17,7 +19,8 @@ def duration(text: object) -> timedelta:
     if isinstance(text, str):
         parts = _DURATION.findall(text)
         if parts and "".join(n + u for n, u in parts) == text.strip():
-            return timedelta(seconds=sum(float(n) * _UNITS_S[u] for n, u in parts))
+            with suppress(OverflowError):
+                return timedelta(seconds=sum(float(n) * _UNITS_S[u] for n, u in parts))
     raise ValueError("a duration such as 500ms, 5s, 2m, 1h30m or 30d")
 
 
@@ -30,7 +33,7 @@ def ratio(text: object) -> float:
     value: float | None = None
     if isinstance(text, str) and (found := _RATIO.fullmatch(text.strip())):
         value = float(found[1]) / 100
-    elif isinstance(text, int | float) and not isinstance(text, bool):
+    elif isinstance(text, int | float) and not isinstance(text, bool) and 0 <= text <= 1:
         value = float(text)
     if value is None or not 0 <= value <= 1:
         raise ValueError("a ratio from 0% to 100%, such as 0.5%")
@@ -43,7 +46,7 @@ def number(text: object) -> float:
     Raises:
         ValueError: when it is anything else.
     """
-    if isinstance(text, int | float) and not isinstance(text, bool) and text >= 0:
+    if isinstance(text, int | float) and not isinstance(text, bool) and 0 <= text <= _LARGEST:
         return float(text)
     raise ValueError("a number, such as 100")
 

@@ -25,6 +25,8 @@ from controlplane.signals.engines import ENVOY, EngineNames
 DAY_S = 86_400.0
 REMEMBERED = 32_768
 """How many addresses' requests and pages are remembered; endpoints come and go under new addresses for ever."""
+_OTHER_JSON = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading a document that is not the one expected raises; the last one when it is nested without end."""
 _AGENT = f"controlplane/{controlplane.__version__}"
 
 Report = Callable[[Look], None]
@@ -39,14 +41,25 @@ class Requests:
         self._headers = "".join(f"{h}\r\n" for h in (f"User-Agent: {_AGENT}", *headers))
         self._known: dict[tuple[str, bytes], tuple[Address, bytes]] = {}
 
-    def ask(self, url: str, done: Callable[[Answer], None], body: bytes = b"") -> None:
-        """Send a GET, or a POST when there is a body."""
+    def ask(self, url: str, done: Callable[[Answer], None], body: bytes = b"", within_s: float | None = None) -> None:
+        """Send a GET, or a POST when there is a body; a URL that leads nowhere is answered with that, at once.
+
+        Args:
+            url: what to ask.
+            done: called with the answer, once, whatever happens.
+            body: what to send.
+            within_s: less time than these requests have otherwise.
+        """
         known = self._known.get((url, body))
         if known is None:
-            known = self._known[url, body] = (address(url), self._written(url, body))
+            try:
+                known = self._known[url, body] = (address(url), self._written(url, body))
+            except ValueError as error:
+                done(Answer(monotonic(), 0.0, Failure.NETWORK, str(error)))
+                return
             if len(self._known) > REMEMBERED:
                 del self._known[next(iter(self._known))]
-        self._wire.ask(*known, self._within_s, done)
+        self._wire.ask(*known, self._within_s if within_s is None else within_s, done)
 
     def _written(self, url: str, body: bytes) -> bytes:
         parts = urlsplit(url)
@@ -123,16 +136,21 @@ class InferenceProbe:
         self.every = spec.every
 
     def start(self, endpoint: Endpoint, report: Report) -> None:
-        """Look once and report; the first time, the endpoint is asked which model it serves."""
+        """Look once and report; the first time, the endpoint is asked which model it serves.
+
+        Both questions together take no longer than the time-out: the first one may use half of it.
+        """
+        within_s = self._spec.timeout.total_seconds()
         model = endpoint.model or self._models.get(endpoint.url)
         if model is not None:
-            self._complete(endpoint, model, report)
+            self._complete(endpoint, model, report, within_s)
             return
 
         def named(answer: Answer) -> None:
-            self._complete(endpoint, self._first_model(endpoint, answer), report)
+            left_s = max(within_s / 2, within_s - answer.took_s)
+            self._complete(endpoint, self._first_model(endpoint, answer), report, left_s)
 
-        self._requests.ask(f"{endpoint.url}/v1/models", named)
+        self._requests.ask(f"{endpoint.url}/v1/models", named, within_s=within_s / 2)
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
@@ -142,19 +160,19 @@ class InferenceProbe:
         """Return the first model listed; an endpoint that does not say is asked for its default one."""
         try:
             listed = str(json.loads(answer.body or b"{}")["data"][0]["id"])
-        except (ValueError, LookupError, TypeError):
+        except _OTHER_JSON:
             return ""
         self._models[endpoint.url] = listed
         return listed
 
-    def _complete(self, endpoint: Endpoint, model: str, report: Report) -> None:
+    def _complete(self, endpoint: Endpoint, model: str, report: Report, within_s: float) -> None:
         spec = self._spec
         body: dict[str, Any] = {"model": model, "prompt": spec.prompt, "max_tokens": spec.max_tokens, "temperature": 0}
         if spec.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         written = json.dumps(body).encode()
         url = f"{endpoint.url}/v1/completions"
-        self._requests.ask(url, lambda answer: report(self._judged(endpoint, answer)), written)
+        self._requests.ask(url, lambda answer: report(self._judged(endpoint, answer)), written, within_s)
 
     def _judged(self, endpoint: Endpoint, answer: Answer) -> Look:
         failure, detail = _problem(answer)
@@ -173,11 +191,22 @@ def _completed(content: bytes) -> tuple[int, str, str]:
     """Return a completion's tokens and text, and what is wrong with it."""
     try:
         answer = json.loads(content)
-        tokens = int(answer["usage"]["completion_tokens"])
+        tokens = _count(answer["usage"]["completion_tokens"])
         text = str(answer["choices"][0].get("text", "")) if answer.get("choices") else ""
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except _OTHER_JSON:
         return 0, "", f"not a completion: {content[:80]!r}"
     return tokens, text, "" if tokens > 0 else "a completion without tokens"
+
+
+def _count(tokens: object) -> int:
+    """Read a number of tokens.
+
+    Raises:
+        ValueError: when it is none: a text, a fraction, a boolean.
+    """
+    if type(tokens) is not int:
+        raise ValueError(f"{tokens!r} is no number of tokens")
+    return tokens
 
 
 def _streamed(content: bytes) -> tuple[int, str, str]:
@@ -189,8 +218,8 @@ def _streamed(content: bytes) -> tuple[int, str, str]:
     try:
         for chunk in map(json.loads, chunks[:-1]):
             pieces += [str(choice.get("text", "")) for choice in chunk.get("choices", ())]
-            counted = int((chunk.get("usage") or {}).get("completion_tokens", counted))
-    except (ValueError, LookupError, TypeError, AttributeError):
+            counted = _count((chunk.get("usage") or {}).get("completion_tokens", counted))
+    except _OTHER_JSON:
         return 0, "", f"not a stream of completions: {content[:80]!r}"
     tokens = counted or len(pieces)
     return tokens, "".join(pieces), "" if tokens > 0 else "a completion without tokens"

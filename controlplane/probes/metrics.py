@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import inf, isnan
+from math import inf, isfinite, isnan, nan
 
 from controlplane.probes.exposition import Layout, Layouts, Scrape
 from controlplane.probes.exposition import Series as Line
@@ -153,8 +153,8 @@ def _buckets(quantity: Quantity, placed: _Placed) -> _Buckets | None:
         by_edge: dict[float, list[int]] = {}
         for series in way:
             for i, line in placed.get(f"{series.name}_bucket", ()):
-                if "le" in line.labels and _all_match(series.only, line.labels):
-                    by_edge.setdefault(_edge(line.labels["le"]) * series.scale, []).append(i)
+                if _all_match(series.only, line.labels):
+                    by_edge.setdefault(_edge(line.labels.get("le", "")) * series.scale, []).append(i)
         if inf in by_edge:
             edges = tuple(sorted(by_edge))
             return edges, tuple(tuple(by_edge[edge]) for edge in edges)
@@ -167,7 +167,10 @@ def _edge(text: str) -> float:
     Raises:
         ValueError: when it is no number.
     """
-    edge = float(text)
+    try:
+        edge = float(text)
+    except ValueError:
+        edge = nan
     if isnan(edge):
         raise ValueError(f"a bucket's edge is `{text}`")
     return edge
@@ -191,16 +194,16 @@ def _amount(ways: _Ways, values: Sequence[float]) -> float | None:
 
 
 def _merged(part: _Part, values: Sequence[float]) -> float | None:
-    """Return one family as one number; what is not a number, or blank, is no reading."""
+    """Return one family as one number; what is not a number, infinite, or blank, is no reading."""
     series = part.series
     found = []
     for place, divisors in part.places:
         value = values[place]
-        if isnan(value) or value >= series.blank_from:
+        if not isfinite(value) or value >= series.blank_from:
             continue
         if divisors:
             whole = sum(values[d] for d in divisors)
-            if isnan(whole) or whole <= 0:
+            if not 0 < whole < inf:
                 continue
             value /= whole
         found.append(value * series.scale)
@@ -215,4 +218,4 @@ _MERGES: Mapping[Merge, Callable[[list[float]], float]] = {Merge.SUM: sum, Merge
 def _histogram(buckets: _Buckets, values: Sequence[float]) -> Histogram | None:
     edges, places = buckets
     cumulative = tuple([values[p[0]] if len(p) == 1 else sum([values[i] for i in p]) for p in places])
-    return None if any(map(isnan, cumulative)) else Histogram(edges, cumulative)
+    return Histogram(edges, cumulative) if all(map(isfinite, cumulative)) else None

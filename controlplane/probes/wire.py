@@ -35,6 +35,8 @@ NAMES_FOR_S = 30.0
 STOLEN_SHARE = 0.2
 """A time-out of which more than this share was stolen from the prober says nothing about the endpoint."""
 
+_CANNOT_OPEN = (OSError, TimeoutError, ssl.SSLError, ValueError)
+"""The last one is a host that no name can be, such as one with a label of 64 letters."""
 _OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 
 Spawn = Callable[[Coroutine[None, None, None]], "asyncio.Task[None]"]
@@ -64,10 +66,16 @@ class Address(NamedTuple):
 
 
 def address(url: str) -> Address:
-    """Return where a URL leads."""
+    """Return where a URL leads.
+
+    Raises:
+        ValueError: when it leads nowhere: it names no host, or its port is none.
+    """
     parts = urlsplit(url)
     tls = parts.scheme == "https"
-    return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)
+    if not parts.hostname:
+        raise ValueError(f"`{url}` names no host")
+    return Address(parts.hostname, parts.port or (443 if tls else 80), tls)
 
 
 class Origin:
@@ -104,7 +112,7 @@ class Origin:
         started = monotonic()
         try:
             connection = await self._dial()
-        except (OSError, TimeoutError, ssl.SSLError) as error:
+        except _CANNOT_OPEN as error:
             failure, detail = explain(error)
             if failure is Failure.TIMEOUT and self._wire.was_late(started, monotonic()):
                 failure = Failure.PROBER
@@ -190,7 +198,7 @@ class Origin:
                     return
                 try:
                     connection = await self._dial()
-                except (OSError, TimeoutError, ssl.SSLError) as error:
+                except _CANNOT_OPEN as error:
                     self._tell(started, *explain(error))
                     await asyncio.sleep(retry_s)
                     retry_s = min(retry_s * 1.5, RETRY_AT_MOST_S)
@@ -219,6 +227,13 @@ class Origin:
         """Let go of every connection that is doing nothing."""
         for connection in tuple(self._idle):
             connection.abort()
+
+
+async def _tell_nowhere(endpoint: Endpoint, report: Callable[[Look], None], why: str) -> None:
+    """Report an endpoint whose address leads nowhere as often as one that cannot be reached; never ends by itself."""
+    while True:
+        report(Look(endpoint, "tcp", monotonic(), 0.0, Failure.NETWORK, why))
+        await asyncio.sleep(RETRY_AT_MOST_S)
 
 
 class Wire:
@@ -282,7 +297,16 @@ class Wire:
 
     def hold(self, endpoint: Endpoint, report: Callable[[Look], None]) -> Callable[[], None]:
         """Hold a connection to an endpoint and report when it comes and goes; returns what lets go of it."""
-        return self.origin(address(endpoint.url)).watch(endpoint, report)
+        try:
+            where = address(endpoint.url)
+        except ValueError as error:
+            telling = self.spawn(_tell_nowhere(endpoint, report, str(error)))
+
+            def release() -> None:
+                telling.cancel()
+
+            return release
+        return self.origin(where).watch(endpoint, report)
 
     async def resolve(self, where: Address) -> tuple[str, ...]:
         """Return the addresses of a host.

@@ -6,8 +6,9 @@ Called by `runbooks`. Commands work on what the policy page names: an Envoy driv
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from controlplane.degradation.actuator import PRIMARY, Pull, RoutePlan, route
+from controlplane.degradation.actuator import Pull, RoutePlan, route
 from controlplane.degradation.matrix import Row
+from controlplane.fleet.model import PRIMARY
 from controlplane.policy.model import Policy
 from controlplane.render import markdown
 

@@ -27,7 +27,7 @@ from controlplane.policy.load import Loaded
 from controlplane.policy.model import DrillPlan
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.scheduler import Background, Pace, Timetable, upcoming
-from controlplane.runtime.state_dir import held, operator_token
+from controlplane.runtime.state_dir import held, operator_token, publish_address
 from controlplane.runtime.wiring import Plane, build
 from controlplane.settings import ServeSettings
 from controlplane.store.database import Database, open_database, sqlite_url
@@ -123,7 +123,7 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         web = asyncio.create_task(server.serve(sockets=[listener]))
         background.spawn(_measure_lag(metrics))
         paces = _schedule(plane, timetable, background, metrics)
-        settings.address_file.write_text(url + "\n", encoding="utf-8")
+        publish_address(settings, url)
         log.info("serving", url=url, service=loaded.policy.service, version=controlplane.__version__)
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait((waiting, web), return_when=asyncio.FIRST_COMPLETED)

@@ -4,10 +4,11 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from controlplane.errors import RunDirError
 from controlplane.settings import ServeSettings
+from controlplane.wholefile import write_whole
 
 
 @contextmanager
@@ -20,30 +21,52 @@ def held(settings: ServeSettings) -> Iterator[None]:
     lock = settings.state_dir / "lock"
     try:
         settings.journals.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a+", encoding="utf-8")
+        file = lock.open("ab+", buffering=0)  # Unbuffered: a full disk is found out at the write.
     except OSError as error:
-        raise RunDirError(
-            f"cannot write to {settings.state_dir}", str(error), "make it writable, or name another with --state-dir"
-        ) from error
+        raise _unwritable(settings, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
+            holder = file.read().decode(errors="replace").strip() or "unknown"
             raise RunDirError(
-                f"another control plane (pid {file.read().strip() or 'unknown'}) runs on {settings.state_dir}",
+                f"another control plane (pid {holder}) runs on {settings.state_dir}",
                 "two of them would pull the same levers",
                 "stop that one, or name another directory with --state-dir",
             ) from error
-        settings.address_file.unlink(missing_ok=True)  # A killed one could not take its own away.
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        try:
+            settings.address_file.unlink(missing_ok=True)  # A killed one could not take its own away.
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+        except OSError as error:
+            raise _unwritable(settings, error) from error
         try:
             yield
         finally:
-            settings.address_file.unlink(missing_ok=True)
-            file.truncate(0)
+            with suppress(OSError):
+                settings.address_file.unlink(missing_ok=True)
+                file.truncate(0)
+
+
+def _unwritable(settings: ServeSettings, error: OSError) -> RunDirError:
+    return RunDirError(
+        f"cannot write to {settings.state_dir}",
+        str(error),
+        "make it writable, free space on its disk, or name another with --state-dir",
+    )
+
+
+def publish_address(settings: ServeSettings, url: str) -> None:
+    """Write down where this server answers, for the command line.
+
+    Raises:
+        RunDirError: when it cannot be written.
+    """
+    try:
+        write_whole(settings.address_file, url + "\n")
+    except OSError as error:
+        raise _unwritable(settings, error) from error
 
 
 def operator_token(settings: ServeSettings) -> str:
@@ -54,11 +77,10 @@ def operator_token(settings: ServeSettings) -> str:
     """
     path = settings.token_file
     try:
-        if path.exists():
-            return path.read_text(encoding="utf-8").strip()
-        token = secrets.token_urlsafe(32)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(token + "\n")
-    except OSError as error:
+        token = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+        if not token:
+            token = secrets.token_urlsafe(32)
+            write_whole(path, token + "\n", 0o600)
+    except (OSError, UnicodeDecodeError) as error:
         raise RunDirError(f"cannot use {path}", str(error), "make it readable and writable for this user") from error
     return token

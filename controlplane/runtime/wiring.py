@@ -24,10 +24,10 @@ from controlplane.degradation.envoy import EnvoyActuator
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory, resolve_address
-from controlplane.fleet.model import GATEWAY_POOL, Endpoint, Inventory
+from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint, Inventory
 from controlplane.flows import switch
 from controlplane.flows.drill import DrillPorts
-from controlplane.flows.observe import PRIMARY, Decision, Levers, ObservePorts, Observer
+from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
 from controlplane.flows.publish import publish
 from controlplane.flows.records import Patience
 from controlplane.flows.recover import RecoverPorts
@@ -336,6 +336,7 @@ def build(
     )
     recovering = RecoverPorts(
         policy.service, book.receipts, book.leases, book.drills, actuator, driver, verify, utcnow,
+        rows=policy.degradation.rows,
         hands_off=policy.degradation.mode is Mode.OBSERVE,
     )  # fmt: skip
     return Plane(

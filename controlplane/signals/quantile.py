@@ -9,6 +9,7 @@ that one), so that a rule and a verdict agree on the same data. Source: promethe
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class Quantile:
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """The same quantile of many histograms; NaN where one has no observations."""
+    """The same quantile of many histograms; NaN where one has no observations, or so many that they are no number."""
 
     value: Floats
     low: Floats
@@ -39,9 +40,10 @@ class Quantiles:
 
     def at(self, index: int) -> Quantile | None:
         """Return one of them; None without observations."""
-        samples = round(float(self.samples[index]))
-        if not self.samples[index] > 0:
+        seen = float(self.samples[index])
+        if not 0 < seen < inf:
             return None
+        samples = round(seen)
         return Quantile(float(self.value[index]), float(self.low[index]), float(self.high[index]), samples)
 
 
@@ -65,7 +67,7 @@ def histogram_quantiles(q: float, edges: Sequence[float], cumulative: Floats) ->
     below = np.where(index > 0, rising[each, index - 1], 0.0)
     inside = rising[each, index] - below
     low, high = lower[index], upper[index]
-    known = total > 0
+    known = (total > 0) & (total < inf)
     with np.errstate(invalid="ignore", divide="ignore"):
         value = low + (high - low) * (np.maximum(0.0, rank - below) / inside)
     value = np.where(np.isinf(high), low, value)

@@ -4,7 +4,7 @@ Pure; `now` is an argument. Every time is a monotonic second count, so that a st
 row that has not seen enough to say anything is not known: no data is not zero. What is added waits in a list and goes
 into the matrix in one piece when the matrix is next read: numpy is fast for many and slow for one.
 
-A sample that is not newer than its row's last is dropped, and so is one that is no finite number.
+A sample that is not newer than its row's last is dropped, and so is one that is no number or infinite.
 """
 
 from collections import deque
@@ -20,6 +20,8 @@ Flags = NDArray[np.bool_]
 
 _FIRST_DEPTH = 8
 _NEVER = -np.inf
+_ABSURD = 1e290
+"""Nothing counts so far: infinity, and what would become it once a fleet is added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class _Rings:
         ats = np.array(self._ats)
         values = np.array(self._values, np.float64).reshape(len(rows), self.width)
         self._rows, self._ats, self._values = [], [], []
-        usable = np.isfinite(values).all(axis=1)
+        usable = (np.abs(values) < _ABSURD).all(axis=1)
         if not usable.all():
             rows, ats, values = rows[usable], ats[usable], values[usable]
         if not len(rows):
@@ -213,7 +215,7 @@ class GaugeMatrix:
 
     def add(self, row: int, at: float, value: float) -> None:
         """Take one sample; an older one than the newest is left out."""
-        if value - value == 0.0 and at > self._waiting.get(row, (_NEVER,))[0]:  # Neither NaN nor infinite.
+        if -_ABSURD < value < _ABSURD and at > self._waiting.get(row, (_NEVER,))[0]:  # NaN is less than nothing.
             self._waiting[row] = (at, value)
 
     def values(self, now: float) -> Floats:
@@ -273,7 +275,6 @@ class OutcomeMatrix(_Rings):
     def __init__(self, span_s: float) -> None:
         super().__init__(span_s, 1)
         self._failing: dict[int, deque[float]] = {}
-        self._ok_at: dict[int, float] = {}
         self._looked_at: dict[int, float] = {}
 
     def add(self, row: int, at: float, *, ok: bool) -> None:
@@ -285,7 +286,6 @@ class OutcomeMatrix(_Rings):
         self._ats.append(at)
         self._values.append((_GOOD if ok else _BAD,))
         if ok:
-            self._ok_at[row] = at
             self._failing.pop(row, None)
             return
         failing = self._failing.setdefault(row, deque())
@@ -315,15 +315,11 @@ class OutcomeMatrix(_Rings):
         """Return how many of a row's newest looks failed without a success between them."""
         return len(self._failing.get(row, ()))
 
-    def any_success(self, row: int) -> bool:
-        """Tell whether any of the looks that the window keeps succeeded."""
-        return self._ok_at.get(row, _NEVER) >= self._looked_at.get(row, np.inf) - self.span_s
-
     def clear(self, row: int) -> None:
         """Drop everything: what was seen before no longer tells about now (the endpoint came back as a new one)."""
         super().clear(row)
-        for book in (self._failing, self._ok_at, self._looked_at):
-            book.pop(row, None)
+        self._failing.pop(row, None)
+        self._looked_at.pop(row, None)
 
     def _settle(self) -> None:
         for rows, ats, values in self._queued():

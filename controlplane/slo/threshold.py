@@ -8,6 +8,7 @@ the warn one; each after holding for the dwell.
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from math import isnan
 
 from controlplane.signals.sample import Direction
 
@@ -85,9 +86,10 @@ def advance(state: BandState, value: float | None, threshold: Threshold, worse: 
         now: monotonic seconds.
 
     Returns:
-        The next state. Becoming unknown and the first verdict after it take no dwell: there is nothing to hold on to.
+        The next state. Becoming unknown takes no dwell, and neither does a first value that is well: there is nothing
+        to hold on to. A first value that is not well waits its dwell out, as unknown.
     """
-    if value is None:
+    if value is None or isnan(value):
         return BandState(Band.UNKNOWN, Band.UNKNOWN, now)
     wanted = classify(value, threshold, worse, state.band)
     if wanted is state.band:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
+from alembic.util.exc import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from controlplane.errors import StoreError
@@ -65,9 +66,16 @@ def open_database(url: str) -> Database:
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _pragmas)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     try:
         with engine.begin() as connection:
             migrate(connection)
+    except CommandError as error:
+        engine.dispose()
+        raise StoreError(
+            f"the database {url} is of another version", str(error),
+            "run the version of controlplane that made it, or restore the backup from before the upgrade",
+        ) from error  # fmt: skip
     except SQLAlchemyError as error:
         engine.dispose()
         raise _store_error(url, error) from error
@@ -89,10 +97,12 @@ def alembic_config(connection: Connection) -> Config:
 
 def sqlite_url(path: Path) -> str:
     """Return the URL of an SQLite file."""
-    return f"sqlite:///{path.absolute()}"
+    return URL.create("sqlite", database=str(path.absolute())).render_as_string()
 
 
 def _pragmas(connection: Any, _record: Any) -> None:
+    """Set a new connection up; transactions are begun by us, since the driver's own way leaves out schema changes."""
+    connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -102,8 +112,10 @@ def _pragmas(connection: Any, _record: Any) -> None:
 _WAYS_OUT = {
     "readonly": "make the directory and its files writable for this user",
     "unable to open": "make sure the directory exists and is writable for this user",
+    "disk I/O error": "free space on the disk that holds it, or replace the disk",
     "full": "free space on the disk that holds it",
     "locked": "stop the other process that holds it",
+    "not a database": "move it away, or name another directory with --state-dir",
     "malformed": "move the damaged file away and restore a backup",
 }
 

@@ -5,16 +5,11 @@ dead fleet can no longer do; ``SOCKET_DIR_VARIABLE`` names it. Forked endpoints 
 """
 
 import atexit
-import multiprocessing.forkserver
 import os
 import shutil
-import signal
-import sys
-from contextlib import suppress
 from pathlib import Path
 
-from controlplane.target.errors import TargetError
-from controlplane.target.lifeline import die_with_parent
+from controlplane.target.forked import run_forked
 from controlplane.target.server import serve_endpoint
 from controlplane.target.spec import EndpointSpec
 
@@ -33,30 +28,4 @@ if SOCKET_DIR_VARIABLE in os.environ:
 
 def run(spec: EndpointSpec, log_path: Path) -> None:
     """Serve one endpoint in a process group of its own, logging to ``log_path``; never returns."""
-    parent = os.getppid()
-    os.setsid()
-    die_with_parent(parent)
-    _let_go_of_the_fork_server()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for standard in (1, 2):
-        os.dup2(log, standard)
-    os.close(log)
-    try:
-        code = serve_endpoint(spec)
-    except TargetError as error:
-        sys.stderr.write(f"{error}\n")
-        code = 1
-    sys.exit(code)
-
-
-def _let_go_of_the_fork_server() -> None:
-    """Close the pipe by which multiprocessing's children keep their fork server alive after the fleet has died.
-
-    The fork server must end with the fleet, and this endpoint with the fork server; holding the pipe would keep all of
-    them running for ever after a SIGKILL of the fleet. Python has no public name for it.
-    """
-    pipe = getattr(multiprocessing.forkserver._forkserver, "_forkserver_alive_fd", None)  # noqa: SLF001
-    if pipe is not None:
-        with suppress(OSError):
-            os.close(pipe)
+    run_forked(lambda: serve_endpoint(spec), log_path, spec.cpus, spec.netns)

@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from controlplane.target import gateway
+from controlplane.target import gateway, gateway_clusters
 from controlplane.target.errors import TargetError
-from controlplane.target.gateway import Place
+from controlplane.target.gateway import Doors
+from controlplane.target.gateway_clusters import Place
 from controlplane.target.lifeline import die_with_parent
 from controlplane.target.rundir import RunDir, write_json, write_text
-from controlplane.target.spec import PoolSpec
+from controlplane.target.spec import GatewaySpec, PoolSpec
 
 RESTART_S = 0.2
 """Wait before a gateway that died is started again."""
@@ -42,14 +43,15 @@ class Gateway:
 
     binary: Path
     run_dir: RunDir
-    port: int
+    doors: Doors
+    spec: GatewaySpec
     _process: asyncio.subprocess.Process | None = None
     _stopping: bool = False
 
     @property
     def url(self) -> str:
         """Where clients send requests."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.doors.public}"
 
     def write(self, pools: Mapping[str, PoolSpec], places: Mapping[str, Sequence[Place]]) -> None:
         """Write the bootstrap and the xDS files, with all traffic on the first pool."""
@@ -57,13 +59,16 @@ class Gateway:
         first = next(iter(pools))
         weights = {pool: 100 if pool == first else 0 for pool in pools}
         access_log = self.run_dir.logs.resolve() / "access.log"
-        write_json(folder / "bootstrap.json", gateway.bootstrap(folder))
+        write_json(folder / "bootstrap.json", gateway.bootstrap(folder, self.doors.admin))
         for pool, members in places.items():
-            write_json(folder / "xds" / f"{gateway.eds_file(pool)}.json", gateway.endpoints(pool, members))
-        write_json(folder / "xds" / "rds.json", gateway.routes(weights))
-        write_json(folder / "xds" / "cds.json", gateway.clusters(folder, pools))
-        write_json(folder / "xds" / "lds.json", gateway.listeners(folder, self.port, access_log))
-        write_text(folder / "listener", f"127.0.0.1:{self.port}\n")
+            write_json(
+                folder / "xds" / f"{gateway_clusters.eds_file(pool)}.json", gateway_clusters.endpoints(pool, members)
+            )
+        write_json(folder / "xds" / "rds.json", gateway.routes(weights, spec=self.spec))
+        write_json(folder / "xds" / "cds.json", gateway_clusters.clusters(folder, pools, self.spec))
+        listeners = gateway.listeners(folder, self.doors, first, access_log, self.spec)
+        write_json(folder / "xds" / "lds.json", listeners)
+        write_text(folder / "listener", f"127.0.0.1:{self.doors.public}\n")
 
     async def run(self) -> None:
         """Keep Envoy running until ``stop``."""
@@ -105,6 +110,7 @@ class Gateway:
                 *("--admin-address-path", folder / "admin"),
                 *("--concurrency", "1"),
                 "--disable-hot-restart",
+                *("--file-flush-interval-msec", "1000"),
                 *("--log-level", "warning"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -2,26 +2,32 @@
 
 ``run_fleet`` starts in order (fork server, gateway, nodes), says ready when the whole chain
 answers, and stops in reverse.
-What it publishes in the run directory is described in ``rundir``.
+What it publishes in the run directory is described in ``rundir``; ``layout`` says where everything lies.
 """
 
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from controlplane.target import netns
+from controlplane.target.child import Child
 from controlplane.target.envoy import Gateway, find_envoy
 from controlplane.target.errors import TargetError
 from controlplane.target.forkserver import ForkServer
-from controlplane.target.gateway import Place
+from controlplane.target.layout import Layout, lay_out, node_names, ports_needed
+from controlplane.target.link import LinkKeeper
 from controlplane.target.node import Node
-from controlplane.target.rundir import RunDir, free_ports, port_is_free, write_json
-from controlplane.target.spec import PRESETS, SERVICE_MODEL, EndpointSpec, FleetSpec
+from controlplane.target.rundir import RunDir, free_ports, port_is_free, write_json, write_secret
+from controlplane.target.spec import PRESETS, SERVICE_MODEL, FleetSpec
 
 POLL_S = 0.05
 """How often a starting fleet asks what does not answer yet."""
@@ -37,11 +43,13 @@ class Fleet:
     run_dir: RunDir
     gateway: Gateway
     nodes: tuple[Node, ...]
+    links: tuple[LinkKeeper, ...]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set; whatever happens, nothing is left running."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.gateway.run()), *(group.create_task(node.run()) for node in self.nodes)]
+            parts: list[Gateway | LinkKeeper | Node] = [self.gateway, *self.links, *self.nodes]
+            tasks = [group.create_task(part.run()) for part in parts]
             try:
                 stopped = group.create_task(stop.wait())
                 started = group.create_task(self._wait_ready())
@@ -60,6 +68,7 @@ class Fleet:
         """Stop the gateway's clients last: first no new requests, then the endpoints."""
         await self.gateway.stop(self.spec.stop_timeout_s)
         await asyncio.gather(*(node.stop(self.spec.stop_timeout_s) for node in self.nodes))
+        await asyncio.gather(*(link.stop(self.spec.stop_timeout_s) for link in self.links))
         await asyncio.wait(tasks, timeout=self.spec.stop_timeout_s)
         for task in tasks:
             task.cancel()
@@ -112,33 +121,50 @@ def _answers(request: Request) -> bool:
         return False
 
 
-def build(spec: FleetSpec, run_dir: RunDir) -> Fleet:
+def build(spec: FleetSpec, run_dir: RunDir, net: netns.Net | None = None) -> Fleet:
     """Choose ports, write what others discover the fleet by, and put the parts together; nothing runs yet.
+
+    Args:
+        spec: the fleet.
+        run_dir: its state.
+        net: the network namespaces of its nodes, when they have any.
 
     Raises:
         TargetError: when Envoy or torch is missing, a model is unknown, the port is taken, or a file cannot be written.
     """
     _check(spec)
     binary, fork_server = find_envoy(spec.envoy), ForkServer()
-    count = sum(pool.endpoints for pool in spec.pools.values())
-    ports = free_ports(count + 1)
-    nodes: list[Node] = []
-    for pool, wanted in spec.pools.items():
-        for number in range(wanted.endpoints):
-            name = f"{pool}-{number}"
-            endpoint = EndpointSpec(
-                name=name, model=wanted.model, port=ports[len(nodes)], seed=spec.seed, max_queue=spec.max_queue
-            )
-            nodes.append(Node(f"node-{name}", pool, endpoint, run_dir, fork_server))
-        write_json(run_dir.discovery(pool), [_discovered(node) for node in nodes if node.pool == pool])
-    gateway = Gateway(binary, run_dir, spec.gateway_port or ports[-1])
-    places = {
-        pool: [Place(node.endpoint.name, node.endpoint.host, node.endpoint.port) for node in nodes if node.pool == pool]
-        for pool in spec.pools
-    }
-    gateway.write(spec.pools, places)
+    layout = _placed(spec, run_dir, net)
+    for pool in spec.pools:
+        write_json(run_dir.discovery(pool), [seat.discovered for seat in layout.seats if seat.pool == pool])
+    gateway = Gateway(binary, run_dir, layout.doors, spec.gateway)
+    gateway.write(spec.pools, {pool: layout.places(pool) for pool in spec.pools})
+    nodes = [
+        Node(seat.node, seat.pool, seat.endpoint, run_dir, Child(fork_server), seat.host, seat.port)
+        for seat in layout.seats
+    ]
+    links = [LinkKeeper(seat.link, run_dir, Child(fork_server)) for seat in layout.seats if seat.link]
     fork_server.start()
-    return Fleet(spec, run_dir, gateway, tuple(nodes))
+    return Fleet(spec, run_dir, gateway, tuple(nodes), tuple(links))
+
+
+def _placed(spec: FleetSpec, run_dir: RunDir, net: netns.Net | None) -> Layout:
+    token = secrets.token_urlsafe(24)
+    write_secret(run_dir.cache_token, token + "\n")
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    homes = {}
+    if net is not None:
+        homes = {node: (net.namespaces[node], net.addresses[node], netns.PORT) for node in net.namespaces}
+    ports = free_ports(ports_needed(spec))
+    return lay_out(
+        spec,
+        run_dir,
+        ports=ports,
+        token=token,
+        cpus=cpus,
+        homes=homes,
+        outside=net.host if net else "127.0.0.1",
+    )
 
 
 def _check(spec: FleetSpec) -> None:
@@ -156,13 +182,8 @@ def _check(spec: FleetSpec) -> None:
         raise TargetError(
             f"cannot listen on 127.0.0.1:{spec.gateway_port}",
             "the port is taken",
-            "Choose another port, or 0 for a free one.",
+            "Choose another with --port, or 0 for a free one.",
         )
-
-
-def _discovered(node: Node) -> dict[str, object]:
-    labels = {"pool": node.pool, "endpoint": node.endpoint.name, "node": node.name, "model": node.endpoint.model}
-    return {"targets": [f"{node.endpoint.host}:{node.endpoint.port}"], "labels": labels}
 
 
 def run_fleet(spec: FleetSpec) -> int:
@@ -191,7 +212,22 @@ async def _run(spec: FleetSpec, run_dir: RunDir) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await build(spec, run_dir).run(stop)
+    with _network(spec, run_dir) as net:
+        await build(spec, run_dir, net).run(stop)
+
+
+@contextmanager
+def _network(spec: FleetSpec, run_dir: RunDir) -> Iterator[netns.Net | None]:
+    """Make the nodes' network namespaces when asked, and remove them whatever happens."""
+    netns.sweep(run_dir.netns)
+    if not spec.netns:
+        yield None
+        return
+    net = netns.make(node_names(spec.pools), run_dir.netns)
+    try:
+        yield net
+    finally:
+        net.remove()
 
 
 def _first(errors: BaseExceptionGroup[TargetError]) -> TargetError:

@@ -1,4 +1,4 @@
-"""Forks endpoint processes from one server process that has imported torch once (multiprocessing's fork server)."""
+"""Forks the fleet's processes from one server process that has imported torch once (multiprocessing's fork server)."""
 
 import multiprocessing
 import multiprocessing.forkserver
@@ -15,15 +15,17 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from controlplane.target.errors import TargetError
-from controlplane.target.spec import EndpointSpec
+from controlplane.target.spec import CacheSpec, EndpointSpec, RelaySpec
 
 PRELOAD = "controlplane.target.endpoint"
 SOCKET_DIR_VARIABLE = "CONTROLPLANE_FORKSERVER_DIR"
 """The same name as in ``endpoint``, which is too heavy to import here."""
+Work = EndpointSpec | CacheSpec | RelaySpec
+"""What a forked process may be asked to do."""
 
 
 class ForkServer:
-    """Starts endpoint processes. All are children of the fork server and die with it; it dies with this process."""
+    """Starts endpoints, caches and links: children of the fork server that die with it. It dies with this process."""
 
     def __init__(self) -> None:
         """Check that torch is there; nothing is started yet.
@@ -44,19 +46,28 @@ class ForkServer:
         with self._lock, _environment():
             multiprocessing.forkserver.ensure_running()
 
-    def spawn(self, spec: EndpointSpec, log_path: Path) -> ForkServerProcess:
-        """Fork one endpoint; blocks until the fork server has its imports (seconds at first, then milliseconds)."""
+    def spawn(self, spec: Work, log_path: Path) -> ForkServerProcess:
+        """Fork one process; blocks until the fork server has its imports (seconds at first, then milliseconds)."""
         with self._lock, _environment(), _empty_main():
-            process = self._context.Process(target=_run, args=(spec, log_path), name=spec.name)
+            process = self._context.Process(target=_run, args=(spec, log_path), name=spec.name, daemon=True)
             process.start()
         return process
 
 
-def _run(spec: EndpointSpec, log_path: Path) -> None:
-    """Hand over to ``endpoint`` inside the forked process, where its import is done already."""
-    from controlplane.target.endpoint import run  # noqa: PLC0415 - importing it above would load torch into the fleet
+def _run(spec: Work, log_path: Path) -> None:
+    """Hand over to the module that does the work, inside the forked process: the fleet itself needs none of them."""
+    if isinstance(spec, RelaySpec):
+        from controlplane.target.relay import run as serve_link  # noqa: PLC0415
 
-    run(spec, log_path)
+        serve_link(spec, log_path)
+    elif isinstance(spec, CacheSpec):
+        from controlplane.target.cache_server import run as serve_cache  # noqa: PLC0415
+
+        serve_cache(spec, log_path)
+    else:
+        from controlplane.target.endpoint import run as serve_endpoint  # noqa: PLC0415
+
+        serve_endpoint(spec, log_path)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """An open-loop load generator: requests leave at their intended times, however slow the answers are.
 
 Latency counts from the intended time, so a stalled server cannot hide its stall (no coordinated omission). One
-JSON line per request is the record; ``report`` turns the lines into a summary.
+JSON line per request is the record; ``report`` turns the lines into a summary, printed and written beside the record.
 """
 
 import asyncio
@@ -16,53 +16,14 @@ from dataclasses import asdict, dataclass
 from typing import TextIO
 
 import aiohttp
+import uvloop
 
 from controlplane.target.errors import TargetError
-from controlplane.target.report import print_summary
+from controlplane.target.prompts import LENGTHS, Prompts
+from controlplane.target.report import print_summary, summary_file, write_summary
 from controlplane.target.rundir import writing
 from controlplane.target.spec import LoadSpec
 
-WORDS = [
-    "why",
-    "does",
-    "the",
-    "model",
-    "answer",
-    "slowly",
-    "when",
-    "many",
-    "people",
-    "ask",
-    "at",
-    "once",
-    "and",
-    "what",
-    "would",
-    "a",
-    "careful",
-    "engineer",
-    "look",
-    "at",
-    "first",
-    "please",
-    "explain",
-    "how",
-    "a",
-    "fleet",
-    "of",
-    "servers",
-    "stays",
-    "up",
-    "while",
-    "one",
-    "of",
-    "them",
-    "fails",
-    "and",
-    "keep",
-    "it",
-    "short",
-]
 LEAD_S = 0.05
 """Time between the start and the first possible arrival."""
 
@@ -81,6 +42,10 @@ class Record:
     served_by: str | None
     level: str | None
     error: str | None
+    ttft_s: float | None = None
+    """From ``intended`` to the first byte of a streamed answer."""
+    cache: str | None = None
+    """What ``x-cache`` said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +68,6 @@ def arrivals(spec: LoadSpec, rng: random.Random) -> Iterator[float]:
         at += rng.expovariate(spec.rate_per_s) if spec.arrivals == "poisson" else 1.0 / spec.rate_per_s
 
 
-def prompt(spec: LoadSpec, rng: random.Random) -> str:
-    """Draw a prompt; its length is log-uniform between the two bounds."""
-    low, high = spec.prompt_bytes
-    length = round(math.exp(rng.uniform(math.log(low), math.log(high))))
-    start = rng.randrange(len(WORDS))
-    text = " ".join(WORDS[(start + number) % len(WORDS)] for number in range(length // 2 + 1))
-    return text[:length]
-
-
 def run_load(spec: LoadSpec) -> int:
     """Drive load until the duration is over or SIGINT or SIGTERM comes, then print a summary.
 
@@ -126,7 +82,8 @@ def run_load(spec: LoadSpec) -> int:
         spec.out.parent.mkdir(parents=True, exist_ok=True)
         out = spec.out.open("a", encoding="utf-8", buffering=1)
     with out:
-        records = asyncio.run(_drive(spec, out))
+        records = uvloop.run(_drive(spec, out))
+    write_summary(summary_file(spec.out), records)
     if not spec.quiet:
         print_summary(records)
     return 0
@@ -139,6 +96,11 @@ def _check(spec: LoadSpec) -> None:
         raise TargetError(
             f"cannot send {spec.rate_per_s} requests per second", "the rate must be above 0", "Choose another rate."
         )
+    if spec.lengths not in LENGTHS:
+        raise TargetError(
+            f"unknown prompt lengths {spec.lengths!r}", "there is no such distribution",
+            f"Choose one of {', '.join(LENGTHS)}.",
+        )  # fmt: skip
     if not 1 <= spec.prompt_bytes[0] <= spec.prompt_bytes[1]:
         raise TargetError(
             f"prompt lengths {spec.prompt_bytes} make no range", "the first is the shortest", "Swap them."
@@ -160,11 +122,13 @@ async def _drive(spec: LoadSpec, out: TextIO) -> list[Record]:
         asyncio.TaskGroup() as group,
     ):
         sender = Sender(spec, session, clock, out, records)
+        low, high = spec.prompt_bytes
+        prompts = Prompts(spec.lengths, low, high, spec.prompts, spec.seed)
         for offset in arrivals(spec, rng):
             intended = clock.wall + LEAD_S + offset
             if await _stopped_before(stop, intended - clock.unix()):
                 break
-            group.create_task(sender.send(intended, prompt(spec, rng)))
+            group.create_task(sender.send(intended, prompts.draw()))
     return records
 
 
@@ -190,30 +154,57 @@ class Sender:
     async def send(self, intended: float, text: str) -> None:
         """Send one completion; a failure is a record too."""
         sent = self.clock.unix()
-        status, served_by, level, error = await self._ask(text)
+        seen = _Seen()
+        await self._ask(text, seen)
         done = self.clock.unix()
-        record = Record(intended, sent, done, done - intended, status, served_by, level, error)
+        record = Record(
+            intended,
+            sent,
+            done,
+            done - intended,
+            seen.status,
+            seen.served_by,
+            seen.level,
+            seen.error,
+            None if seen.first is None else seen.first - intended,
+            seen.cache,
+        )
         self.records.append(record)
         self.out.write(json.dumps(asdict(record)) + "\n")
 
-    async def _ask(self, text: str) -> tuple[int, str | None, str | None, str | None]:
+    async def _ask(self, text: str, seen: "_Seen") -> None:
         spec = self.spec
-        body = {
-            "model": spec.model,
-            "prompt": text,
-            "max_tokens": spec.max_tokens,
-            "temperature": 0,
-            "stream": spec.stream,
-        }
+        asked = {"messages": [{"role": "user", "content": text}]} if spec.chat else {"prompt": text}
+        body = {"model": spec.model, "max_tokens": spec.max_tokens, "temperature": 0, "stream": spec.stream, **asked}
+        path = "/v1/chat/completions" if spec.chat else "/v1/completions"
         try:
-            async with asyncio.timeout(spec.timeout_s), self.session.post("/v1/completions", json=body) as answer:
-                content = await answer.read()
-                served_by, level = answer.headers.get("x-served-by"), answer.headers.get("x-degradation-level")
-                return answer.status, served_by, level, _complaint(answer.status, content, stream=spec.stream)
+            async with asyncio.timeout(spec.timeout_s), self.session.post(path, json=body) as answer:
+                content = bytearray()
+                async for part in answer.content.iter_any():
+                    if spec.stream and seen.first is None:
+                        seen.first = self.clock.unix()
+                    content += part
+                seen.status, seen.cache = answer.status, answer.headers.get("x-cache")
+                seen.served_by = answer.headers.get("x-served-by")
+                seen.level = answer.headers.get("x-degradation-level")
+                seen.error = _complaint(answer.status, bytes(content), stream=spec.stream)
         except TimeoutError:
-            return 0, None, None, f"no answer within {spec.timeout_s} s"
+            seen.error = f"no answer within {spec.timeout_s} s"
         except (aiohttp.ClientError, OSError) as error:
-            return 0, None, None, f"{type(error).__name__}: {error}"
+            seen.error = f"{type(error).__name__}: {error}"
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is known of an answer so far; a request without a whole answer keeps status 0."""
+
+    status: int = 0
+    served_by: str | None = None
+    level: str | None = None
+    error: str | None = None
+    first: float | None = None
+    """Unix seconds of the first byte of a stream."""
+    cache: str | None = None
 
 
 def _complaint(status: int, content: bytes, *, stream: bool) -> str | None:

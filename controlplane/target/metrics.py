@@ -15,12 +15,13 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    Summary,
     generate_latest,
 )
 
-from controlplane.target.engine import Engine
+from controlplane.target.engine import Engine, Step
 from controlplane.target.kv import BLOCK_TOKENS
-from controlplane.target.sequence import Request, Timeline
+from controlplane.target.sequence import Sequence as Served
 
 REQUEST_SECONDS = (
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
@@ -49,14 +50,10 @@ NEVER_COUNTED = {
     "vllm:estimated_flops_per_gpu": "Estimated number of floating point operations per GPU.",
     "vllm:estimated_read_bytes_per_gpu": "Estimated number of bytes read from memory per GPU.",
     "vllm:estimated_write_bytes_per_gpu": "Estimated number of bytes written to memory per GPU.",
-    "vllm:prefix_cache_queries": "Prefix cache queries, in terms of number of queried tokens.",
-    "vllm:prefix_cache_hits": "Prefix cache hits, in terms of number of cached tokens.",
     "vllm:external_prefix_cache_queries": "External prefix cache queries from KV connector, in tokens.",
     "vllm:external_prefix_cache_hits": "External prefix cache hits from KV connector, in tokens.",
     "vllm:mm_cache_queries": "Multi-modal cache queries, in terms of number of queried items.",
     "vllm:mm_cache_hits": "Multi-modal cache hits, in terms of number of cached items.",
-    "vllm:num_preemptions": "Cumulative number of preemption from the engine.",
-    "vllm:prompt_tokens_cached": "Number of cached prompt tokens (local + external).",
 }  # fmt: skip
 """Families that vLLM always shows and that this engine has no cause to count; they stay 0."""
 
@@ -132,9 +129,19 @@ class Metrics:
         self._by_source = families.counters(
             "vllm:prompt_tokens_by_source", "Number of prompt tokens by source.", "source", TOKEN_SOURCES
         )
-        families.counters(
+        self._cached_by_tier = families.counters(
             "vllm:prompt_tokens_cached_by_source", "Prefix-cache hit tokens by cache tier.", "source", CACHE_TIERS
         )
+        self._cached = families.counter(
+            "vllm:prompt_tokens_cached", "Number of cached prompt tokens (local + external)."
+        )
+        self._queried = families.counter(
+            "vllm:prefix_cache_queries", "Prefix cache queries, in terms of number of queried tokens."
+        )
+        self._hits = families.counter(
+            "vllm:prefix_cache_hits", "Prefix cache hits, in terms of number of cached tokens."
+        )
+        self._preemptions = families.counter("vllm:num_preemptions", "Cumulative number of preemption from the engine.")
         self._generated = families.counter("vllm:generation_tokens", "Number of generation tokens processed.")
         self._finished = families.counters(
             "vllm:request_success", "Count of successfully processed requests.", "finished_reason", FINISH_REASONS
@@ -145,6 +152,12 @@ class Metrics:
             ["model_name", "reason"],
             registry=self.registry,
         )
+        self._late = Counter(
+            "controlplane_target_deadline_exceeded",
+            "Number of requests that were given up because their deadline had passed.",
+            ["model_name"],
+            registry=self.registry,
+        ).labels(self._model_name)
         self._rejected = rejections.labels(self._model_name, "max_num_queued_reqs")
         rejections.labels(self._model_name, "max_num_queued_tokens")
 
@@ -216,6 +229,13 @@ class Metrics:
             registry=self.registry, buckets=HTTP_FINE_SECONDS,
         )  # fmt: skip
 
+        self._http_sizes = [
+            Summary(
+                f"http_{which}_size_bytes", f"Content length of {way} by handler.", ["handler"], registry=self.registry
+            )
+            for which, way in (("request", "incoming requests"), ("response", "outgoing responses"))
+        ]
+
     def watch(self, engine: Engine) -> None:
         """Read the engine's gauges whenever the page is asked for."""
         families = self._families
@@ -240,8 +260,8 @@ class Metrics:
 
     def _describe_cache(self, num_blocks: int) -> None:
         facts = {
-            "block_size": BLOCK_TOKENS, "cache_dtype": "auto", "enable_prefix_caching": False,
-            "gpu_memory_utilization": None,
+            "block_size": BLOCK_TOKENS, "cache_dtype": "auto", "enable_prefix_caching": True,
+            "gpu_memory_utilization": None, "prefix_caching_hash_algo": "blake2b",
             "kv_cache_size_tokens": num_blocks * BLOCK_TOKENS, "num_gpu_blocks": num_blocks,
             "num_cpu_blocks": None, "sliding_window": None,
         }  # fmt: skip
@@ -252,13 +272,21 @@ class Metrics:
             registry=self.registry,
         ).labels(*(str(value) for value in facts.values()), "0").set(1)
 
-    def stepped(self, tokens: int, prompt_tokens: int, generated: int) -> None:
-        """Count one forward step."""
-        self._step_size.observe(tokens)
-        self._generated.inc(generated)
-        if prompt_tokens:
-            self._prompt_tokens.inc(prompt_tokens)
-            self._by_source["local_compute"].inc(prompt_tokens)
+    def stepped(self, step: Step) -> None:
+        """Count one forward step, by the tokens that it finished, as vLLM does."""
+        self._step_size.observe(step.prompt_tokens + step.generated)
+        self._generated.inc(step.generated)
+        if step.queried_tokens:
+            self._queried.inc(step.queried_tokens)
+            self._hits.inc(step.hit_tokens)
+            self._cached_by_tier["device"].inc(step.hit_tokens)
+        if step.preempted:
+            self._preemptions.inc(step.preempted)
+        if step.prompt_tokens:
+            self._prompt_tokens.inc(step.prompt_tokens)
+            self._by_source["local_compute"].inc(step.prompt_tokens - step.cached_tokens)
+            self._by_source["local_cache_hit"].inc(step.cached_tokens)
+            self._cached.inc(step.cached_tokens)
 
     def first_token(self, seconds: float) -> None:
         """Count a time to first token."""
@@ -268,9 +296,13 @@ class Metrics:
         """Count a time between tokens."""
         self._gap.observe(seconds)
 
-    def finished(self, request: Request, timeline: Timeline, generated: int, reason: str) -> None:
-        """Count a request that ended; times only of those that gave tokens, as vLLM does."""
+    def finished(self, sequence: Served) -> None:
+        """Count a request that ended; sizes and times only of those that were answered, as vLLM does."""
+        reason = sequence.finish_reason or "error"
         self._finished[reason].inc()
+        timeline, request, generated = sequence.timeline, sequence.request, len(sequence.tokens)
+        siblings = request.siblings
+        last_choice = siblings is None or siblings.end(generated)
         if not timeline.first_token or reason in {"abort", "error"}:
             return
         last, first, scheduled = timeline.last_token, timeline.first_token, timeline.scheduled
@@ -282,22 +314,37 @@ class Metrics:
         if generated > 1:
             self._per_token.observe((last - first) / (generated - 1))
         self._prompt_size.observe(len(request.prompt))
-        self._computed.observe(len(request.prompt))
+        self._computed.observe(len(request.prompt) - sequence.cached)
         self._answer_size.observe(generated)
-        self._asked_most.observe(request.max_tokens)
         self._asked.observe(request.max_tokens)
-        self._asked_n.observe(1)
-        self._preempted.observe(0)
+        self._preempted.observe(sequence.preemptions)
+        if last_choice:
+            self._asked_most.observe(siblings.longest if siblings else generated)
+            self._asked_n.observe(siblings.n if siblings else 1)
 
     def rejected(self) -> None:
         """Count a request that found the queue full."""
         self._rejected.inc()
 
-    def answered(self, handler: str, method: str, status: int, seconds: float) -> None:
-        """Count an HTTP answer; the status is grouped as ``2xx`` to ``5xx``."""
+    def timed_out(self) -> None:
+        """Count a request that was not answered by its deadline."""
+        self._late.inc()
+
+    def answered(self, handler: str, method: str, status: int, seconds: float, sizes: tuple[int, int]) -> None:
+        """Count an HTTP answer.
+
+        Args:
+            handler: the route, or ``none``.
+            method: the HTTP method.
+            status: grouped as ``2xx`` to ``5xx``.
+            seconds: from the request's head to the answer's end.
+            sizes: bytes of the request's and of the answer's body.
+        """
         self._http.labels(handler, method, f"{status // 100}xx").inc()
         self._http_seconds.labels(handler, method).observe(seconds)
         self._http_fine_seconds.observe(seconds)
+        for summary, size in zip(self._http_sizes, sizes, strict=True):
+            summary.labels(handler).observe(size)
 
     def page(self) -> bytes:
         """Render the page in the Prometheus text format."""

@@ -7,17 +7,15 @@ hold file: {"until": unix seconds, "lease": text}. An expired hold counts for no
 import asyncio
 import json
 import os
-import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerProcess
 
 import psutil
 
-from controlplane.target.forkserver import ForkServer
+from controlplane.target.child import Child
 from controlplane.target.rundir import RunDir, write_json
-from controlplane.target.spec import EndpointSpec
+from controlplane.target.spec import CacheSpec, EndpointSpec
 
 HOLD_POLL_S = 0.05
 """How often a held node looks whether it may start."""
@@ -37,20 +35,21 @@ class Node:
 
     name: str
     pool: str
-    endpoint: EndpointSpec
+    endpoint: EndpointSpec | CacheSpec
     run_dir: RunDir
-    fork_server: ForkServer
+    child: Child
+    host: str
+    """Where clients reach the endpoint: its link's address, or its own where it has no link."""
+    port: int
     restarts: int = 0
     failed_young: int = 0
     """Starts in a row that did not last ``STEADY_S``."""
-    _process: ForkServerProcess | None = None
     _stop_asked: asyncio.Event = field(default_factory=asyncio.Event)
-    _exited: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
         """Where the endpoint answers."""
-        return f"http://{self.endpoint.host}:{self.endpoint.port}"
+        return f"http://{self.host}:{self.port}"
 
     async def run(self) -> None:
         """Keep the endpoint running until ``stop``."""
@@ -68,37 +67,18 @@ class Node:
     async def stop(self, timeout_s: float) -> None:
         """End the endpoint: SIGTERM, then SIGKILL of its group after ``timeout_s`` seconds."""
         self._stop_asked.set()
-        process = self._process
-        if process is None or process.pid is None:
-            return
-        for number, patience in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, 1.0)):
-            if self._exited.is_set():
-                return
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._exited.wait(), patience)
+        await self.child.stop(timeout_s)
 
     async def _start(self) -> None:
-        log_path = self.run_dir.logs / f"{self.endpoint.name}.log"
-        self._exited.clear()
-        process = await asyncio.to_thread(self.fork_server.spawn, self.endpoint, log_path)
-        self._process = process
-        loop = asyncio.get_running_loop()
-        loop.add_reader(process.sentinel, self._note_exit, process.sentinel)
-        await self._publish(process)
+        pid = await self.child.start(self.endpoint, self.run_dir.logs / f"{self.endpoint.name}.log")
+        await self._publish(pid)
         if self._stop_asked.is_set():
             await self.stop(0.0)
 
-    def _note_exit(self, sentinel: int) -> None:
-        asyncio.get_running_loop().remove_reader(sentinel)
-        self._exited.set()
-
-    async def _publish(self, process: ForkServerProcess) -> None:
+    async def _publish(self, pid: int) -> None:
         """Write who serves this node, once the process leads its own group."""
-        pid = process.pid or 0
         try:
-            while os.getpgid(pid) != pid and not self._exited.is_set():  # noqa: ASYNC110 - another process does it
+            while os.getpgid(pid) != pid and not self.child.exited.is_set():  # noqa: ASYNC110 - another process does it
                 await asyncio.sleep(GROUP_POLL_S)
             started_at = psutil.Process(pid).create_time()
         except (ProcessLookupError, psutil.NoSuchProcess):
@@ -109,6 +89,8 @@ class Node:
                 "node": self.name,
                 "endpoint": self.endpoint.name,
                 "url": self.url,
+                "backend_url": f"http://{self.endpoint.host}:{self.endpoint.port}",
+                "netns": self.endpoint.netns,
                 "pid": pid,
                 "pgid": pid,
                 "started_at": started_at,
@@ -117,14 +99,9 @@ class Node:
         )
 
     async def _until_exit(self) -> None:
-        while not self._exited.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._exited.wait(), SWEEP_S)
+        while not await self.child.wait(SWEEP_S):
             self.held()
-        if self._process is not None:
-            self._process.join()
-            self._process.close()
-            self._process = None
+        self.child.bury()
 
     async def _until_free(self) -> None:
         while not self._stop_asked.is_set() and self.held():

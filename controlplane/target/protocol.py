@@ -1,6 +1,7 @@
-"""OpenAI's request and answer shapes as vLLM speaks them. Pure: dictionaries in, values out, and back.
+"""OpenAI's requests as vLLM understands them, and the shapes of errors and model lists. Pure: dictionaries and values.
 
-Unknown request fields are ignored, as vLLM does. What is wrong raises ``BadRequestError``.
+Unknown request fields are ignored, as vLLM does. What is wrong raises ``BadRequestError``; so does a wish that is known
+but that this target cannot fulfil. ``answers`` shapes what goes back.
 """
 
 import zlib
@@ -16,6 +17,11 @@ DEFAULT_MAX_TOKENS = 16
 MAX_CHOICES = 128
 """Prompts times ``n`` in one request."""
 MAX_STOPS = 16
+MAX_LOGPROBS = 20
+"""Likeliest tokens that may be asked for at each position, as vLLM's default."""
+MAX_BIASES = 300
+PENALTY = 2.0
+"""Presence and frequency penalties lie between minus this and this, as OpenAI has it."""
 
 
 class BadRequestError(Exception):
@@ -58,6 +64,14 @@ class Ask:
     stream: bool
     include_usage: bool
     continuous_usage: bool
+    priority: int = 0
+    """Lower runs sooner."""
+    stop_tokens: frozenset[int] = frozenset()
+    keep_stop: bool = False
+    logprobs: int | None = None
+    """Likeliest tokens to report at each position; None reports nothing."""
+    timeout_s: float | None = None
+    """Seconds after which the client no longer wants the answer."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -81,13 +95,13 @@ def parse(body: Any, *, chat: bool, limits: Limits) -> Ask:
     model = body.get("model")
     if model is not None and model not in limits.models:
         raise BadRequestError(f"The model `{model}` does not exist.", param="model", status=404, kind="NotFoundError")
+    _refuse_unable(body)
     prompts = _chat_prompt(body) if chat else _prompts(body)
     n = _integer(body, "n", 1, low=1, high=MAX_CHOICES)
     if len(prompts) * n > MAX_CHOICES:
         raise BadRequestError(f"At most {MAX_CHOICES} choices in one request.", param="n")
-    options = body.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise BadRequestError("`stream_options` must be an object.", param="stream_options")
+    stream = _flag(body, "stream")
+    options = _options(body, stream=stream)
     return Ask(
         chat=chat,
         prompts=prompts,
@@ -95,12 +109,37 @@ def parse(body: Any, *, chat: bool, limits: Limits) -> Ask:
         max_tokens=_max_tokens(body, chat=chat, longest=max(map(len, prompts)), limits=limits),
         sampling=_sampling(body),
         stop=_stops(body),
-        ignore_eos=body.get("ignore_eos") is True,
+        ignore_eos=_flag(body, "ignore_eos"),
         min_tokens=_integer(body, "min_tokens", 0, low=0, high=limits.max_len),
-        stream=body.get("stream") is True,
-        include_usage=options.get("include_usage") is True,
-        continuous_usage=options.get("continuous_usage_stats") is True,
+        stream=stream,
+        include_usage=_flag(options, "include_usage"),
+        continuous_usage=_flag(options, "continuous_usage_stats"),
+        priority=_integer(body, "priority", 0, low=-(2**31), high=2**31),
+        stop_tokens=_stop_tokens(body),
+        keep_stop=_flag(body, "include_stop_str_in_output"),
+        logprobs=_logprobs(body, chat=chat),
+        timeout_s=None if body.get("timeout") is None else _number(body, "timeout", 0.0, low=0.0, high=86_400.0),
     )
+
+
+def _refuse_unable(body: Mapping[str, Any]) -> None:
+    """Refuse what would change the answer and is not built, rather than answer something else."""
+    if _flag(body, "echo"):
+        raise BadRequestError("`echo` is not supported by this server.", param="echo")
+    shape = body.get("response_format")
+    if isinstance(shape, dict) and shape.get("type", "text") != "text":
+        raise BadRequestError("Only `response_format` text is supported by this server.", param="response_format")
+
+
+def _options(body: Mapping[str, Any], *, stream: bool) -> Mapping[str, Any]:
+    options = body.get("stream_options")
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        raise BadRequestError("`stream_options` must be an object.", param="stream_options")
+    if not stream:
+        raise BadRequestError("Stream options can only be defined when `stream=True`.", param="stream_options")
+    return options
 
 
 def _max_tokens(body: Mapping[str, Any], *, chat: bool, longest: int, limits: Limits) -> int:
@@ -126,10 +165,48 @@ def _sampling(body: Mapping[str, Any]) -> Sampling:
         temperature=_number(body, "temperature", 1.0, low=0.0, high=100.0),
         top_p=_number(body, "top_p", 1.0, low=1e-9, high=1.0),
         top_k=_integer(body, "top_k", 0, low=-1, high=None),
+        min_p=_number(body, "min_p", 0.0, low=0.0, high=1.0),
         seed=None
         if body.get("seed") is None
         else zlib.crc32(str(_integer(body, "seed", 0, low=None, high=None)).encode()),
+        repetition_penalty=_number(body, "repetition_penalty", 1.0, low=1e-6, high=1e6),
+        presence_penalty=_number(body, "presence_penalty", 0.0, low=-PENALTY, high=PENALTY),
+        frequency_penalty=_number(body, "frequency_penalty", 0.0, low=-PENALTY, high=PENALTY),
+        bias=_bias(body),
     )
+
+
+def _bias(body: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
+    bias = body.get("logit_bias")
+    if bias is None:
+        return ()
+    if not isinstance(bias, dict) or len(bias) > MAX_BIASES:
+        raise BadRequestError(f"`logit_bias` must be an object of at most {MAX_BIASES} tokens.", param="logit_bias")
+    tokens: dict[int, float] = {}
+    for name in bias:
+        if not (name.isascii() and name.isdigit() and len(name) < 6 and int(name) < VOCABULARY):
+            raise BadRequestError(f"Token numbers must lie in 0..{VOCABULARY - 1}.", param="logit_bias")
+        tokens[int(name)] = _number(bias, name, 0.0, low=-100.0, high=100.0)
+    return tuple(tokens.items())
+
+
+def _logprobs(body: Mapping[str, Any], *, chat: bool) -> int | None:
+    if not chat:
+        return None if body.get("logprobs") is None else _integer(body, "logprobs", 0, low=0, high=MAX_LOGPROBS)
+    wanted = _flag(body, "logprobs")
+    top = _integer(body, "top_logprobs", 0, low=0, high=MAX_LOGPROBS)
+    if top and not wanted:
+        raise BadRequestError("When using `top_logprobs`, `logprobs` must be set to true.", param="top_logprobs")
+    return top if wanted else None
+
+
+def _stop_tokens(body: Mapping[str, Any]) -> frozenset[int]:
+    tokens = body.get("stop_token_ids")
+    if tokens is None:
+        return frozenset()
+    if not isinstance(tokens, list):
+        raise BadRequestError("`stop_token_ids` must be a list of token numbers.", param="stop_token_ids")
+    return frozenset(_checked_tokens(tokens, "stop_token_ids"))
 
 
 def _stops(body: Mapping[str, Any]) -> tuple[bytes, ...]:
@@ -141,26 +218,38 @@ def _stops(body: Mapping[str, Any]) -> tuple[bytes, ...]:
         or not all(isinstance(text, str) and text for text in texts)
     ):
         raise BadRequestError(f"`stop` must be a text or a list of at most {MAX_STOPS} texts.", param="stop")
-    return tuple(text.encode() for text in texts)
+    return tuple(_utf8(text, "stop") for text in texts)
+
+
+def _utf8(text: str, param: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise BadRequestError("Half a surrogate pair is no valid Unicode text.", param=param) from None
 
 
 def _prompts(body: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
     prompt = body.get("prompt")
     if isinstance(prompt, str):
-        return (encode(prompt),)
+        return (_tokens(prompt, "prompt"),)
     if isinstance(prompt, list) and prompt:
         if all(isinstance(part, str) for part in prompt):
-            return tuple(encode(part) for part in prompt)
+            return tuple(_tokens(part, "prompt") for part in prompt)
         if all(isinstance(part, int) for part in prompt):
-            return (_checked_tokens(prompt),)
+            return (_checked_tokens(prompt, "prompt"),)
         if all(isinstance(part, list) and part for part in prompt):
-            return tuple(_checked_tokens(part) for part in prompt)
+            return tuple(_checked_tokens(part, "prompt") for part in prompt)
     raise BadRequestError("`prompt` must be a text, a list of texts, or a list of token numbers.", param="prompt")
 
 
-def _checked_tokens(tokens: list[Any]) -> tuple[int, ...]:
-    if not all(isinstance(token, int) and 0 <= token < VOCABULARY for token in tokens):
-        raise BadRequestError(f"Token numbers must lie in 0..{VOCABULARY - 1}.", param="prompt")
+def _tokens(text: str, param: str) -> tuple[int, ...]:
+    _utf8(text, param)
+    return encode(text)
+
+
+def _checked_tokens(tokens: list[Any], param: str) -> tuple[int, ...]:
+    if not all(type(token) is int and 0 <= token < VOCABULARY for token in tokens):
+        raise BadRequestError(f"Token numbers must lie in 0..{VOCABULARY - 1}.", param=param)
     return tuple(tokens)
 
 
@@ -169,7 +258,7 @@ def _chat_prompt(body: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
     if not isinstance(messages, list) or not messages:
         raise BadRequestError("`messages` must be a list with at least one message.", param="messages")
     lines = [_message_text(message) for message in messages]
-    return (encode("".join([*lines, "assistant: "])),)
+    return (_tokens("".join([*lines, "assistant: "]), "messages"),)
 
 
 def _message_text(message: Any) -> str:
@@ -181,6 +270,13 @@ def _message_text(message: Any) -> str:
     if not isinstance(content, str):
         raise BadRequestError("A message's `content` must be a text or a list of parts.", param="messages")
     return f"{message['role']}: {content}\n"
+
+
+def _flag(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise BadRequestError(f"`{name}` must be true or false.", param=name)
 
 
 def _integer(body: Mapping[str, Any], name: str, default: int, *, low: int | None, high: int | None) -> int:
@@ -208,65 +304,6 @@ def _ranged(name: str, value: float, low: float | None, high: float | None) -> f
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The fixed part of one answer; makes its JSON shapes."""
-
-    ask: Ask
-    request_id: str
-    model: str
-    created: int
-    """Unix seconds."""
-
-    def whole(self, texts: list[str], reasons: list[str], completion_tokens: int) -> dict[str, Any]:
-        """Shape a complete answer, one choice a text."""
-        choices = [
-            self._choice(
-                number, reason, {"message": {"role": "assistant", "content": text}} if self.ask.chat else {"text": text}
-            )
-            for number, (text, reason) in enumerate(zip(texts, reasons, strict=True))
-        ]
-        kind = "chat.completion" if self.ask.chat else "text_completion"
-        return {**self._head(kind), "choices": choices, "usage": self.usage(completion_tokens)}
-
-    def chunk(
-        self, number: int, text: str, reason: str | None, *, first: bool, completion_tokens: int
-    ) -> dict[str, Any]:
-        """Shape one streamed piece of choice ``number``."""
-        delta = {"role": "assistant", "content": text} if first else {"content": text}
-        choice = self._choice(number, reason, {"delta": delta} if self.ask.chat else {"text": text})
-        shaped = {**self._head(self._chunk_kind), "choices": [choice]}
-        if self.ask.continuous_usage:
-            shaped["usage"] = self.usage(completion_tokens)
-        return shaped
-
-    def last_chunk(self, completion_tokens: int) -> dict[str, Any]:
-        """Shape the chunk that carries only the usage."""
-        return {**self._head(self._chunk_kind), "choices": [], "usage": self.usage(completion_tokens)}
-
-    def usage(self, completion_tokens: int) -> dict[str, Any]:
-        """Shape the token counts."""
-        prompt = self.ask.prompt_tokens
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt + completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": 0},
-        }
-
-    @property
-    def _chunk_kind(self) -> str:
-        return "chat.completion.chunk" if self.ask.chat else "text_completion"
-
-    def _head(self, kind: str) -> dict[str, Any]:
-        prefix = "chatcmpl" if self.ask.chat else "cmpl"
-        return {"id": f"{prefix}-{self.request_id}", "object": kind, "created": self.created, "model": self.model}
-
-    @staticmethod
-    def _choice(number: int, reason: str | None, content: dict[str, Any]) -> dict[str, Any]:
-        return {"index": number, **content, "logprobs": None, "finish_reason": reason}
-
-
 def error_body(message: str, kind: str, status: int, param: str | None = None) -> dict[str, Any]:
     """Shape an error as OpenAI and vLLM do."""
     return {"error": {"message": message, "type": kind, "param": param, "code": status}}
@@ -280,7 +317,7 @@ def model_list(limits: Limits, created: int) -> dict[str, Any]:
             "id": name, "object": "model", "created": created, "owned_by": "controlplane", "root": own,
             "parent": None if name == own else own, "max_model_len": limits.max_len,
             "permission": [{"id": f"modelperm-{name}", "object": "model_permission", "created": created,
-                            "allow_sampling": True, "allow_logprobs": False, "allow_view": True}],
+                            "allow_sampling": True, "allow_logprobs": True, "allow_view": True}],
         }
         for name in limits.models
     ]  # fmt: skip

@@ -12,8 +12,9 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from controlplane.target.errors import TargetError
 
@@ -62,13 +63,33 @@ class RunDir:
         """Return the file with which others keep a node down for a time."""
         return self.root / "nodes" / f"{node}.hold"
 
+    def link(self, node: str) -> Path:
+        """Return the file with which others break a node's link for a time."""
+        return self.root / "links" / f"{node}.link"
+
+    @property
+    def cache_token(self) -> Path:
+        """The secret that publishers of answers show to the response cache; readable for the owner alone."""
+        return self.root / "cache" / "token"
+
+    @property
+    def answers(self) -> Path:
+        """Folder of the response cache's SQLite tier; it outlives the fleet, so that the next one starts warm."""
+        return self.root / "cache" / "answers"
+
+    @property
+    def netns(self) -> Path:
+        """Names the network namespaces and the bridge that must be removed."""
+        return self.root / "netns.json"
+
     def state_files(self) -> Iterator[Path]:
         """Yield what must be gone when no fleet runs: everything but logs and the gateway's configuration."""
         yield self.ready
-        for folder in ("sd", "nodes"):
+        for folder in ("sd", "nodes", "links"):
             yield from (self.root / folder).glob("*")
         yield self.gateway / "admin"
         yield self.gateway / "listener"
+        yield self.cache_token
 
     def clear(self) -> None:
         """Remove the state files."""
@@ -83,15 +104,14 @@ class RunDir:
             TargetError: when another fleet holds it, or it cannot be written.
         """
         with writing(self.root):
-            for folder in (self.root, self.root / "sd", self.root / "nodes", self.logs, self.gateway / "xds"):
-                folder.mkdir(parents=True, exist_ok=True)
-            lock = self.lock.open("a+", encoding="ascii")
+            for folder in ("sd", "nodes", "links", "logs", "gateway/xds", "cache/answers"):
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+            lock = self.lock.open("ab+", buffering=0)  # Unbuffered: a full disk is found out at the write.
         with lock:
             self._lock(lock)
             with writing(self.root):
                 lock.truncate(0)
-                lock.write(f"{os.getpid()}\n")
-                lock.flush()
+                lock.write(f"{os.getpid()}\n".encode())
                 self.clear()
             try:
                 yield
@@ -100,12 +120,12 @@ class RunDir:
                     self.clear()
                     self.lock.unlink(missing_ok=True)
 
-    def _lock(self, lock: TextIO) -> None:
+    def _lock(self, lock: FileIO) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            holder = lock.read().strip() or "unknown"
+            holder = lock.read().decode(errors="replace").strip() or "unknown"
             raise TargetError(
                 f"a fleet already runs on {self.root}",
                 f"process {holder} holds {self.lock}",
@@ -142,6 +162,19 @@ def write_text(path: Path, text: str) -> None:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner may read.
+
+    Raises:
+        TargetError: when it cannot be written.
+    """
+    with writing(path):
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
 
 
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:

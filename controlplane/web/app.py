@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Annotated, Any
 
+import structlog
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi import Path as UrlPath
 from fastapi.encoders import jsonable_encoder
@@ -20,6 +21,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import controlplane
 from controlplane.chaos.drill import Drill
@@ -33,6 +35,8 @@ from controlplane.policy import quantity
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
 from controlplane.web.page import IncidentView, Overview
+
+log = structlog.get_logger("web")
 
 _SECURITY_HEADERS = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
@@ -138,15 +142,23 @@ def _errors(app: FastAPI) -> None:
     async def ours(_: Request, error: ControlplaneError) -> JSONResponse:
         return _problem(400 if isinstance(error, UsageError) else 503, error.what, error.why, error.fix)
 
-    @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(StarletteHTTPException)
+    async def http(_: Request, error: StarletteHTTPException) -> JSONResponse:
         response = _problem(error.status_code, str(error.detail))
         response.headers.update(error.headers or {})
         return response
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _problem(422, "the request is not valid", errors=jsonable_encoder(error.errors()))
+        wrong = [{"where": ".".join(map(str, e["loc"])), "what": str(e["msg"])} for e in error.errors()]
+        return _problem(422, "the request is not valid", errors=wrong)
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        log.error("unforeseen", path=request.url.path, exc_info=error)
+        response = _problem(500, "something went wrong in the control plane", "its log says what", "report it with it")
+        response.headers.update(_SECURITY_HEADERS)  # This handler stands outside the middleware.
+        return response
 
 
 def _console(app: FastAPI, ports: WebPorts) -> None:

@@ -15,10 +15,10 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome
-from controlplane.degradation.actuator import PRIMARY, Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import Action, AllOf, AnyOf, Condition, Level, Mode, SwitchPool, Trigger
-from controlplane.fleet.model import GATEWAY_POOL
+from controlplane.fleet.model import GATEWAY_POOL, PRIMARY
 from controlplane.flows.standing import BudgetStanding, EndpointStanding, PoolStanding, RowStanding
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence

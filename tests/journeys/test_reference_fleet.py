@@ -86,7 +86,7 @@ def all_gone(processes: list[psutil.Process]) -> bool:
 
 
 def state_files(run_dir: Path) -> set[str]:
-    kept = ("logs", "xds", "bootstrap.json")
+    kept = ("logs", "xds", "bootstrap.json", "answers")
     files = (path.relative_to(run_dir) for path in run_dir.rglob("*") if path.is_file())
     return {str(path) for path in files if not set(path.parts) & set(kept)}
 
@@ -137,7 +137,7 @@ def test_sigkill_of_the_fleet_leaves_no_process_and_the_directory_can_be_used_ag
         until(lambda: all_gone(processes), 3.0)
     (tmp_path / "ready.json").unlink()
     with fleet(tmp_path) as (_, ready):
-        assert set(ready["endpoints"]) == {"primary-0", "primary-1", "standby-0", "base-0"}
+        assert set(ready["endpoints"]) == {"primary-0", "primary-1", "standby-0", "base-0", "cache-0"}
 
 
 def test_a_second_fleet_on_the_same_directory_is_refused_with_the_first_ones_pid(tmp_path: Path) -> None:
@@ -154,11 +154,11 @@ def test_the_run_directory_tells_others_where_every_endpoint_is(tmp_path: Path) 
     with fleet(tmp_path) as (_, ready):
         groups = [
             group
-            for pool in ("primary", "standby", "base")
+            for pool in ("primary", "standby", "base", "cache")
             for group in json.loads((tmp_path / "sd" / f"{pool}.json").read_text())
         ]
         assert {group["labels"]["endpoint"]: f"http://{group['targets'][0]}" for group in groups} == ready["endpoints"]
-        assert [group["labels"]["model"] for group in groups] == ["full", "full", "full", "base"]
+        assert [group["labels"]["model"] for group in groups] == ["full", "full", "full", "base", "full"]
         entry = node(tmp_path, "base-0")
         assert psutil.Process(entry["pid"]).create_time() == entry["started_at"]
         assert os.getpgid(entry["pid"]) == entry["pgid"]

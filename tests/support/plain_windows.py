@@ -102,10 +102,6 @@ class OutcomeWindow:
             run += 1
         return run
 
-    def any_success(self) -> bool:
-        """Tell whether any of the kept looks succeeded."""
-        return any(ok for _, ok in self._looks)
-
     def clear(self) -> None:
         """Drop everything: what was seen before no longer tells about now (the endpoint came back as a new one)."""
         self._looks.clear()

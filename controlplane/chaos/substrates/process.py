@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -18,6 +19,7 @@ import psutil
 
 from controlplane.chaos.fault import Lease
 from controlplane.errors import FaultError
+from controlplane.wholefile import write_whole
 
 _START_TIME_TOLERANCE_S = 0.05
 _GONE_WITHIN_S = 2.0
@@ -50,9 +52,12 @@ class ProcessNodes:
         self._write_hold(lease)
         try:
             if _alive(node):
+                if os.getpgid(node.pid) != node.pgid:
+                    raise PermissionError(f"process {node.pid} is not in that group")
                 os.killpg(node.pgid, signal.SIGKILL)
         except OSError as error:
-            self._hold_path(lease).unlink(missing_ok=True)
+            with suppress(OSError):
+                self._hold_path(lease).unlink(missing_ok=True)
             raise FaultError(
                 f"cannot kill process group {node.pgid} of {lease.endpoint.name}", str(error),
                 "run the control plane as the user that runs the fleet",
@@ -77,7 +82,10 @@ class ProcessNodes:
         hold = self._hold_path(lease)
         if self._holder(hold) not in (lease.id, ""):
             return f"{lease.endpoint.node} is held by another lease; left alone"
-        hold.unlink(missing_ok=True)
+        try:
+            hold.unlink(missing_ok=True)
+        except OSError as error:
+            raise FaultError(f"cannot remove {hold}", str(error), f"remove it: rm {hold}") from error
         return f"{lease.endpoint.node} is no longer held down"
 
     async def residue(self, lease: Lease) -> str:
@@ -93,7 +101,7 @@ class ProcessNodes:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             node = _Node(int(found["pid"]), int(found["pgid"]), float(found["started_at"]))
-        except (OSError, ValueError, LookupError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise FaultError(
                 f"no node `{lease.endpoint.node}` on this machine", f"cannot read {path}: {error}",
                 "set `fleet.substrate.process.nodes_dir` to the directory the supervisors write to",
@@ -111,17 +119,14 @@ class ProcessNodes:
         """Return the lease that holds a node down, or an empty string."""
         try:
             return str(json.loads(hold.read_text(encoding="utf-8"))["lease"])
-        except (OSError, ValueError, LookupError):
+        except (OSError, ValueError, LookupError, TypeError):
             return ""
 
     def _write_hold(self, lease: Lease) -> None:
         hold = self._hold_path(lease)
-        beside = hold.with_suffix(".hold.new")
         try:
-            beside.write_text(json.dumps({"until": lease.deadline.timestamp(), "lease": lease.id}), encoding="utf-8")
-            beside.replace(hold)
+            write_whole(hold, json.dumps({"until": lease.deadline.timestamp(), "lease": lease.id}))
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise FaultError(f"cannot write {hold}", str(error), "make the nodes directory writable") from error
 
 

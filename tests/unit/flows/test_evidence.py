@@ -72,7 +72,7 @@ def test_endpoints_with_other_buckets_are_left_out_and_counted() -> None:
         fleet.look(1, at, probe="metrics", page=odd)
     seen = fleet.says("latency_p99", 7.0)
     assert seen.samples == 60
-    assert seen.reason == "1 endpoints have other bucket edges and are left out"
+    assert seen.reason == "1 endpoints have other bucket edges and are left out: primary-1"
 
 
 def test_stale_pages_are_unknown_not_zero() -> None:

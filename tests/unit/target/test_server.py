@@ -1,106 +1,28 @@
-"""The endpoint's HTTP surface, driven over ASGI and over a real socket."""
+"""The endpoint's HTTP surface over a real socket: shapes, errors, deadlines, and what a leaving client frees."""
 
 import asyncio
-import io
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+import time
+from collections.abc import Sequence
 
-import aiohttp
 import pytest
-import uvicorn
-from prometheus_client.parser import text_string_to_metric_families
+import torch
 
-from controlplane.target.server import Endpoint, bind
-from controlplane.target.spec import EndpointSpec
+from controlplane.target import protocol
+from controlplane.target.app import DEAD
+from controlplane.target.model import Chunk
+from tests.support.endpoints import DEVICES, ask, at_rest, events, served, until_running, value
 
-REQUEST_EDGES = (
-    "0.3 0.5 0.8 1.0 1.5 2.0 2.5 5.0 10.0 15.0 20.0 30.0 40.0 50.0 60.0 120.0 240.0 480.0 960.0 1920.0 7680.0"
-)
-FIRST_TOKEN_EDGES = (
-    "0.001 0.005 0.01 0.02 0.04 0.06 0.08 0.1 0.25 0.5 0.75 1.0 2.5 5.0 7.5 10.0 20.0 40.0 80.0 160.0 640.0 2560.0"
-)
-TOKEN_EDGES = "0.01 0.025 0.05 0.075 0.1 0.15 0.2 0.3 0.4 0.5 0.75 1.0 2.5 5.0 7.5 10.0 20.0 40.0 80.0"
-SIZE_EDGES = "1.0 2.0 5.0 10.0 20.0 50.0 100.0 200.0 500.0 1000.0"
-EDGES = {
-    "vllm:time_to_first_token_seconds": FIRST_TOKEN_EDGES,
-    "vllm:inter_token_latency_seconds": TOKEN_EDGES,
-    "vllm:request_time_per_output_token_seconds": TOKEN_EDGES,
-    "vllm:e2e_request_latency_seconds": REQUEST_EDGES,
-    "vllm:request_queue_time_seconds": REQUEST_EDGES,
-    "vllm:request_inference_time_seconds": REQUEST_EDGES,
-    "vllm:request_prefill_time_seconds": REQUEST_EDGES,
-    "vllm:request_decode_time_seconds": REQUEST_EDGES,
-    "vllm:request_prompt_tokens": SIZE_EDGES,
-    "vllm:request_generation_tokens": SIZE_EDGES,
-    "vllm:request_max_num_generation_tokens": SIZE_EDGES,
-    "vllm:request_params_max_tokens": SIZE_EDGES,
-    "vllm:request_prefill_kv_computed_tokens": SIZE_EDGES,
-    "vllm:request_params_n": "1.0 2.0 5.0 10.0 20.0",
-    "vllm:request_num_preemptions": "1.0 2.0 3.0 4.0 5.0 10.0 20.0",
-    "vllm:iteration_tokens_total": "1.0 8.0 16.0 32.0 64.0 128.0 256.0 512.0 1024.0 2048.0 4096.0 8192.0 16384.0",
-    "http_request_duration_seconds": "0.1 0.5 1.0",
-}
-ALWAYS = {
-    "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:num_requests_waiting_by_reason",
-    "vllm:engine_sleep_state", "vllm:kv_cache_usage_perc", "vllm:prefix_cache_queries_total",
-    "vllm:prefix_cache_hits_total", "vllm:external_prefix_cache_queries_total", "vllm:external_prefix_cache_hits_total",
-    "vllm:mm_cache_queries_total", "vllm:mm_cache_hits_total", "vllm:num_preemptions_total",
-    "vllm:prompt_tokens_total", "vllm:prompt_tokens_by_source_total", "vllm:prompt_tokens_cached_total",
-    "vllm:prompt_tokens_cached_by_source_total", "vllm:generation_tokens_total", "vllm:request_success_total",
-    "vllm:admission_rejections_total", "vllm:cache_config_info", "vllm:estimated_flops_per_gpu_total",
-    "process_cpu_seconds_total", "process_resident_memory_bytes",
-}  # fmt: skip
+ENDLESS = {"prompt": "x", "max_tokens": 1000, "ignore_eos": True}
 
 
-@asynccontextmanager
-async def served(**settings: Any) -> AsyncIterator[tuple[aiohttp.ClientSession, Endpoint]]:
-    endpoint = Endpoint(EndpointSpec(model="base", **settings))
-    endpoint.engine.start()
-    config = uvicorn.Config(endpoint.app, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    with bind(EndpointSpec(port=0)) as listener:
-        async with asyncio.TaskGroup() as group:
-            # serve() would take over the test process's signals; _serve is the same without them.
-            task = group.create_task(server._serve(sockets=[listener]))
-            while not server.started:  # noqa: ASYNC110 - another thread makes it true
-                await asyncio.sleep(0.001)
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-                yield client, endpoint
-            server.should_exit = True
-            await task
-    endpoint.engine.close()
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-async def ask(client: aiohttp.ClientSession, path: str, body: Any, **headers: str) -> tuple[int, Any, Any]:
-    data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
-    async with client.post(path, data=data, headers=headers) as response:
-        return response.status, json.loads(await response.read()), response.headers
-
-
-async def page(client: aiohttp.ClientSession) -> dict[str, list[Any]]:
-    async with client.get("/metrics") as response:
-        text = await response.text()
-    return {family.name: family.samples for family in text_string_to_metric_families(text)}
-
-
-async def value(client: aiohttp.ClientSession, name: str, **labels: str) -> float:
-    samples = [sample for family in (await page(client)).values() for sample in family]
-    return sum(float(s.value) for s in samples if s.name == name and labels.items() <= s.labels.items())
-
-
-async def events(client: aiohttp.ClientSession, path: str, body: Any) -> list[Any]:
-    async with client.post(path, json={**body, "stream": True}) as response:
-        assert response.headers["content-type"].startswith("text/event-stream")
-        text = (await response.read()).decode()
-    parts = text.removesuffix("\n\n").split("\n\n")
-    assert parts[-1] == "data: [DONE]"
-    return [json.loads(part.removeprefix("data: ")) for part in parts[:-1]]
-
-
-async def test_a_completion_answers_in_openai_shape_and_echoes_the_request_id() -> None:
-    async with served() as (client, _):
+async def test_a_completion_answers_in_openai_shape_and_echoes_the_request_id(device: str) -> None:
+    async with served(device=device) as (client, _):
         status, body, headers = await ask(
             client, "/v1/completions", {"model": "reference", "prompt": "hi", "max_tokens": 5, "ignore_eos": True},
             **{"x-request-id": "abc"},
@@ -115,9 +37,9 @@ async def test_a_completion_answers_in_openai_shape_and_echoes_the_request_id() 
     }  # fmt: skip
 
 
-async def test_streams_give_one_event_a_token_and_the_same_text_as_the_whole_answer() -> None:
+async def test_streams_give_one_event_a_token_and_the_same_text_as_the_whole_answer(device: str) -> None:
     wish = {"prompt": "hi", "max_tokens": 7, "temperature": 0, "ignore_eos": True}
-    async with served() as (client, _):
+    async with served(device=device) as (client, _):
         _, whole, _ = await ask(client, "/v1/completions", wish)
         chunks = await events(client, "/v1/completions", {**wish, "stream_options": {"include_usage": True}})
     assert len(chunks) == 8
@@ -155,6 +77,25 @@ BAD = [
     ({"prompt": "x", "temperature": -1}, 400, "temperature"),
     ({"prompt": "x", "stop": 3}, 400, "stop"),
     ({"prompt": "x", "n": 0}, 400, "n"),
+    ({"prompt": [True]}, 400, "prompt"),
+    ({"prompt": "half a pair \ud800"}, 400, "prompt"),
+    ({"prompt": "x", "stop": ["\udfff"]}, 400, "stop"),
+    ({"prompt": "x", "temperature": float("nan")}, 400, "temperature"),
+    ({"prompt": "x", "stream": "yes"}, 400, "stream"),
+    ({"prompt": "x", "stream_options": {"include_usage": True}}, 400, "stream_options"),
+    ({"prompt": "x", "logprobs": 21}, 400, "logprobs"),
+    ({"prompt": "x", "logit_bias": {"300": 1}}, 400, "logit_bias"),
+    ({"prompt": "x", "logit_bias": {"65": "much"}}, 400, "65"),
+    ({"prompt": "x", "presence_penalty": 3}, 400, "presence_penalty"),
+    ({"prompt": "x", "repetition_penalty": 0}, 400, "repetition_penalty"),
+    ({"prompt": "x", "stop_token_ids": "q"}, 400, "stop_token_ids"),
+    ({"prompt": "x", "priority": 0.5}, 400, "priority"),
+    ({"prompt": "x", "timeout": "soon"}, 400, "timeout"),
+    ({"prompt": "x", "echo": True}, 400, "echo"),
+    ({"prompt": "x", "response_format": {"type": "json_object"}}, 400, "response_format"),
+    ({"prompt": ["x"] * 100, "n": 2}, 400, "n"),
+    (b'{"prompt": "x", "max_tokens": ' + b"9" * 5000 + b"}", 400, None),
+    (b"[" * 200_000, 400, None),
     ({"prompt": "x" * 1_100_000}, 413, None),
 ]
 
@@ -173,8 +114,7 @@ async def test_a_full_queue_answers_503_with_retry_after_and_counts_the_rejectio
     async with served(max_queue=1, max_num_seqs=1) as (client, endpoint):
         wish = {"prompt": "x", "max_tokens": 500, "ignore_eos": True}
         slow = [asyncio.ensure_future(ask(client, "/v1/completions", wish))]
-        while endpoint.engine.running == 0:  # noqa: ASYNC110 - another thread makes it true
-            await asyncio.sleep(0.001)
+        await until_running(endpoint)
         slow.append(asyncio.ensure_future(ask(client, "/v1/completions", wish)))
         while endpoint.engine.waiting == 0:  # noqa: ASYNC110 - another task makes it true
             await asyncio.sleep(0.001)
@@ -189,38 +129,14 @@ async def test_a_full_queue_answers_503_with_retry_after_and_counts_the_rejectio
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_leaves_frees_what_its_request_held(stream: bool) -> None:  # noqa: FBT001
     async with served() as (client, endpoint):
-        wish = {"prompt": "x", "max_tokens": 1000, "ignore_eos": True, "stream": stream}
-        task = asyncio.ensure_future(client.post("/v1/completions", json=wish))
-        while endpoint.engine.running == 0:  # noqa: ASYNC110 - another thread makes it true
-            await asyncio.sleep(0.001)
+        task = asyncio.ensure_future(client.post("/v1/completions", json={**ENDLESS, "stream": stream}))
+        await until_running(endpoint)
         if stream:
             (await task).close()
         else:
             task.cancel()
-        while endpoint.engine.running:  # noqa: ASYNC110 - another thread makes it true
-            await asyncio.sleep(0.001)
-        assert endpoint.engine.pool.used == 0
+        await at_rest(endpoint)
         assert await value(client, "vllm:request_success_total", finished_reason="abort") == 1
-
-
-async def test_the_metrics_page_has_vllms_families_labels_and_edges() -> None:
-    async with served() as (client, _):
-        await ask(client, "/v1/completions", {"prompt": "hi", "max_tokens": 3, "ignore_eos": True})
-        families = await page(client)
-    samples = [sample for family in families.values() for sample in family]
-    assert {sample.name for sample in samples} >= ALWAYS
-    for name, edges in EDGES.items():
-        found = [
-            s.labels["le"]
-            for s in samples
-            if s.name == f"{name}_bucket" and s.labels.get("handler") in {None, "/v1/completions"}
-        ]
-        assert " ".join(found) == f"{edges} +Inf", name
-    for sample in samples:
-        if sample.name.startswith("vllm:") and "admission" not in sample.name:
-            assert sample.labels["engine"] == "0", sample.name
-            assert "model_name" in sample.labels or sample.name == "vllm:cache_config_info"
-    assert not [name for name in families if name.startswith("DCGM")]
 
 
 async def test_models_name_the_model_its_alias_its_root_and_its_length() -> None:
@@ -247,3 +163,124 @@ async def test_every_completion_leaves_a_json_log_line(capsys: pytest.CaptureFix
     assert {"ts", "request_id", "queue_depth", "processing_time", "ttft", "tokens", "status"} <= line.keys()
     assert (line["tokens"], line["status"], line["queue_depth"]) == (3, 200, 0)
     assert 0 < line["ttft"] <= line["processing_time"]
+    assert (line["level"], line["msg"], line["path"]) == ("info", "request", "/v1/completions")
+    assert len(line["trace_id"]) == 32
+
+
+async def test_prompts_in_a_list_and_as_tokens_are_answered_one_choice_each() -> None:
+    wish = {"max_tokens": 4, "temperature": 0, "ignore_eos": True}
+    async with served() as (client, _):
+        single = [(await ask(client, "/v1/completions", {**wish, "prompt": text}))[1] for text in ("one", "two")]
+        _, both, _ = await ask(client, "/v1/completions", {**wish, "prompt": ["one", "two"]})
+        _, tokens, _ = await ask(client, "/v1/completions", {**wish, "prompt": [256, *b"one"]})
+        _, lists, _ = await ask(client, "/v1/completions", {**wish, "prompt": [[256, *b"one"], [256, *b"two"]]})
+    texts = [answer["choices"][0]["text"] for answer in single]
+    assert [choice["text"] for choice in both["choices"]] == texts
+    assert [choice["index"] for choice in both["choices"]] == [0, 1]
+    assert both["usage"]["prompt_tokens"] == 8
+    assert tokens["choices"][0]["text"] == texts[0]
+    assert [choice["text"] for choice in lists["choices"]] == texts
+
+
+async def test_logprobs_come_in_the_shapes_of_completions_and_of_chat() -> None:
+    wish = {"max_tokens": 3, "temperature": 0, "ignore_eos": True}
+    async with served() as (client, _):
+        _, whole, _ = await ask(client, "/v1/completions", {**wish, "prompt": "hi", "logprobs": 2})
+        chunks = await events(client, "/v1/completions", {**wish, "prompt": "hi", "logprobs": 2})
+        _, chat, _ = await ask(
+            client, "/v1/chat/completions",
+            {**wish, "messages": [{"role": "user", "content": "hi"}], "logprobs": True, "top_logprobs": 2},
+        )  # fmt: skip
+    got = whole["choices"][0]["logprobs"]
+    assert "".join(got["tokens"]) == whole["choices"][0]["text"]
+    assert got["text_offset"] == [0, 1, 2]
+    assert [len(top) for top in got["top_logprobs"]] == [2, 2, 2]
+    parts = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    for field in got:
+        assert [item for part in parts for item in part[field]] == got[field]
+    content = chat["choices"][0]["logprobs"]["content"]
+    assert "".join(one["token"] for one in content) == chat["choices"][0]["message"]["content"]
+    assert [bytes(one["bytes"]).decode() for one in content] == [one["token"] for one in content]
+    assert {len(one["top_logprobs"]) for one in content} == {2}
+
+
+@pytest.mark.parametrize("how", ["header", "envoy", "field"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_request_that_misses_its_deadline_is_told_so_counted_and_freed(how: str, stream: bool) -> None:  # noqa: FBT001
+    async with served(max_num_seqs=1) as (client, endpoint):
+        task = asyncio.ensure_future(client.post("/v1/completions", json=ENDLESS))
+        await until_running(endpoint)
+        name = {"header": "x-request-timeout-ms", "envoy": "x-envoy-expected-rq-timeout-ms"}.get(how)
+        late = {**ENDLESS, "stream": stream, **({} if name else {"timeout": 0.02})}
+        status, body, _ = await ask(client, "/v1/completions", late, **({name: "20"} if name else {}))
+        assert (status, body["error"]["type"], body["error"]["code"]) == (504, "Gateway Timeout", 504)
+        assert await value(client, "controlplane_target_deadline_exceeded_total", model_name="base") == 1
+        task.cancel()
+        await at_rest(endpoint)
+
+
+async def test_a_stream_that_misses_its_deadline_ends_with_an_error_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served() as (client, endpoint):
+        compute = endpoint.engine._model.compute
+
+        def slow(chunks: Sequence[Chunk]) -> torch.Tensor:
+            time.sleep(0.01)
+            return compute(chunks)
+
+        monkeypatch.setattr(endpoint.engine._model, "compute", slow)
+        chunks = await events(client, "/v1/completions", ENDLESS, **{"x-request-timeout-ms": "500"})
+        await at_rest(endpoint)
+    assert "choices" in chunks[0]
+    assert chunks[-1]["error"]["code"] == 504
+
+
+async def test_a_draining_endpoint_finishes_what_runs_stays_healthy_and_sends_new_requests_away() -> None:
+    async with served() as (client, endpoint):
+        task = asyncio.ensure_future(ask(client, "/v1/completions", {**ENDLESS, "max_tokens": 200}))
+        await until_running(endpoint)
+        endpoint.draining = True
+        status, body, headers = await ask(client, "/v1/completions", ENDLESS)
+        assert (status, body["error"]["type"], headers["retry-after"]) == (503, "Service Unavailable", "1")
+        async with client.get("/health") as response:
+            assert response.status == 200
+        assert (await task)[0] == 200
+
+
+async def test_an_engine_that_dies_under_a_request_answers_500_in_vllms_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(*_: object) -> None:
+        raise RuntimeError("device lost")
+
+    async with served() as (client, endpoint):
+        monkeypatch.setattr(endpoint.engine._model, "compute", break_down)
+        for stream in (False, True):
+            status, body, _ = await ask(client, "/v1/completions", {**ENDLESS, "stream": stream})
+            assert (status, body["error"]["message"]) == (500, DEAD)
+        async with client.get("/health") as response:
+            assert response.status == 503
+
+
+async def test_load_ping_and_version_answer_as_vllms_do() -> None:
+    async with served() as (client, endpoint):
+        task = asyncio.ensure_future(client.post("/v1/completions", json=ENDLESS))
+        await until_running(endpoint)
+        async with client.get("/load") as response:
+            assert await response.json() == {"server_load": 1}
+        async with client.get("/ping") as response:
+            assert (response.status, await response.read()) == (200, b"")
+        async with client.get("/version") as response:
+            assert await response.json() == {"version": "0.32.0"}
+        task.cancel()
+
+
+async def test_an_error_of_our_own_is_answered_in_openai_shape_without_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def break_down(*_: object, **__: object) -> None:
+        raise RuntimeError("secret")
+
+    async with served() as (client, _):
+        monkeypatch.setattr(protocol, "parse", break_down)
+        status, body, headers = await ask(client, "/v1/completions", ENDLESS)
+    assert (status, body["error"]["type"], body["error"]["code"]) == (500, "InternalServerError", 500)
+    assert "secret" not in json.dumps(body)
+    assert "x-request-id" in headers

@@ -13,7 +13,7 @@ def upgrade() -> None:
     """Make the tables."""
     op.create_table(
         "receipts",
-        sa.Column("id", sa.String(64), primary_key=True),
+        sa.Column("id", sa.String(255), primary_key=True),
         sa.Column("service", sa.String(128), nullable=False),
         sa.Column("level", sa.String(8), nullable=False),
         sa.Column("action", sa.Text, nullable=False),
@@ -32,12 +32,12 @@ def upgrade() -> None:
     op.create_index("receipts_by_time", "receipts", ["service", "decided_at"])
     op.create_table(
         "incidents",
-        sa.Column("id", sa.String(64), primary_key=True),
+        sa.Column("id", sa.String(255), primary_key=True),
         sa.Column("service", sa.String(128), nullable=False),
         sa.Column("level", sa.String(8), nullable=False),
         sa.Column("title", sa.Text, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
-        sa.Column("drill_id", sa.String(64), nullable=False),
+        sa.Column("drill_id", sa.String(255), nullable=False),
         sa.Column("detected_at", _INSTANT, nullable=False),
         sa.Column("mitigated_at", _INSTANT),
         sa.Column("resolved_at", _INSTANT),
@@ -46,7 +46,7 @@ def upgrade() -> None:
     op.create_table(
         "timeline",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-        sa.Column("incident_id", sa.String(64), sa.ForeignKey("incidents.id"), nullable=False),
+        sa.Column("incident_id", sa.String(255), sa.ForeignKey("incidents.id"), nullable=False),
         sa.Column("at", _INSTANT, nullable=False),
         sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("text", sa.Text, nullable=False),
@@ -54,7 +54,7 @@ def upgrade() -> None:
     op.create_index("ix_timeline_incident_id", "timeline", ["incident_id"])
     op.create_table(
         "drills",
-        sa.Column("id", sa.String(64), primary_key=True),
+        sa.Column("id", sa.String(255), primary_key=True),
         sa.Column("experiment", sa.String(128), nullable=False),
         sa.Column("row", sa.String(8), nullable=False),
         sa.Column("objective_s", sa.Integer, nullable=False),
@@ -71,8 +71,8 @@ def upgrade() -> None:
     op.create_index("drills_by_time", "drills", ["started_at"])
     op.create_table(
         "leases",
-        sa.Column("id", sa.String(64), primary_key=True),
-        sa.Column("drill_id", sa.String(64), sa.ForeignKey("drills.id"), nullable=False),
+        sa.Column("id", sa.String(255), primary_key=True),
+        sa.Column("drill_id", sa.String(255), sa.ForeignKey("drills.id"), nullable=False),
         sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("endpoint", sa.JSON, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),

@@ -1,0 +1,136 @@
+"""A real Prometheus scrapes a real fleet and a real control plane, with the rules we render."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from tests.support.processes import Fleet, Load, Plane, Running, ask, free_port
+
+pytestmark = [pytest.mark.journey, pytest.mark.debian("prometheus")]
+
+
+@dataclass(frozen=True, slots=True)
+class Prometheus:
+    """A running Prometheus and what it watches."""
+
+    url: str
+    fleet: Fleet
+    plane: Plane
+
+    def api(self, path: str) -> Any:
+        answer = ask(f"{self.url}/api/v1/{path}")
+        assert answer.json["status"] == "success", answer
+        return answer.json["data"]
+
+    def query(self, expr: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.api(f"query?query={quote(expr)}")["result"]
+        return found
+
+    def rules(self) -> list[dict[str, Any]]:
+        return [rule for group in self.api("rules")["groups"] for rule in group["rules"]]
+
+
+def configuration(fleet: Fleet, plane: Plane, here: Path) -> Path:
+    """Write what a person would: our rules, the fleet's `file_sd` lists, the control plane.
+
+    Slow groups are evaluated at the pace of the fast ones: a test cannot wait a minute.
+    """
+    (rules,) = (fleet.run_dir / "alerts").glob("*.yml")
+    quick = here / "rules.yml"
+    quick.write_text(rules.read_text(encoding="utf-8").replace("interval: 1m", "interval: 5s"), encoding="utf-8")
+    page = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(quick)],
+        "scrape_configs": [
+            {"job_name": "fleet", "file_sd_configs": [{"files": [f"{fleet.run_dir}/sd/*.json"]}]},
+            {"job_name": "controlplane", "static_configs": [{"targets": [urlsplit(plane.url).netloc]}]},
+        ],
+    }
+    path = here / "prometheus.yml"
+    path.write_text(json.dumps(page), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("prometheus is not installed: apt-get install prometheus")
+    here = tmp_path_factory.mktemp("prometheus")
+    with Fleet(here / "run") as fleet, Plane(fleet.page) as plane, Load(fleet.gateway, here / "load.jsonl", 40):
+        plane.until_ready()
+        url = f"http://127.0.0.1:{free_port()}"
+        line = [program, f"--config.file={configuration(fleet, plane, here)}", f"--storage.tsdb.path={here / 'data'}",
+                f"--web.listen-address={urlsplit(url).netloc}", "--log.level=warn"]  # fmt: skip
+        with Running(line, here / "prometheus.log") as process:
+            process.until(lambda: _ready(url), "Prometheus is ready", 15)
+            found = Prometheus(url, fleet, plane)
+            process.until(lambda: all(r["health"] != "unknown" for r in found.rules()), "every rule was evaluated", 20)
+            process.until(lambda: len(found.query("count_over_time(up[1m]) >= 4")) == 5, "four scrapes of each", 15)
+            yield found
+
+
+def _ready(url: str) -> bool:
+    try:
+        return ask(f"{url}/-/ready").status == 200
+    except OSError:
+        return False
+
+
+def test_every_endpoint_and_the_control_plane_are_targets_that_answer(prometheus: Prometheus) -> None:
+    targets = prometheus.api("targets")["activeTargets"]
+    assert {t["labels"].get("endpoint", t["labels"]["job"]) for t in targets} == {
+        *prometheus.fleet.endpoints, "controlplane",
+    }  # fmt: skip
+    assert [(t["scrapeUrl"], t["lastError"]) for t in targets if t["health"] != "up"] == []
+
+
+def test_every_rule_is_healthy_and_evaluates_without_an_error(prometheus: Prometheus) -> None:
+    rules = prometheus.rules()
+    assert len(rules) > 20
+    assert [(r["name"], r.get("lastError")) for r in rules if r["health"] != "ok" or r.get("lastError")] == []
+    own = ask(f"{prometheus.url}/metrics").text
+    failures = re.findall(r"^prometheus_rule_evaluation_failures_total\{.*\} (\S+)$", own, re.MULTILINE)
+    assert failures
+    assert set(failures) == {"0"}
+
+
+def test_a_healthy_fleet_fires_nothing_that_wakes_a_person(prometheus: Prometheus) -> None:
+    alerts = prometheus.api("alerts")["alerts"]
+    waking = [a["labels"] for a in alerts if a["state"] == "firing" and a["labels"]["severity"] == "critical"]
+    assert waking == []
+
+
+def test_our_own_series_are_there_with_the_values_of_a_healthy_fleet(prometheus: Prometheus) -> None:
+    assert [r["metric"]["level"] for r in prometheus.query("controlplane_level == 1")] == ["none"]
+    up = prometheus.query("controlplane_endpoint_up == 1")
+    assert {r["metric"]["endpoint"] for r in up} == {*prometheus.fleet.endpoints, "gateway"}
+    (ready,) = prometheus.query("controlplane_ready")
+    assert ready["value"][1] == "1"
+    assert prometheus.query('controlplane_signal_value{pool="primary",signal="availability"} == 1')
+    assert prometheus.query("rate(controlplane_probes_total[10s]) > 0")
+
+
+def test_every_series_of_ours_that_a_rule_reads_is_exposed(prometheus: Prometheus) -> None:
+    """A series appears with its first value; those that only a switch or a drill gives are known by their type."""
+    read = {name for rule in prometheus.rules() for name in re.findall(r"\bcontrolplane_\w+", rule["query"])}
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", prometheus.plane.ask("/metrics").text, re.MULTILINE))
+    series = set(types)
+    for name, kind in types.items():
+        if kind == "histogram":
+            series |= {f"{name}_{part}" for part in ("bucket", "sum", "count")}
+    assert read
+    assert read - series == set()
+
+
+def test_engine_series_carry_the_pool_that_the_rules_ask_for(prometheus: Prometheus) -> None:
+    for name in ("vllm:num_requests_running", "vllm:request_success_total", "vllm:e2e_request_latency_seconds_count"):
+        pools = {r["metric"].get("pool") for r in prometheus.query(name)}
+        assert {"primary", "standby", "base"} <= pools, name

@@ -1,0 +1,146 @@
+"""The network of one endpoint broken on purpose, from a control file, and healed by its own deadline."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from tests.support.fleets import fleet, kill, node, until, write
+
+pytestmark = pytest.mark.journey
+POOLS = '{"primary": PoolSpec(1, "base")}'
+REQUEST = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("links")
+    with fleet(folder, pools=POOLS):
+        yield folder
+
+
+def dial(run_dir: Path, timeout_s: float = 2.0) -> socket.socket:
+    parts = urlsplit(node(run_dir, "primary-0")["url"])
+    return socket.create_connection((parts.hostname or "", parts.port or 0), timeout_s)
+
+
+def healthy(connection: socket.socket) -> bool:
+    connection.sendall(REQUEST)
+    return b"200 OK" in connection.recv(4096)
+
+
+def broken(run_dir: Path, for_s: float, **fault: Any) -> Path:
+    """Break the link; return its control file once it has been read."""
+    control = run_dir / "links" / "node-primary-0.link"
+    write(control, {"until": time.time() + for_s, "lease": "lease-1", **fault})
+    time.sleep(0.15)
+    return control
+
+
+def replaced(run_dir: Path, pid: int) -> bool:
+    return bool(node(run_dir, "primary-0")["pid"] != pid)
+
+
+def well(run_dir: Path) -> bool:
+    with suppress(OSError), dial(run_dir, 0.5) as connection:
+        return healthy(connection)
+    return False
+
+
+@pytest.fixture(autouse=True)
+def _begins_well(run_dir: Path) -> None:
+    """Whatever the test before broke is over."""
+    until(lambda: well(run_dir), 10.0)
+
+
+def test_a_dropped_link_is_silent_to_open_and_new_connections_until_its_deadline(run_dir: Path) -> None:
+    with dial(run_dir) as held:
+        assert healthy(held)
+        control = broken(run_dir, 1.2, mode="drop")
+        held.settimeout(0.3)
+        held.sendall(REQUEST)
+        with pytest.raises(TimeoutError):
+            held.recv(1)
+        with pytest.raises(TimeoutError):
+            dial(run_dir, 0.3)
+        held.settimeout(3.0)
+        assert b"200 OK" in held.recv(4096)
+        assert not control.exists()
+    until(lambda: well(run_dir), 3.0)
+
+
+def test_a_reset_link_cuts_open_connections_and_refuses_new_ones_until_its_deadline(run_dir: Path) -> None:
+    with dial(run_dir) as held:
+        assert healthy(held)
+        control = broken(run_dir, 0.6, mode="reset")
+        with pytest.raises(ConnectionResetError):
+            held.recv(1)
+    with pytest.raises(ConnectionRefusedError):
+        dial(run_dir)
+    until(lambda: well(run_dir), 3.0)
+    assert not control.exists()
+
+
+def test_a_slow_link_holds_bytes_back_in_both_directions(run_dir: Path) -> None:
+    with dial(run_dir) as held:
+        assert healthy(held)
+        control = broken(run_dir, 20.0, mode="delay", delay_ms=60)
+        began = time.monotonic()
+        assert healthy(held)
+        assert 0.12 <= time.monotonic() - began < 0.4
+        control.unlink()
+        time.sleep(0.15)
+        began = time.monotonic()
+        assert healthy(held)
+        assert time.monotonic() - began < 0.12
+
+
+@pytest.mark.parametrize(
+    "fault", [{"mode": "nonsense"}, {"mode": "drop", "until": None}, {"mode": "drop", "until": 1.0}, {"mode": 3}]
+)
+def test_a_fault_that_is_over_or_has_no_end_counts_for_nothing(run_dir: Path, fault: dict[str, Any]) -> None:
+    control = broken(run_dir, 5.0, **fault)
+    until(lambda: not control.exists(), 1.0)
+    assert well(run_dir)
+
+
+def test_a_connection_that_ends_with_its_endpoint_is_refused_when_it_dials_again(run_dir: Path) -> None:
+    for _ in range(3):
+        until(lambda: well(run_dir), 5.0)
+        before = node(run_dir, "primary-0")
+        with dial(run_dir, 5.0) as held:
+            assert healthy(held)
+            write(run_dir / "nodes" / "node-primary-0.hold", {"until": time.time() + 0.3, "lease": "test"})
+            kill(before)
+            with suppress(ConnectionResetError):
+                assert held.recv(1) == b""
+            with pytest.raises(ConnectionRefusedError):
+                dial(run_dir)
+        until(partial(replaced, run_dir, before["pid"]))
+
+
+def test_a_client_that_ends_its_half_still_gets_its_answer(run_dir: Path) -> None:
+    until(lambda: well(run_dir), 5.0)
+    with dial(run_dir) as half:
+        half.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        half.shutdown(socket.SHUT_WR)
+        assert b"200 OK" in half.recv(4096)
+
+
+def test_the_link_is_a_process_of_its_own_and_comes_back_when_it_dies(run_dir: Path) -> None:
+    until(lambda: well(run_dir), 5.0)
+    port = urlsplit(node(run_dir, "primary-0")["url"]).port
+    listening = [c for c in psutil.net_connections("tcp4") if c.status == "LISTEN" and tuple(c.laddr)[1:] == (port,)]
+    pid = listening[0].pid
+    assert pid is not None
+    assert pid != node(run_dir, "primary-0")["pid"]
+    psutil.Process(pid).kill()
+    until(lambda: well(run_dir), 5.0)
+    assert node(run_dir, "primary-0")["restarts"] >= 0

@@ -1,0 +1,220 @@
+"""In-memory stand-ins for what the flows touch; each writes what happened into one shared record, in order."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from controlplane.chaos.drill import Drill
+from controlplane.chaos.fault import FaultKind, Lease, LeaseState
+from controlplane.degradation.actuator import OPEN_STATES, Observed, Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row, SwitchPool
+from controlplane.errors import ActuatorError, FaultError, StoreError
+from controlplane.fleet.model import Endpoint
+from controlplane.incidents.incident import Entry, Incident, IncidentState
+
+T0 = datetime(2026, 3, 3, 10, 0, tzinfo=UTC)
+NORMAL = RoutePlan({"primary": 100})
+SWITCHED = RoutePlan({"primary": 0, "standby": 100}, Level.P0)
+
+
+@dataclass(slots=True)
+class Clock:
+    """Wall-clock time that moves a millisecond with every look at it."""
+
+    at: datetime = T0
+
+    def __call__(self) -> datetime:
+        self.at += timedelta(milliseconds=1)
+        return self.at
+
+
+@dataclass(slots=True)
+class FakeActuator:
+    """A gateway that shows at once what it was told, unless it is told to misbehave."""
+
+    did: list[str] = field(default_factory=list)
+    plan: RoutePlan = NORMAL
+    obeys: bool = True
+    """False: takes a plan and never shows it."""
+    readable: bool = True
+    writable: bool = True
+    answers: bool = True
+
+    async def apply(self, plan: RoutePlan) -> None:
+        if not self.writable:
+            self.did.append("apply refused")
+            raise ActuatorError("cannot write rds.json", "No space left on device", "free space")
+        self.did.append(f"apply {spell(plan)}")
+        if self.obeys:
+            self.plan = plan
+
+    async def configured(self) -> Observed:
+        if not self.readable:
+            raise ActuatorError("cannot read Envoy's configuration", "refused")
+        return Observed(split(self.plan), self.plan.level)
+
+    async def sample(self, requests: int) -> Observed:
+        by = "somebody" if self.answers else ""
+        seen = await self.configured()
+        return replace(seen, answered_by=(by,) * requests, answered_level=(self.plan.level.value,) * requests)
+
+
+def split(plan: RoutePlan) -> dict[str, int]:
+    return {pool: weight for pool, weight in plan.weights.items() if weight}
+
+
+def spell(plan: RoutePlan) -> str:
+    return " ".join(f"{pool}={weight}" for pool, weight in sorted(split(plan).items()))
+
+
+@dataclass(slots=True)
+class FakeReceipts:
+    """A receipt book in memory."""
+
+    did: list[str] = field(default_factory=list)
+    kept: dict[str, Receipt] = field(default_factory=dict)
+    refuses: set[str] = field(default_factory=set)
+    """States (or `intend`) that cannot be stored."""
+
+    async def intend(self, receipt: Receipt) -> bool:
+        if "intend" in self.refuses:
+            raise StoreError("the database refuses", "disk full", "free space")
+        if receipt.id in self.kept:
+            return False
+        self.did.append("receipt intended")
+        self.kept[receipt.id] = receipt
+        return True
+
+    async def move(self, receipt_id: str, state: ReceiptState, at: datetime, detail: str = "") -> Receipt:
+        if state in self.refuses:
+            raise StoreError("the database refuses", "disk full", "free space")
+        self.did.append(f"receipt {state}")
+        before = self.kept[receipt_id]
+        times: Mapping[ReceiptState, datetime] = {**before.times, state: at}
+        self.kept[receipt_id] = replace(before, state=state, times=times, detail=detail or before.detail)
+        return self.kept[receipt_id]
+
+    async def open_receipts(self, service: str) -> tuple[Receipt, ...]:
+        mine = (r for r in self.kept.values() if r.service == service and r.state in OPEN_STATES)
+        return tuple(sorted(mine, key=lambda r: r.decided_at))
+
+    def states(self) -> list[ReceiptState]:
+        return [r.state for r in self.kept.values()]
+
+
+@dataclass(slots=True)
+class FakeIncidents:
+    """An incident book in memory."""
+
+    kept: dict[str, Incident] = field(default_factory=dict)
+    notes: list[tuple[str, Entry]] = field(default_factory=list)
+
+    async def begin(self, incident: Incident) -> None:
+        assert incident.id not in self.kept
+        self.kept[incident.id] = incident
+
+    async def move(self, incident_id: str, state: IncidentState, at: datetime) -> None:
+        moved = replace(self.kept[incident_id], state=state)
+        self.kept[incident_id] = (
+            replace(moved, mitigated_at=at) if state is IncidentState.MITIGATED else replace(moved, resolved_at=at)
+        )
+
+    async def note(self, incident_id: str, entry: Entry) -> None:
+        self.notes.append((incident_id, entry))
+
+    async def open_incidents(self, service: str) -> tuple[Incident, ...]:
+        return tuple(i for i in self.kept.values() if i.service == service and i.open)
+
+    def texts(self, kind: str) -> list[str]:
+        return [entry.text for _, entry in self.notes if entry.kind == kind]
+
+
+@dataclass(slots=True)
+class FakeLeases:
+    """A lease book in memory."""
+
+    kept: dict[str, Lease] = field(default_factory=dict)
+
+    async def intend(self, lease: Lease) -> None:
+        self.kept[lease.id] = lease
+
+    async def move(self, lease_id: str, state: LeaseState, at: datetime, detail: str = "") -> Lease:
+        healed_at = at if state is LeaseState.HEALED else None
+        self.kept[lease_id] = replace(self.kept[lease_id], state=state, healed_at=healed_at, detail=detail)
+        return self.kept[lease_id]
+
+    async def open_leases(self) -> tuple[Lease, ...]:
+        return tuple(lease for lease in self.kept.values() if lease.open)
+
+    async def of_drill(self, drill_id: str) -> tuple[Lease, ...]:
+        return tuple(lease for lease in self.kept.values() if lease.drill_id == drill_id)
+
+
+@dataclass(slots=True)
+class FakeDrills:
+    """A drill book in memory, newest first."""
+
+    kept: dict[str, Drill] = field(default_factory=dict)
+
+    async def begin(self, drill: Drill) -> bool:
+        if drill.id in self.kept:
+            return False
+        self.kept[drill.id] = drill
+        return True
+
+    async def end(self, drill: Drill) -> None:
+        self.kept[drill.id] = drill
+
+    async def recent(self, limit: int) -> tuple[Drill, ...]:
+        return tuple(reversed(self.kept.values()))[:limit]
+
+    async def get(self, drill_id: str) -> Drill | None:
+        return self.kept.get(drill_id)
+
+
+@dataclass(slots=True)
+class FakeDriver:
+    """A substrate that heals what it is asked to, unless it is told to misbehave."""
+
+    reverted: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+    """By lease: what of it cannot be got rid of yet."""
+    broken: set[str] = field(default_factory=set)
+    """Leases that cannot be healed."""
+
+    async def apply(self, lease: Lease) -> str:
+        return f"broke {lease.endpoint.name}"
+
+    async def prove(self, lease: Lease) -> str:
+        return f"{lease.endpoint.name} is gone"
+
+    async def revert(self, lease: Lease) -> str:
+        if lease.id in self.broken:
+            raise FaultError("cannot heal", "permission denied")
+        self.reverted.append(lease.id)
+        return "let go"
+
+    async def residue(self, lease: Lease) -> str:
+        return self.left.get(lease.id, "")
+
+
+def p0_row(hold_s: float = 30.0) -> Row:
+    when = Condition("endpoints_down", above=1.0)
+    return Row(Level.P0, when, SwitchPool(), timedelta(minutes=5), ReleasePlan(hold=timedelta(seconds=hold_s)))
+
+
+def receipt(state: ReceiptState, key: str = "r1", decided_at: datetime = T0, **changes: object) -> Receipt:
+    made = Receipt(
+        key, "chat", Level.P0, "switch_pool to standby", NORMAL, SWITCHED, state, ("endpoints_down is 100%",),
+        decided_at, decided_at, {state: decided_at},
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def lease(key: str, deadline: datetime, state: LeaseState = LeaseState.PROVEN) -> Lease:
+    endpoint = Endpoint(key, "primary", "http://127.0.0.1:1", node=f"node-{key}")
+    return Lease(key, "drill", FaultKind.NODE_KILL, endpoint, deadline, state, T0)
+
+
+def fixed(at: datetime) -> Callable[[], datetime]:
+    return lambda: at

@@ -1,0 +1,233 @@
+"""After a crash nothing is half done: every action is either untouched or in force, every overdue fault is over."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from controlplane.chaos.drill import Drill, Outcome
+from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row, SwitchPool, UsePool
+from controlplane.flows.recover import RecoverPorts, heal_all, heal_expired, settle_drills, settle_receipts
+from tests.unit.flows.fakes import (
+    NORMAL,
+    SWITCHED,
+    T0,
+    FakeActuator,
+    FakeDrills,
+    FakeDriver,
+    FakeLeases,
+    FakeReceipts,
+    fixed,
+    lease,
+    receipt,
+    split,
+)
+
+NOW = T0 + timedelta(minutes=1)
+ROWS = {
+    level: Row(level, Condition("endpoints_down", above=1.0), do, timedelta(minutes=5), ReleasePlan())
+    for level, do in ((Level.P0, SwitchPool()), (Level.P2, UsePool("base", 0.5)))
+}
+ELSEWHERE = RoutePlan({"base": 100}, Level.P2)
+
+
+class World:
+    """Everything recovery touches."""
+
+    def __init__(self, *receipts: Receipt, plan: RoutePlan = NORMAL, proves: bool = True) -> None:
+        self.actuator = FakeActuator(plan=plan)
+        self.receipts = FakeReceipts(kept={r.id: r for r in receipts})
+        self.leases = FakeLeases()
+        self.drills = FakeDrills()
+        self.driver = FakeDriver()
+        self.proves = proves
+
+    def ports(self, **changes: object) -> RecoverPorts:
+        made = RecoverPorts(
+            "chat", self.receipts, self.leases, self.drills, self.actuator, self.driver, self.verified, fixed(NOW),
+            ROWS,
+        )  # fmt: skip
+        return replace(made, **changes)  # type: ignore[arg-type]
+
+    async def verified(self, plan: RoutePlan) -> str:
+        shown = self.proves and self.actuator.readable and split(self.actuator.plan) == split(plan)
+        return "seen at the gateway" if shown else ""
+
+
+async def test_an_intended_action_whose_lever_never_moved_is_left_untouched() -> None:
+    world = World(receipt(ReceiptState.INTENDED))
+    assert await settle_receipts(world.ports()) == ()
+    assert world.receipts.states() == [ReceiptState.FAILED]
+    assert world.actuator.did == []
+    assert world.actuator.plan == NORMAL
+
+
+async def test_an_intended_action_whose_lever_had_moved_is_finished() -> None:
+    world = World(receipt(ReceiptState.INTENDED), plan=SWITCHED)
+    (engaged,) = await settle_receipts(world.ports())
+    assert engaged.state is ReceiptState.VERIFIED
+    assert engaged.times.keys() >= {ReceiptState.APPLIED, ReceiptState.VERIFIED}
+    assert engaged.detail == "after a restart: seen at the gateway"
+
+
+@pytest.mark.parametrize("plan", [NORMAL, SWITCHED, ELSEWHERE])
+@pytest.mark.parametrize("state", [ReceiptState.APPLIED, ReceiptState.VERIFIED, ReceiptState.REVERTING])
+async def test_an_action_that_had_begun_is_in_force_again_wherever_the_lever_was_found(
+    state: ReceiptState, plan: RoutePlan
+) -> None:
+    world = World(receipt(state), plan=plan)
+    (engaged,) = await settle_receipts(world.ports())
+    assert engaged.state in (ReceiptState.VERIFIED, ReceiptState.REVERTING)
+    assert split(world.actuator.plan) == split(SWITCHED)
+
+
+@pytest.mark.parametrize("state", [ReceiptState.REVERTED, ReceiptState.FAILED])
+async def test_an_action_that_is_over_is_not_touched(state: ReceiptState) -> None:
+    world = World(receipt(state))
+    assert await settle_receipts(world.ports()) == ()
+    assert world.receipts.states() == [state]
+    assert world.actuator.did == []
+
+
+@pytest.mark.parametrize("readable", [True, False])
+@pytest.mark.parametrize("state", [ReceiptState.INTENDED, ReceiptState.APPLIED])
+async def test_an_action_that_never_was_proven_and_cannot_be_now_is_undone(
+    state: ReceiptState, *, readable: bool
+) -> None:
+    world = World(receipt(state), plan=SWITCHED, proves=False)
+    world.actuator.readable = readable
+    assert await settle_receipts(world.ports()) == ()
+    assert world.receipts.states() == [ReceiptState.FAILED]
+    assert split(world.actuator.plan) == {"primary": 100}
+
+
+@pytest.mark.parametrize("state", [ReceiptState.VERIFIED, ReceiptState.REVERTING])
+async def test_an_action_that_was_proven_stays_in_force_while_the_gateway_cannot_be_read(state: ReceiptState) -> None:
+    world = World(receipt(state), plan=SWITCHED, proves=False)
+    world.actuator.readable = False
+    (engaged,) = await settle_receipts(world.ports())
+    assert engaged.state is state
+    assert split(world.actuator.plan) == split(SWITCHED)
+
+
+async def test_settling_twice_is_settling_once() -> None:
+    world = World(receipt(ReceiptState.APPLIED), plan=SWITCHED)
+    first = await settle_receipts(world.ports())
+    states = world.receipts.states()
+    assert await settle_receipts(world.ports()) == first
+    assert world.receipts.states() == states
+
+
+async def test_with_nothing_engaged_a_leftover_of_another_life_is_put_right() -> None:
+    world = World(plan=ELSEWHERE)
+    assert await settle_receipts(world.ports()) == ()
+    assert split(world.actuator.plan) == {"primary": 100}
+
+
+async def test_a_lever_in_its_normal_place_is_not_moved() -> None:
+    world = World()
+    await settle_receipts(world.ports())
+    assert world.actuator.did == []
+
+
+async def test_in_observe_mode_a_split_that_people_made_is_left_as_it_is() -> None:
+    world = World(plan=ELSEWHERE)
+    await settle_receipts(world.ports(hands_off=True))
+    assert world.actuator.did == []
+
+
+async def test_without_a_gateway_there_is_nothing_to_settle() -> None:
+    world = World(receipt(ReceiptState.VERIFIED))
+    assert await settle_receipts(world.ports(actuator=None)) == ()
+    assert world.receipts.states() == [ReceiptState.VERIFIED]
+
+
+async def test_an_unreadable_gateway_with_nothing_engaged_is_left_alone() -> None:
+    world = World(plan=ELSEWHERE)
+    world.actuator.readable = False
+    assert await settle_receipts(world.ports()) == ()
+
+
+async def test_of_several_engaged_rows_the_lever_ends_where_the_newest_left_it() -> None:
+    both = RoutePlan({"base": 50, "standby": 50}, Level.P0)
+    half = RoutePlan({"primary": 50, "base": 50}, Level.P2)
+    world = World(
+        receipt(ReceiptState.VERIFIED, "new", T0 + timedelta(seconds=9), before=half, after=both),
+        receipt(ReceiptState.VERIFIED, "old", T0, level=Level.P2, after=half),
+        plan=NORMAL,
+    )
+    assert [r.id for r in await settle_receipts(world.ports())] == ["old", "new"]
+    assert split(world.actuator.plan) == split(both)
+    assert world.actuator.plan.level is Level.P0
+
+
+async def test_a_row_that_is_no_longer_on_the_page_is_not_engaged_and_its_traffic_goes_back() -> None:
+    world = World(receipt(ReceiptState.VERIFIED), plan=SWITCHED)
+    assert await settle_receipts(world.ports(rows={})) == ()
+    assert world.receipts.states() == [ReceiptState.FAILED]
+    assert split(world.actuator.plan) == {"primary": 100}
+
+
+async def test_an_expired_fault_is_healed_and_one_that_is_not_due_is_left_alone() -> None:
+    world = World()
+    for key, due in (("past", NOW - timedelta(seconds=1)), ("now", NOW), ("later", NOW + timedelta(seconds=1))):
+        await world.leases.intend(lease(key, due))
+    done = await heal_expired(world.ports())
+    assert done == ("node-kill on past: let go; healed", "node-kill on now: let go; healed")
+    assert [held.id for held in await world.leases.open_leases()] == ["later"]
+    assert world.leases.kept["past"].healed_at == NOW
+
+
+async def test_a_fault_of_which_something_is_left_stays_leased_until_it_is_gone() -> None:
+    world = World()
+    await world.leases.intend(lease("past", T0))
+    world.driver.left = {"past": "primary-0 does not accept connections yet"}
+    (told,) = await heal_expired(world.ports())
+    assert "waiting: primary-0 does not accept connections yet" in told
+    assert len(await world.leases.open_leases()) == 1
+    world.driver.left = {}
+    await heal_expired(world.ports())
+    assert await world.leases.open_leases() == ()
+
+
+async def test_a_fault_that_cannot_be_healed_stays_leased_and_keeps_no_other_from_it() -> None:
+    world = World()
+    await world.leases.intend(lease("broken", T0))
+    await world.leases.intend(lease("fine", T0))
+    world.driver.broken = {"broken"}
+    done = await heal_expired(world.ports())
+    assert done[0] == "node-kill on broken: not healed: cannot heal (permission denied)"
+    assert done[1].endswith("healed")
+    assert [held.id for held in await world.leases.open_leases()] == ["broken"]
+
+
+async def test_a_person_heals_everything_at_once_whatever_its_deadline() -> None:
+    world = World()
+    await world.leases.intend(lease("later", NOW + timedelta(hours=1)))
+    assert len(await heal_all(world.ports())) == 1
+    assert await world.leases.open_leases() == ()
+    assert await heal_all(world.ports()) == ()
+
+
+async def test_a_fault_without_a_substrate_says_so_and_stays_leased() -> None:
+    world = World()
+    await world.leases.intend(lease("past", T0))
+    (told,) = await heal_all(world.ports(driver=None))
+    assert "fleet.substrate" in told
+    assert len(await world.leases.open_leases()) == 1
+
+
+async def test_a_drill_that_was_running_is_called_off_and_its_faults_ended() -> None:
+    world = World()
+    ended = Drill("old", "node-kill", "P0", timedelta(minutes=5), "ann", T0, outcome=Outcome.PASSED)
+    running = Drill("new", "node-kill", "P0", timedelta(minutes=5), "ann", T0)
+    await world.drills.begin(ended)
+    await world.drills.begin(running)
+    await world.leases.intend(lease("later", NOW + timedelta(hours=1)))
+    await settle_drills(world.ports())
+    assert world.drills.kept["old"] == ended
+    assert world.drills.kept["new"].outcome is Outcome.ABORTED
+    assert world.drills.kept["new"].ended_at == NOW
+    assert world.drills.kept["new"].reasons
+    assert await world.leases.open_leases() == ()

@@ -1,0 +1,264 @@
+"""One action from gate to proof: stored before it touches anything, and put back when it cannot be proven."""
+
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from controlplane.degradation.actuator import Observed, ReceiptState, RoutePlan
+from controlplane.degradation.matrix import Level, UsePool
+from controlplane.errors import StoreError
+from controlplane.fleet.model import Endpoint
+from controlplane.flows import switch
+from controlplane.flows.switch import Order, SwitchPorts, close, engage, resolve, shift, shows, verify
+from controlplane.incidents.incident import IncidentState
+from controlplane.probes.probe import Failure, Look
+from tests.unit.flows.fakes import (
+    NORMAL,
+    SWITCHED,
+    T0,
+    Clock,
+    FakeActuator,
+    FakeIncidents,
+    FakeReceipts,
+    p0_row,
+    spell,
+)
+
+STANDBY = (Endpoint("standby-0", "standby", "http://s0"), Endpoint("standby-1", "standby", "http://s1"))
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verification waits in a time of its own: every look at the clock takes a second."""
+    seconds = count(0.0, 1.0)
+    monkeypatch.setattr(switch, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(switch, "VERIFY_EVERY_S", 0.0)
+
+
+class World:
+    """Everything a switch touches, with one record of what happened in which order."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.actuator = FakeActuator(self.did)
+        self.receipts = FakeReceipts(self.did)
+        self.incidents = FakeIncidents()
+        self.dead: set[str] = set()
+        self.standby: tuple[Endpoint, ...] = STANDBY
+        self.ports = SwitchPorts(
+            self.actuator, self.receipts, self.incidents, self.complete, lambda _: self.standby, Clock()
+        )
+
+    async def complete(self, endpoint: Endpoint) -> Look:
+        self.did.append(f"ask {endpoint.name}")
+        failure = Failure.REFUSED if endpoint.name in self.dead else None
+        return Look(endpoint, "inference", 0.0, 0.0, failure, "nothing listens" if failure else "")
+
+    def incident(self) -> IncidentState:
+        (incident,) = self.incidents.kept.values()
+        return incident.state
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def order(**changes: object) -> Order:
+    made = Order("chat", p0_row(), NORMAL, SWITCHED, ("endpoints_down is 100%",), T0, T0)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+async def test_the_gate_is_asked_then_the_intent_is_stored_then_the_lever_moves(world: World) -> None:
+    receipt = await engage(world.ports, order())
+    assert receipt is not None
+    assert receipt.state is ReceiptState.VERIFIED
+    assert world.did == [
+        "ask standby-0", "ask standby-1", "receipt intended", "apply standby=100", "receipt applied",
+        "receipt verified",
+    ]  # fmt: skip
+
+
+async def test_a_verified_receipt_tells_when_each_thing_happened_and_what_proved_it(world: World) -> None:
+    receipt = await engage(world.ports, order())
+    assert receipt is not None
+    times = [receipt.times[s] for s in (ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.VERIFIED)]
+    assert times == sorted(times)
+    assert receipt.detected_at == T0
+    assert "standby 100 %" in receipt.detail
+    assert "level P0" in receipt.detail
+    assert receipt.id == "chat/P0/2026-03-03T10:00:00.000000+00:00"
+
+
+async def test_an_incident_is_opened_with_what_was_detected_and_is_mitigated_by_the_proof(world: World) -> None:
+    await engage(world.ports, order(drill_id="d1"))
+    (incident,) = world.incidents.kept.values()
+    assert (incident.state, incident.level, incident.drill_id) == (IncidentState.MITIGATED, Level.P0, "d1")
+    assert world.incidents.texts("detected") == ["endpoints_down is 100%"]
+    assert world.incidents.texts("decided") == ["P0: switch_pool to standby"]
+    assert "P0 verified" in world.incidents.texts("receipt")[0]
+
+
+async def test_a_dead_standby_refuses_the_switch_and_nothing_is_touched(world: World) -> None:
+    world.dead = {"standby-0", "standby-1"}
+    assert await engage(world.ports, order()) is None
+    assert world.did == ["ask standby-0", "ask standby-1"]
+    assert world.receipts.kept == {}
+    assert world.actuator.plan == NORMAL
+    (refusal,) = world.incidents.texts("gate")
+    assert "standby-0: refused nothing listens" in refusal
+    assert world.incident() is IncidentState.OPEN
+
+
+async def test_a_standby_without_endpoints_refuses_the_switch(world: World) -> None:
+    world.standby = ()
+    assert await engage(world.ports, order()) is None
+    assert world.did == []
+    assert "pool standby has no endpoints" in world.incidents.texts("gate")[0]
+
+
+async def test_one_living_endpoint_of_the_standby_is_enough(world: World) -> None:
+    world.dead = {"standby-0"}
+    receipt = await engage(world.ports, order())
+    assert receipt is not None
+    assert receipt.state is ReceiptState.VERIFIED
+
+
+async def test_a_key_that_is_already_stored_does_nothing(world: World) -> None:
+    await engage(world.ports, order())
+    world.did.clear()
+    incidents = dict(world.incidents.kept)
+    assert await engage(world.ports, order()) is None
+    assert [what for what in world.did if not what.startswith("ask")] == []
+    assert world.incidents.kept == incidents
+    assert world.receipts.states() == [ReceiptState.VERIFIED]
+
+
+async def test_a_second_engagement_of_a_level_joins_its_open_incident(world: World) -> None:
+    world.dead = {"standby-0", "standby-1"}
+    await engage(world.ports, order())
+    world.dead = set()
+    await engage(world.ports, order(decided_at=T0.replace(minute=1)))
+    assert len(world.incidents.kept) == 1
+    assert world.incident() is IncidentState.MITIGATED
+
+
+async def test_a_lever_that_does_not_move_is_a_failed_receipt(world: World) -> None:
+    world.actuator.writable = False
+    receipt = await engage(world.ports, order())
+    assert receipt is not None
+    assert receipt.state is ReceiptState.FAILED
+    assert "No space left" in receipt.detail
+    assert world.incident() is IncidentState.OPEN
+
+
+@pytest.mark.parametrize("fault", ["does not obey", "cannot be read", "does not answer"])
+async def test_what_cannot_be_proven_has_failed_and_the_lever_is_put_back(world: World, fault: str) -> None:
+    world.actuator.obeys = fault != "does not obey"
+    world.actuator.readable = fault != "cannot be read"
+    world.actuator.answers = fault != "does not answer"
+    receipt = await engage(world.ports, order())
+    assert receipt is not None
+    assert receipt.state is ReceiptState.FAILED
+    assert receipt.detail.startswith("not seen at the gateway within 10 s")
+    assert world.did[-3:] == ["receipt applied", "apply primary=100", "receipt failed"]
+    assert world.incident() is IncidentState.OPEN
+
+
+async def test_an_intent_that_cannot_be_stored_moves_no_lever(world: World) -> None:
+    world.receipts.refuses = {"intend"}
+    with pytest.raises(StoreError):
+        await engage(world.ports, order())
+    assert not [what for what in world.did if what.startswith("apply")]
+
+
+@pytest.mark.parametrize("state", [ReceiptState.APPLIED, ReceiptState.VERIFIED])
+async def test_a_lever_that_moved_stays_when_the_database_fails_afterwards(world: World, state: ReceiptState) -> None:
+    """Users come first: the intent is stored, so that a start-up finds it; turning back would hurt them."""
+    world.receipts.refuses = {state}
+    receipt = await engage(world.ports, order())
+    assert receipt is not None
+    assert receipt.state is ReceiptState.VERIFIED
+    assert {ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.VERIFIED} <= set(receipt.times)
+    assert world.actuator.plan == order().after
+
+
+async def test_a_way_back_is_recorded_before_the_lever_moves_and_proven_after(world: World) -> None:
+    receipt = await engage(world.ports, order())
+    assert receipt is not None
+    world.did.clear()
+    step = RoutePlan({"primary": 10, "standby": 90}, Level.P0)
+    assert await shift(world.ports, receipt, step, "10% goes back")
+    assert world.did == ["receipt reverting", "apply primary=10 standby=90"]
+    assert world.incidents.texts("lever")[-1] == "10% goes back"
+
+
+@pytest.mark.parametrize("fault", ["does not move", "does not obey"])
+async def test_a_step_that_is_not_proven_is_no_step(world: World, fault: str) -> None:
+    receipt = await engage(world.ports, order())
+    assert receipt is not None
+    world.actuator.writable = fault != "does not move"
+    world.actuator.obeys = fault != "does not obey"
+    assert not await shift(world.ports, receipt, NORMAL, "100% goes back")
+
+
+async def test_closing_reverts_the_receipt_and_resolves_its_incident_and_no_other(world: World) -> None:
+    receipt = await engage(world.ports, order())
+    other = order(row=replace(p0_row(), level=Level.P2, do=UsePool("base", 0.5)), decided_at=T0.replace(minute=1))
+    await engage(world.ports, other)
+    assert receipt is not None
+    assert (await close(world.ports, receipt)).state is ReceiptState.REVERTED
+    assert {i.level: i.state for i in world.incidents.kept.values()} == {
+        Level.P0: IncidentState.RESOLVED, Level.P2: IncidentState.MITIGATED,
+    }  # fmt: skip
+
+
+async def test_a_refused_switch_whose_cause_went_away_is_resolved_with_the_reason(world: World) -> None:
+    world.dead = {"standby-0", "standby-1"}
+    await engage(world.ports, order())
+    await resolve(world.ports, "chat", Level.P0, "cleared without the lever")
+    assert world.incident() is IncidentState.RESOLVED
+    assert world.incidents.texts("lever") == ["cleared without the lever"]
+
+
+ANSWERED = Observed({"standby": 100}, "P0", ("standby-0",) * 3, ("P0",) * 3)
+
+
+@pytest.mark.parametrize(
+    ("seen", "proven"),
+    [
+        (ANSWERED, True),
+        (replace(ANSWERED, weights={"primary": 100}), False),
+        (replace(ANSWERED, weights={"standby": 99, "primary": 1}), False),
+        (replace(ANSWERED, answered_by=()), False),
+        (replace(ANSWERED, answered_by=("standby-0", "", "standby-0")), False),
+        (replace(ANSWERED, answered_level=("P0", "none", "P0")), False),
+    ],
+)
+def test_a_plan_shows_when_weights_and_every_answer_say_so(seen: Observed, *, proven: bool) -> None:
+    assert shows(seen, SWITCHED) is proven
+
+
+async def test_a_gateway_that_takes_its_time_is_waited_for() -> None:
+    actuator = FakeActuator(plan=NORMAL)
+    looks = 0
+
+    class Slow(FakeActuator):
+        async def configured(self) -> Observed:
+            nonlocal looks
+            looks += 1
+            return await (FakeActuator(plan=SWITCHED) if looks > 3 else actuator).configured()
+
+        async def sample(self, requests: int) -> Observed:
+            return await FakeActuator(plan=SWITCHED).sample(requests)
+
+    proof = await verify(Slow(), SWITCHED, 10.0)
+    assert proof.ok
+    assert looks == 4
+
+
+def test_an_order_says_its_action_as_a_person_would() -> None:
+    assert order().action == "switch_pool to standby"
+    assert order(row=replace(p0_row(), do=UsePool("base", 0.5))).action == "use_pool base for 50%"
+    assert spell(SWITCHED) == "standby=100"

@@ -1,0 +1,247 @@
+"""What is stored comes back as it was, once, and in order."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from controlplane.chaos.drill import Drill, DrillBook, DrillPhase, Outcome
+from controlplane.chaos.fault import FaultKind, Lease, LeaseBook, LeaseState
+from controlplane.degradation.actuator import Receipt, ReceiptBook, ReceiptState, RoutePlan
+from controlplane.degradation.matrix import Level
+from controlplane.errors import StoreError
+from controlplane.fleet.model import Endpoint
+from controlplane.incidents.incident import Entry, Incident, IncidentBook, IncidentState
+from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.store.drills import StoredDrills, StoredLeases
+from controlplane.store.incidents import StoredIncidents
+from controlplane.store.receipts import StoredReceipts
+
+T0 = datetime(2026, 3, 3, 10, 0, 0, 123456, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "controlplane.db"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    opened = open_database(sqlite_url(path))
+    yield opened
+    opened.close()
+
+
+def receipt(key: str = "r1", seconds: float = 0, service: str = "chat") -> Receipt:
+    return Receipt(
+        key, service, Level.P0, "switch_pool to standby", RoutePlan({"primary": 100}),
+        RoutePlan({"primary": 10, "standby": 90}, Level.P0), ReceiptState.INTENDED, ("endpoints_down is 100%", "ü"),
+        at(seconds - 1), at(seconds), {ReceiptState.INTENDED: at(seconds)}, "",
+    )  # fmt: skip
+
+
+def drill(key: str = "d1", seconds: float = 0, slot: str = "") -> Drill:
+    return Drill(key, "node-kill", "P0", timedelta(minutes=5), "ann", at(seconds), slot, journal="j.json")
+
+
+def lease(key: str = "l1", seconds: float = 0) -> Lease:
+    endpoint = Endpoint("primary-0", "primary", "http://10.0.0.1:8000", "rack-1", "full")
+    return Lease(key, "d1", FaultKind.NODE_KILL, endpoint, at(60), LeaseState.INTENDED, at(seconds))
+
+
+def incident(key: str = "i1", seconds: float = 0, service: str = "chat") -> Incident:
+    return Incident(key, service, Level.P0, "chat: down", IncidentState.OPEN, at(seconds), "d1")
+
+
+def test_every_book_fulfils_its_port(database: Database) -> None:
+    receipts: ReceiptBook = StoredReceipts(database)
+    incidents: IncidentBook = StoredIncidents(database)
+    drills: DrillBook = StoredDrills(database)
+    leases: LeaseBook = StoredLeases(database)
+    assert receipts and incidents and drills and leases  # noqa: PT018 - that they may be assigned is the test
+
+
+async def test_a_receipt_comes_back_as_it_was(database: Database) -> None:
+    book = StoredReceipts(database)
+    assert await book.intend(receipt())
+    assert await book.open_receipts("chat") == (receipt(),)
+
+
+async def test_a_key_is_stored_once_and_the_first_one_stays(database: Database) -> None:
+    book = StoredReceipts(database)
+    assert await book.intend(receipt())
+    assert not await book.intend(replace(receipt(), action="something else"))
+    assert await book.intend(receipt("r2", 1))
+    assert [r.action for r in await book.recent("chat", 9)] == ["switch_pool to standby"] * 2
+
+
+async def test_each_state_of_a_receipt_keeps_its_time_and_an_empty_detail_the_one_before(database: Database) -> None:
+    book = StoredReceipts(database)
+    await book.intend(receipt())
+    await book.move("r1", ReceiptState.APPLIED, at(1))
+    moved = await book.move("r1", ReceiptState.VERIFIED, at(2), "seen")
+    moved = await book.move("r1", ReceiptState.REVERTING, at(3))
+    assert moved.state is ReceiptState.REVERTING
+    assert moved.detail == "seen"
+    assert moved.times == {
+        ReceiptState.INTENDED: at(0), ReceiptState.APPLIED: at(1), ReceiptState.VERIFIED: at(2),
+        ReceiptState.REVERTING: at(3),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("state", ReceiptState)
+async def test_a_receipt_is_open_while_its_lever_may_be_away(database: Database, state: ReceiptState) -> None:
+    book = StoredReceipts(database)
+    await book.intend(receipt())
+    await book.move("r1", state, at(1))
+    is_open = bool(await book.open_receipts("chat"))
+    assert is_open == (state not in (ReceiptState.REVERTED, ReceiptState.FAILED))
+
+
+async def test_receipts_are_told_by_service_open_ones_oldest_first_recent_ones_newest_first(
+    database: Database,
+) -> None:
+    book = StoredReceipts(database)
+    for key, seconds, service in (("b", 2, "chat"), ("a", 1, "chat"), ("c", 3, "chat"), ("x", 2, "other")):
+        await book.intend(receipt(key, seconds, service))
+    assert [r.id for r in await book.open_receipts("chat")] == ["a", "b", "c"]
+    assert [r.id for r in await book.recent("chat", 2)] == ["c", "b"]
+
+
+async def test_moving_what_is_not_there_is_a_store_error(database: Database) -> None:
+    with pytest.raises(StoreError):
+        await StoredReceipts(database).move("absent", ReceiptState.APPLIED, T0)
+    with pytest.raises(StoreError):
+        await StoredLeases(database).move("absent", LeaseState.HEALED, T0)
+
+
+async def test_a_time_of_another_zone_comes_back_as_the_same_moment_in_utc(database: Database) -> None:
+    shanghai = timezone(timedelta(hours=8))
+    book = StoredReceipts(database)
+    await book.intend(replace(receipt(), decided_at=T0.astimezone(shanghai)))
+    (stored,) = await book.open_receipts("chat")
+    assert stored.decided_at == T0
+    assert stored.decided_at.tzinfo == UTC
+
+
+async def test_a_drill_comes_back_as_it_began_and_as_it_ended(database: Database) -> None:
+    book = StoredDrills(database)
+    assert await book.begin(drill())
+    assert await book.get("d1") == drill()
+    ended = replace(
+        drill(), outcome=Outcome.FAILED, reasons=("late", "left behind"), ended_at=at(9),
+        phases={DrillPhase.FAULT: at(1), DrillPhase.VERIFIED: at(2)},
+    )  # fmt: skip
+    await book.end(ended)
+    assert await book.get("d1") == ended
+    assert await book.get("absent") is None
+
+
+async def test_a_slot_is_run_once_and_drills_that_people_ask_for_have_none(database: Database) -> None:
+    book = StoredDrills(database)
+    assert await book.begin(drill("a", slot="monthly/2026-03-03"))
+    assert not await book.begin(drill("b", slot="monthly/2026-03-03"))
+    assert await book.begin(replace(drill("c", slot="monthly/2026-03-03"), experiment="network-partition"))
+    assert await book.begin(drill("d", slot="monthly/2026-04-07"))
+    assert await book.begin(drill("e"))
+    assert await book.begin(drill("f"))
+    assert await book.get("b") is None
+
+
+async def test_drills_are_told_newest_first(database: Database) -> None:
+    book = StoredDrills(database)
+    for key, seconds in (("b", 2.0), ("a", 1.0), ("c", 3.0)):
+        await book.begin(drill(key, seconds))
+    assert [d.id for d in await book.recent(2)] == ["c", "b"]
+
+
+async def test_a_lease_comes_back_and_its_details_add_up(database: Database) -> None:
+    await StoredDrills(database).begin(drill())
+    book = StoredLeases(database)
+    await book.intend(lease())
+    assert await book.open_leases() == (lease(),)
+    await book.move("l1", LeaseState.INJECTED, at(1), "SIGKILL")
+    await book.move("l1", LeaseState.PROVEN, at(2), "gone")
+    healed = await book.move("l1", LeaseState.HEALED, at(3))
+    assert (healed.injected_at, healed.proven_at, healed.healed_at) == (at(1), at(2), at(3))
+    assert healed.detail == "SIGKILL\ngone"
+    assert await book.open_leases() == ()
+    assert await book.of_drill("d1") == (healed,)
+
+
+async def test_a_healed_lease_stays_as_it_is(database: Database) -> None:
+    await StoredDrills(database).begin(drill())
+    book = StoredLeases(database)
+    await book.intend(lease())
+    healed = await book.move("l1", LeaseState.HEALED, at(3), "nothing left")
+    assert await book.move("l1", LeaseState.HEALED, at(9), "again") == healed
+    assert await book.move("l1", LeaseState.INJECTED, at(9)) == healed
+
+
+async def test_leases_are_told_oldest_first(database: Database) -> None:
+    await StoredDrills(database).begin(drill())
+    book = StoredLeases(database)
+    for key, seconds in (("b", 2.0), ("a", 1.0)):
+        await book.intend(lease(key, seconds))
+    assert [held.id for held in await book.open_leases()] == ["a", "b"]
+
+
+async def test_a_lease_without_its_drill_is_refused(database: Database) -> None:
+    with pytest.raises(StoreError):
+        await StoredLeases(database).intend(lease())
+
+
+async def test_an_incident_keeps_when_it_was_mitigated_and_resolved_and_its_timeline_in_order(
+    database: Database,
+) -> None:
+    book = StoredIncidents(database)
+    await book.begin(incident())
+    assert await book.open_incidents("chat") == (incident(),)
+    entries = tuple(Entry(at(i % 2), "note", f"entry {i}") for i in range(3))
+    for entry in entries:
+        await book.note("i1", entry)
+    await book.move("i1", IncidentState.MITIGATED, at(5))
+    assert [i.state for i in await book.open_incidents("chat")] == [IncidentState.MITIGATED]
+    await book.move("i1", IncidentState.RESOLVED, at(9))
+    assert await book.open_incidents("chat") == ()
+    ((stored, timeline),) = await book.recent("chat", 5)
+    assert (stored.mitigated_at, stored.resolved_at, stored.drill_id) == (at(5), at(9), "d1")
+    assert timeline == entries
+
+
+async def test_incidents_are_told_by_service_open_ones_oldest_first_recent_ones_newest_first(
+    database: Database,
+) -> None:
+    book = StoredIncidents(database)
+    for key, seconds, service in (("b", 2, "chat"), ("a", 1, "chat"), ("x", 3, "other")):
+        await book.begin(incident(key, seconds, service))
+    assert [i.id for i in await book.open_incidents("chat")] == ["a", "b"]
+    assert [i.id for i, _ in await book.recent("chat", 5)] == ["b", "a"]
+
+
+async def test_a_note_on_an_incident_that_is_not_there_is_refused(database: Database) -> None:
+    with pytest.raises(StoreError):
+        await StoredIncidents(database).note("absent", Entry(T0, "note", "x"))
+
+
+async def test_what_a_call_returned_from_is_there_after_a_crash(path: Path, database: Database) -> None:
+    await StoredReceipts(database).intend(receipt())
+    other = open_database(sqlite_url(path))
+    try:
+        assert await StoredReceipts(other).open_receipts("chat") == (receipt(),)
+    finally:
+        other.close()
+
+
+async def test_a_refused_key_leaves_the_database_usable(database: Database) -> None:
+    book = StoredReceipts(database)
+    await book.intend(receipt())
+    for _ in range(3):
+        assert not await book.intend(receipt())
+    assert await book.intend(receipt("r2", 1))

@@ -1,0 +1,164 @@
+"""A database is opened and brought up to date, or refused with the way out."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from alembic import command, op
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy.exc import OperationalError
+
+from controlplane.errors import StoreError
+from controlplane.store.database import alembic_config, migrate, open_database, sqlite_url
+from controlplane.store.schema import metadata
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = create_engine(sqlite_url(tmp_path / "a.db"))
+    yield made
+    made.dispose()
+
+
+def tables(connection: Connection) -> set[str]:
+    return set(inspect(connection).get_table_names()) - {"alembic_version"}
+
+
+def test_the_migrations_lead_to_the_schema(engine: Engine) -> None:
+    with engine.begin() as connection:
+        migrate(connection)
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert tables(connection) == set(metadata.tables)
+
+
+def test_the_schema_can_be_taken_down_and_put_up_again(engine: Engine) -> None:
+    with engine.begin() as connection:
+        migrate(connection)
+        command.downgrade(alembic_config(connection), "base")
+        assert tables(connection) == set()
+        migrate(connection)
+        assert tables(connection) == set(metadata.tables)
+
+
+def test_migrating_twice_is_migrating_once(engine: Engine) -> None:
+    with engine.begin() as connection:
+        migrate(connection)
+    with engine.begin() as connection:
+        migrate(connection)
+        assert tables(connection) == set(metadata.tables)
+
+
+def test_a_name_with_signs_in_it_is_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "a b#c%20d?e.db"
+    with closing(open_database(sqlite_url(path))):
+        assert path.exists()
+
+
+def test_what_is_written_is_on_disk_and_foreign_keys_hold(tmp_path: Path) -> None:
+    with closing(open_database(sqlite_url(tmp_path / "a.db"))) as database:
+        seen = [
+            database.run_now(lambda c, name=name: c.execute(text(f"PRAGMA {name}")).scalar())  # type: ignore[misc]
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert seen == ["wal", 2, 1]
+
+
+def test_work_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    with closing(open_database(sqlite_url(tmp_path / "a.db"))) as database:
+        database.run_now(lambda c: c.execute(text("CREATE TABLE t (a INTEGER)")))
+
+        def half(connection: Connection) -> None:
+            connection.execute(text("INSERT INTO t VALUES (1)"))
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            database.run_now(half)
+        assert database.run_now(lambda c: c.execute(text("SELECT count(*) FROM t")).scalar()) == 0
+
+
+def test_a_migration_that_is_interrupted_leaves_nothing_behind_and_can_be_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = sqlite_url(tmp_path / "a.db")
+    index = op.create_index
+
+    def interrupted(name: str, *args: Any, **kwargs: Any) -> None:
+        if name == "drills_by_time":
+            raise OperationalError("CREATE INDEX", {}, sqlite3.OperationalError("database or disk is full"))
+        index(name, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(op, "create_index", interrupted)
+        assert "free space" in refused(url).fix
+    with closing(open_database(url)) as database:
+        assert database.run_now(tables) == set(metadata.tables)
+
+
+def refused(url: str) -> StoreError:
+    with pytest.raises(StoreError) as error:
+        open_database(url).close()
+    assert error.value.why
+    assert error.value.fix
+    return error.value
+
+
+def test_a_directory_that_does_not_exist_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    error = refused(sqlite_url(tmp_path / "absent" / "a.db"))
+    assert "unable to open" in error.why
+    assert "make sure the directory exists" in error.fix
+
+
+def test_a_place_where_nobody_may_write_is_refused_with_the_way_out() -> None:
+    assert "writable" in refused(sqlite_url(Path("/dev/null/a.db"))).fix
+
+
+def test_a_database_that_is_read_only_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as made:
+        made.execute("CREATE TABLE t (a INTEGER)")
+    error = refused(f"sqlite:///file:{quote(str(path))}?mode=ro&uri=true")
+    assert "readonly" in error.why
+    assert "writable" in error.fix
+
+
+@pytest.mark.parametrize("content", [b"this is no database at all, but it is long enough to be one" * 20])
+def test_a_file_that_is_no_database_is_refused_with_the_way_out(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.db"
+    path.write_bytes(content)
+    error = refused(sqlite_url(path))
+    assert "not a database" in error.why
+    assert "move" in error.fix
+    assert path.read_bytes() == content
+
+
+def test_a_damaged_database_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    open_database(sqlite_url(path)).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + b"\xff" * (len(whole) - 100))
+    assert "damaged" in refused(sqlite_url(path)).fix
+
+
+def test_a_database_of_a_newer_version_is_refused_and_not_a_crash(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "a.db")
+    with closing(open_database(url)) as database:
+        database.run_now(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    refused(url)
+
+
+def test_a_database_another_process_holds_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.db"
+    monkeypatch.setattr("controlplane.store.database._pragmas", lambda *_: None)  # They wait five seconds for a lock.
+    with closing(sqlite3.connect(path)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        error = refused(f"{sqlite_url(path)}?timeout=0")
+    assert "locked" in error.why
+    assert "stop the other process" in error.fix

@@ -1,0 +1,451 @@
+"""The HTTP interface on made-up ports: who may do what, how it says no, and what it tells machines."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Gauge
+
+from controlplane.chaos.drill import Drill, Outcome
+from controlplane.chaos.fault import Lease
+from controlplane.chaos.safety import Refusal
+from controlplane.degradation.actuator import Receipt
+from controlplane.errors import FaultError, UsageError
+from controlplane.flows.drill import FaultRequest
+from controlplane.flows.standing import Standing
+from controlplane.web.app import WebPorts, build_app
+from controlplane.web.changes import Changes
+from controlplane.web.page import IncidentView, Overview
+from tests.support import overviews
+
+TOKEN = "a-token-of-the-operator"
+NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
+DRILL = Drill("abc123", "node-kill", "P0", timedelta(minutes=5), "somebody", NOW)
+FAULT: dict[str, object] = {"kind": "node-kill", "pool": "primary"}
+POSTS: dict[str, tuple[str, dict[str, object], int]] = {
+    "start a drill": ("/api/v1/drills", {"experiment": "node-kill"}, 202),
+    "inject": (f"/api/v1/drills/{DRILL.id}/faults", FAULT, 201),
+    "heal a drill": (f"/api/v1/drills/{DRILL.id}/heal", {}, 200),
+    "heal": ("/api/v1/heal", {}, 200),
+}
+
+
+@dataclass(slots=True)
+class Told:
+    """What the application asked of its ports."""
+
+    calls: list[str] = field(default_factory=list)
+    limits: list[int] = field(default_factory=list)
+    requests: list[FaultRequest] = field(default_factory=list)
+    missing: tuple[str, ...] = ()
+    answer: Drill | Refusal | Exception = DRILL
+
+
+def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
+    view = overviews.failover()
+
+    async def start(experiment: str, requested_by: str) -> Drill | Refusal:
+        told.calls.append(f"start {experiment} for {requested_by}")
+        if isinstance(told.answer, Exception):
+            raise told.answer
+        return told.answer
+
+    async def inject(drill: Drill, request: FaultRequest) -> tuple[Lease, ...]:
+        told.calls.append(f"inject {drill.id}")
+        told.requests.append(request)
+        return view.leases
+
+    async def heal_drill(drill_id: str) -> tuple[str, ...]:
+        told.calls.append(f"heal {drill_id}")
+        return ("primary-0: healed",)
+
+    async def heal_all() -> tuple[str, ...]:
+        told.calls.append("heal everything")
+        return ()
+
+    async def drill(drill_id: str) -> Drill | None:
+        return DRILL if drill_id == DRILL.id else None
+
+    async def receipts(limit: int) -> tuple[Receipt, ...]:
+        told.limits.append(limit)
+        return view.receipts
+
+    async def incidents(limit: int) -> tuple[IncidentView, ...]:
+        told.limits.append(limit)
+        return view.incidents
+
+    async def drills(limit: int) -> tuple[Drill, ...]:
+        told.limits.append(limit)
+        return view.drills
+
+    async def leases() -> tuple[Lease, ...]:
+        return view.leases
+
+    async def overview() -> Overview:
+        return view
+
+    def standing() -> Standing:
+        return view.standing
+
+    registry = CollectorRegistry()
+    Gauge("controlplane_thing", "A thing.", registry=registry).set(1)
+    return WebPorts(
+        standing=standing, overview=overview, receipts=receipts, incidents=incidents, drills=drills, drill=drill,
+        leases=leases, start_drill=start, inject=inject, heal_drill=heal_drill, heal_all=heal_all,
+        not_ready=lambda: told.missing, registry=registry, changes=Changes(), token=TOKEN,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer, read whole."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def is_problem(self) -> bool:
+        """Tell whether it is a problem document (RFC 9457) about its own status."""
+        return self.headers["content-type"] == "application/problem+json" and self.json["status"] == self.status
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The application, served for real on a free port."""
+
+    url: str
+    app: FastAPI
+    session: aiohttp.ClientSession
+    told: Told
+
+    async def get(self, path: str) -> Reply:
+        return await self.send("GET", path)
+
+    async def post(self, path: str, body: object, token: str = TOKEN) -> Reply:
+        return await self.send("POST", path, data=json.dumps(body), authorization=f"Bearer {token}" if token else "")
+
+    async def send(self, method: str, path: str, data: str | bytes | None = None, authorization: str = "") -> Reply:
+        headers = {"content-type": "application/json"} | ({"authorization": authorization} if authorization else {})
+        async with self.session.request(method, self.url + path, data=data, headers=headers) as answer:
+            return Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.text())
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn that looks more often than ten times a second whether it shall end."""
+
+    async def main_loop(self) -> None:
+        """Wait for the end; there is nothing else to do at each tick."""
+        while not self.should_exit:  # noqa: ASYNC110 - uvicorn's own flag
+            await asyncio.sleep(0.005)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close what there is; the client has gone before."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = _Uvicorn(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none"))
+        running = asyncio.create_task(server._serve([listener]))
+        while not server.started:  # noqa: ASYNC110 - uvicorn's own flag
+            await asyncio.sleep(0.005)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await running
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    told = Told()
+    app = build_app(ports(told))
+    async with serving(app) as url, aiohttp.ClientSession() as session:
+        yield Server(url, app, session, told)
+
+
+# -- who may -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_of_posts_is_every_post_there_is() -> None:
+    paths = build_app(ports(Told())).openapi()["paths"]
+    assert {path.replace("{drill_id}", DRILL.id) for path, item in paths.items() if "post" in item} == {
+        path for path, _, _ in POSTS.values()
+    }
+    methods = {method for item in paths.values() for method in item}
+    assert methods == {"get", "post"}
+
+
+@pytest.mark.parametrize("name", sorted(POSTS))
+@pytest.mark.parametrize(
+    "authorization",
+    ["", "Bearer wrong", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer ", f"Basic {TOKEN}", TOKEN, "Bearer é"],
+    ids=["none", "wrong", "longer", "shorter", "empty", "basic", "bare", "not ASCII"],
+)
+async def test_without_the_token_nothing_is_done(server: Server, name: str, authorization: str) -> None:
+    path, body, _ = POSTS[name]
+    answer = await server.send("POST", path, json.dumps(body), authorization)
+    assert answer.status == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.is_problem
+    assert TOKEN not in answer.text
+    assert server.told.calls == []
+
+
+@pytest.mark.parametrize("name", sorted(POSTS))
+async def test_with_the_token_it_is_done(server: Server, name: str) -> None:
+    path, body, status = POSTS[name]
+    assert (await server.post(path, body)).status == status
+    assert len(server.told.calls) == 1
+
+
+@pytest.mark.parametrize("path", [f"/api/v1/drills/{'0' * 12}/heal", f"/api/v1/drills/{'0' * 12}/faults"])
+async def test_who_has_no_token_does_not_learn_which_drills_there_are(server: Server, path: str) -> None:
+    assert (await server.post(path, FAULT, token="")).status == 401
+    assert (await server.post(path, FAULT)).status == 404
+
+
+# -- saying no ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_refusal_is_a_conflict_with_every_reason(server: Server) -> None:
+    server.told.answer = Refusal(("1 incident is open", "the standby does not answer a completion"))
+    answer = await server.post("/api/v1/drills", {"experiment": "node-kill"})
+    assert answer.status == 409
+    assert answer.is_problem
+    assert answer.json["reasons"] == ["1 incident is open", "the standby does not answer a completion"]
+    assert answer.json["detail"] == "1 incident is open; the standby does not answer a completion"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(UsageError("what", "why", "way out"), 400), (FaultError("what", "why", "way out"), 503)],
+    ids=["usage", "fault"],
+)
+async def test_an_error_of_ours_keeps_what_why_and_fix(server: Server, error: Exception, status: int) -> None:
+    server.told.answer = error
+    answer = await server.post("/api/v1/drills", {"experiment": "node-kill"})
+    assert answer.status == status
+    assert answer.is_problem
+    assert {k: answer.json[k] for k in ("type", "title", "detail", "fix")} == {
+        "type": "about:blank", "title": "what", "detail": "why", "fix": "way out",
+    }  # fmt: skip
+
+
+async def test_an_error_that_nobody_foresaw_is_a_problem_document_that_gives_nothing_away(server: Server) -> None:
+    server.told.answer = RuntimeError("a secret of the inside")
+    answer = await server.post("/api/v1/drills", {"experiment": "node-kill"})
+    assert answer.status == 500
+    assert "secret" not in answer.text
+    assert answer.is_problem
+    assert "content-security-policy" in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/api/v1/drills/ffffffffffff", "/api/v1/drills/..x", "/api/v1/drills/x%00y"])
+async def test_a_drill_that_is_not_there_is_not_found(server: Server, path: str) -> None:
+    answer = await server.get(path)
+    assert answer.status == 404
+    assert answer.is_problem
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", "/api/v1/nothing", 404), ("PUT", "/healthz", 405)]
+)
+async def test_a_path_or_method_that_is_not_there_is_a_problem_document_too(
+    server: Server, method: str, path: str, status: int
+) -> None:
+    answer = await server.send(method, path)
+    assert answer.status == status
+    assert answer.is_problem
+
+
+BAD_BODIES: dict[str, str | bytes] = {
+    "nothing": b"",
+    "not JSON": b"{",
+    "a list": b"[]",
+    "no experiment": b"{}",
+    "a path": b'{"experiment": "../../etc/passwd"}',
+    "capitals": b'{"experiment": "Node-Kill"}',
+    "a line end": b'{"experiment": "node-kill\\n"}',
+    "too long": json.dumps({"experiment": "x" * 65}),
+    "a number": b'{"experiment": 1}',
+    "not a number": b'{"experiment": NaN}',
+    "an unknown key": b'{"experiment": "node-kill", "force": true}',
+    "a long name": json.dumps({"experiment": "node-kill", "requested_by": "x" * 129}),
+    "half a character": b'{"experiment": "\\ud800"}',
+    "not UTF-8": b'{"experiment": "\xff"}',
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD_BODIES))
+async def test_a_body_that_is_not_valid_is_said_to_be_so(server: Server, case: str) -> None:
+    answer = await server.send("POST", "/api/v1/drills", BAD_BODIES[case], f"Bearer {TOKEN}")
+    assert answer.status in (400, 422)
+    assert answer.is_problem
+    assert answer.json["title"]
+    assert server.told.calls == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"kind": "earthquake"}, {"pool": "x" * 129}, {"endpoints": "half"}, {"down_for": "8 parsecs"}, {"n": 1}]
+)
+async def test_a_fault_that_is_not_valid_is_not_injected(server: Server, change: dict[str, object]) -> None:
+    answer = await server.post(f"/api/v1/drills/{DRILL.id}/faults", FAULT | change)
+    assert answer.status in (400, 422)
+    assert answer.is_problem
+    assert server.told.requests == []
+
+
+async def test_a_drill_id_that_could_not_be_one_is_refused(server: Server) -> None:
+    for drill_id in ("ABC", "a" * 33, "..%2f..", "a-b"):
+        answer = await server.post(f"/api/v1/drills/{drill_id}/heal", {})
+        assert answer.status in (404, 422)
+    assert server.told.calls == []
+
+
+# -- doing -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_fault_request_is_read_with_its_units(server: Server) -> None:
+    await server.post(f"/api/v1/drills/{DRILL.id}/faults", FAULT | {"endpoints": "50%", "down_for": "1m30s"})
+    (request,) = server.told.requests
+    assert (request.share, request.lasts) == (0.5, timedelta(seconds=90))
+
+
+async def test_a_drill_is_started_for_who_asked(server: Server) -> None:
+    answer = await server.post("/api/v1/drills", {"experiment": "node-kill", "requested_by": "ana"})
+    assert server.told.calls == ["start node-kill for ana"]
+    assert answer.json["id"] == DRILL.id
+    assert answer.json["outcome"] == Outcome.RUNNING
+
+
+@pytest.mark.parametrize("path", ["receipts", "incidents", "drills"])
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [("", 50), ("?limit=7", 7), ("?limit=0", 1), ("?limit=-1", 1), ("?limit=501", 500), (f"?limit={'9' * 40}", 500)],
+    ids=["default", "seven", "none", "negative", "one too many", "huge"],
+)
+async def test_lists_are_bounded(server: Server, path: str, asked: str, given: int) -> None:
+    assert (await server.get(f"/api/v1/{path}{asked}")).status == 200
+    assert server.told.limits == [given]
+
+
+@pytest.mark.parametrize("limit", ["many", "1.5", "", "NaN", "9" * 5000])
+async def test_a_limit_that_is_no_number_is_not_valid(server: Server, limit: str) -> None:
+    answer = await server.get(f"/api/v1/drills?limit={limit}")
+    assert answer.status == 422
+    assert answer.is_problem
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+PAGES = ("/", "/fragment", "/healthz", "/readyz", "/metrics", "/api/v1/standing", "/api/v1/drills", "/api/v1/leases",
+         "/api/v1/receipts", "/api/v1/incidents", f"/api/v1/drills/{DRILL.id}", "/openapi.json", "/static/console.css",
+         "/static/console.js")  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_reading_is_free_and_every_answer_has_the_security_headers(server: Server, path: str) -> None:
+    answer = await server.get(path)
+    assert answer.status == 200
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert TOKEN not in answer.text
+    assert server.told.calls == []
+
+
+@pytest.mark.parametrize("path", ["/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/static/"])
+async def test_nothing_but_static_files_is_served_as_one(server: Server, path: str) -> None:
+    answer = await server.get(path)
+    assert answer.status == 404
+
+
+async def test_errors_have_the_security_headers_too(server: Server) -> None:
+    for answer in (await server.get("/nowhere"), await server.post("/api/v1/heal", {}, token="")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "content-security-policy" in answer.headers
+
+
+async def test_a_standing_is_whole_and_in_plain_units(server: Server) -> None:
+    standing = (await server.get("/api/v1/standing")).json
+    expected = overviews.failover().standing
+    assert standing["level"] == "P0"
+    assert [pool["name"] for pool in standing["pools"]] == [pool.name for pool in expected.pools]
+    assert [row["row"]["within"] for row in standing["rows"]] == [r.row.within.total_seconds() for r in expected.rows]
+    assert datetime.fromisoformat(standing["at"]).tzinfo is not None
+
+
+async def test_readiness_names_what_is_missing(server: Server) -> None:
+    assert (await server.get("/readyz")).json == {"ready": True, "not_ready": []}
+    server.told.missing = ("primary-0 has not been looked at yet",)
+    answer = await server.get("/readyz")
+    assert answer.status == 503
+    assert answer.json == {"ready": False, "not_ready": ["primary-0 has not been looked at yet"]}
+    assert (await server.get("/healthz")).text == "ok\n"
+
+
+async def test_metrics_speak_both_formats(server: Server) -> None:
+    plain = await server.get("/metrics")
+    assert plain.headers["content-type"].startswith("text/plain; version=")
+    assert "controlplane_thing 1.0" in plain.text
+    wanted = {"accept": "application/openmetrics-text; version=1.0.0"}
+    async with server.session.get(server.url + "/metrics", headers=wanted) as answer:
+        assert answer.headers["content-type"].startswith("application/openmetrics-text")
+        assert (await answer.text()).endswith("# EOF\n")
+
+
+async def test_the_description_lists_every_route_and_marks_those_that_want_the_token(server: Server) -> None:
+    document = (await server.get("/openapi.json")).json
+    pages = {"/", "/fragment", "/events"}
+    routes = {(r.path, m) for r in _routes(server.app) for m in r.methods if m != "HEAD" and r.path not in pages}
+    described = {(path, method.upper()) for path, item in document["paths"].items() for method in item}
+    assert described == routes
+    operations = [(method, item) for path in document["paths"].values() for method, item in path.items()]
+    assert all(item.get("summary") and item.get("description") and item.get("tags") for _, item in operations)
+    assert {bool(item.get("security")) for method, item in operations if method == "post"} == {True}
+    assert {bool(item.get("security")) for method, item in operations if method == "get"} == {False}
+
+
+def _routes(app: FastAPI) -> list[Any]:
+    own = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/static")
+    return [route for route in app.routes if getattr(route, "path", "") not in own]
+
+
+async def test_the_event_stream_tells_of_a_change_and_ends_when_the_server_stops(server: Server) -> None:
+    changes = Changes()
+    app = build_app(replace(ports(Told()), changes=changes))
+    async with serving(app) as url, server.session.get(url + "/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.headers["cache-control"] == "no-store"
+        assert await _event(answer) == "event: change\ndata: 0\n\n"
+        changes.tell()
+        changes.tell()
+        async with asyncio.timeout(2):
+            assert await _event(answer) == "event: change\ndata: 2\n\n"
+        changes.close()
+        async with asyncio.timeout(2):
+            assert await answer.content.read() == b""
+
+
+async def _event(answer: aiohttp.ClientResponse) -> str:
+    return (await answer.content.readuntil(b"\n\n")).decode()
