@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
+from time import monotonic
 
 import pytest
 from aiohttp import web
@@ -285,3 +286,31 @@ async def test_a_gateway_whose_admin_address_is_not_known_is_a_failed_look(wire:
     look = await probe.look(Endpoint("gateway", GATEWAY_POOL, "http://127.0.0.1:1"))
     assert look.failure is Failure.NETWORK
     assert "no such file" in look.detail
+
+
+async def test_asking_for_the_model_and_for_a_completion_takes_no_longer_than_the_timeout_in_all(
+    wire: Wire, serve: Serve
+) -> None:
+    never = asyncio.Event()
+    asked: list[str] = []
+
+    async def stall(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        await never.wait()
+        return web.Response()
+
+    probe = InferenceProbe(wire, InferenceSpec(timeout=timedelta(seconds=0.4)))
+    started = monotonic()
+    look = await probe.look(endpoint(await serve(stall), model=""))
+    assert look.failure is Failure.TIMEOUT
+    assert asked == ["/v1/models", "/v1/completions"]
+    assert 0.35 < monotonic() - started < 0.7
+
+
+@pytest.mark.parametrize("tokens", ["0", "-1", "null", '"4"', "4.0", "true", "NaN"])
+async def test_a_stream_whose_tokens_are_no_number_is_a_wrong_answer(wire: Wire, serve: Serve, tokens: str) -> None:
+    counted = f'data: {{"choices": [], "usage": {{"completion_tokens": {tokens}}}}}\n\ndata: [DONE]\n\n'
+    look = await InferenceProbe(wire, InferenceSpec(timeout=WITHIN, stream=True)).look(
+        endpoint(await serve(replies(counted)))
+    )
+    assert look.failure is Failure.ANSWER

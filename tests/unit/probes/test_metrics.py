@@ -164,3 +164,12 @@ rests = st.binary(max_size=40) | st.text(
 def test_any_garbage_after_a_name_of_ours_is_read_or_refused(lines: list[tuple[bytes, bytes, bytes]]) -> None:
     with suppress(ValueError):
         read_page(b"\n".join(b"".join(line) for line in lines), VLLM)
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])
+def test_a_histogram_with_a_bucket_that_is_no_number_is_absent(value: str) -> None:
+    text = (
+        f'vllm:e2e_request_latency_seconds_bucket{{le="1.0"}} {value}\n'
+        'vllm:e2e_request_latency_seconds_bucket{le="+Inf"} 3\nvllm:num_requests_waiting 2\n'
+    )
+    assert read_page(text.encode(), VLLM) == Page(gauges={"queue_depth": 2.0}, engine="vllm")
