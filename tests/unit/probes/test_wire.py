@@ -231,7 +231,7 @@ async def test_a_server_that_drains_refuses_and_is_not_dead_while_it_still_serve
         assert seen == [None]
         for writer in writers:
             writer.transport.abort()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.25)  # A connection younger than the pause between tries waits for it.
         assert seen[-1] is Failure.REFUSED
 
 
