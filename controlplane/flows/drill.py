@@ -43,8 +43,8 @@ class DrillPorts:
     """Finds and checks an experiment by its name."""
     endpoints: Callable[[str], tuple[Endpoint, ...]]
     """The endpoints of a pool, by its name."""
-    facts: Callable[[], Awaitable[GateFacts]]
-    """What the gates look at, now."""
+    facts: Callable[[str], Awaitable[GateFacts]]
+    """What the gates look at, now, for a drill of a row."""
     row_times: Callable[[str, datetime], Awaitable[RowTimes | None]]
     """The first engagement of a row that was decided after a moment."""
     recovered: Callable[[str, datetime], Awaitable[datetime | None]]
@@ -91,7 +91,7 @@ async def start(
         raise UsageError(
             "this fleet cannot be drilled", "the page does not say where it runs", "add `fleet.substrate` to the page"
         )
-    asked = gate(spec, await ports.facts())
+    asked = gate(spec, await ports.facts(experiment.row))
     if isinstance(asked, Refusal):
         log.warning("refused", experiment=name, reasons=asked.reasons)
         return asked

@@ -284,9 +284,11 @@ def build(
         await write_down()
         changed()
 
-    async def facts() -> GateFacts:
-        standby = [e for row in policy.degradation.rows.values() for e in endpoints(row.target)]
-        looks = await asyncio.gather(*(inference.look(e) for e in standby[:3]))
+    async def facts(row: str) -> GateFacts:
+        """Ask the very pool that the drilled row would send everything to."""
+        looks = await asyncio.gather(
+            *(inference.look(e) for e in endpoints(policy.degradation.rows[Level(row)].target))
+        )
         return GateFacts(
             open_incidents=len(await book.incidents.open_incidents(policy.service)),
             standby_answers=any(look.ok for look in looks) if looks else None,

@@ -27,6 +27,12 @@ RATE = 100.0
 HELD_S = 3.0
 
 
+def counted(plane: Plane) -> Series | None:
+    """Return the metrics once they count no open incident; they are counted again every few seconds."""
+    series = plane.metrics()
+    return series if series.value("controlplane_incidents_open") == 0 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Failover:
     """Everything one failover left behind."""
@@ -99,7 +105,7 @@ def failover(tmp_path_factory: pytest.TempPathFactory) -> Failover:
             "after": plane.standing(),
             "receipts": plane.get("/api/v1/receipts"),
             "incidents": plane.get("/api/v1/incidents"),
-            "metrics": plane.metrics(),
+            "metrics": until(lambda: counted(plane), 10, "the resolved incident is counted"),
         }
         stops = (load_status, plane.stop(), fleet.stop())
     return Failover(
