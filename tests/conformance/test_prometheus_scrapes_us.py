@@ -112,8 +112,7 @@ def test_a_healthy_fleet_fires_nothing_that_wakes_a_person(prometheus: Prometheu
 def test_our_own_series_are_there_with_the_values_of_a_healthy_fleet(prometheus: Prometheus) -> None:
     assert [r["metric"]["level"] for r in prometheus.query("controlplane_level == 1")] == ["none"]
     up = prometheus.query("controlplane_endpoint_up == 1")
-    ours = {name for name in prometheus.fleet.endpoints if name != "cache-0"}  # The page names no pool of caches.
-    assert {r["metric"]["endpoint"] for r in up} == {*ours, "gateway"}
+    assert {r["metric"]["endpoint"] for r in up} == {*prometheus.fleet.endpoints, "gateway"}
     (ready,) = prometheus.query("controlplane_ready")
     assert ready["value"][1] == "1"
     assert prometheus.query('controlplane_signal_value{pool="primary",signal="availability"} == 1')
