@@ -111,7 +111,8 @@ class _Rings:
             # The ring's oldest sample is where the next one goes; `spare` further on is the first that must stay.
             stays = self._at[rows, (self._next[rows] + spare) % self.depth]
             full = self._at[rows, self._next[rows]] > _NEVER
-            if not (full & (stays > ats - self.span_s)).any():
+            # A sample on the window's very edge still counts.
+            if not (full & (stays >= ats - self.span_s)).any():
                 break
             self._deepen()
         self._at[rows, self._next[rows]] = ats
