@@ -1,6 +1,15 @@
 """What every test shares: the option that makes a skipped test a failure."""
 
+import os
+
 import pytest
+from hypothesis import settings
+
+# Properties search anew at every run of a person's; in CI they search the same way each time, so that a change is
+# judged by what it changes.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
