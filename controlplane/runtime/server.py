@@ -5,7 +5,6 @@ import contextlib
 import signal
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
@@ -83,13 +82,6 @@ def listening(settings: ServeSettings) -> Iterator[socket.socket]:
             ) from error  # fmt: skip
         listener.listen(128)
         yield listener
-
-
-@dataclass(slots=True)
-class _Lag:
-    """How late the event loop is."""
-
-    worst_s: float = 0.0
 
 
 class _Server(uvicorn.Server):

@@ -197,7 +197,7 @@ def build(
         admin = partial(resolve_address, envoy.admin, loaded.base)
         admin()  # An address that is not there is said at the start, not in the first emergency.
         listener = resolve_address(envoy.listener, loaded.base)
-        gateway = Endpoint("gateway", GATEWAY_POOL, listener, model=policy.fleet.pools["primary"].model)
+        gateway = Endpoint("gateway", GATEWAY_POOL, listener, model=policy.fleet.pools[PRIMARY].model)
         actuator = EnvoyActuator(session, loaded.base / envoy.xds_dir, admin, listener, gateway.model)
 
     def gateway_page() -> str:

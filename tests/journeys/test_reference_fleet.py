@@ -2,34 +2,18 @@
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from controlplane.target.report import read, summary
+from tests.support.fleets import UP, end, fleet, kill, node, start, until, write
 
 pytestmark = pytest.mark.journey
 
-ROOT = Path(__file__).resolve().parents[2]
-UP = """
-import sys
-from pathlib import Path
-from controlplane.target.errors import TargetError
-from controlplane.target.fleet import run_fleet
-from controlplane.target.spec import FleetSpec
-try:
-    sys.exit(run_fleet(FleetSpec(Path(sys.argv[1]))))
-except TargetError as error:
-    sys.exit(str(error))
-"""
 LOAD = """
 import sys
 from pathlib import Path
@@ -37,44 +21,6 @@ from controlplane.target.load import run_load
 from controlplane.target.spec import LoadSpec
 sys.exit(run_load(LoadSpec(sys.argv[1], Path(sys.argv[2]), rate_per_s=60.0, max_tokens=4)))
 """
-
-
-def start(script: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
-def end(process: subprocess.Popen[str], number: int = signal.SIGTERM, within_s: float = 15.0) -> tuple[int, str]:
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=within_s)
-    return process.returncode, errors
-
-
-def until(true: Callable[[], Any], within_s: float = 30.0) -> Any:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if found := true():
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {within_s} s")
-
-
-@contextmanager
-def fleet(run_dir: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    process = start(UP, str(run_dir))
-    try:
-        until(lambda: (run_dir / "ready.json").exists() or process.poll() is not None)
-        assert process.poll() is None, process.communicate()[1]
-        yield process, json.loads((run_dir / "ready.json").read_text())
-    finally:
-        if process.poll() is None:
-            end(process)
-
-
-def node(run_dir: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run_dir / "nodes" / f"node-{name}.json").read_text())
-    return found
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -99,12 +45,10 @@ def test_killing_the_whole_primary_pool_costs_no_request_and_the_hold_decides_it
         before = [node(run_dir, name) for name in ("primary-0", "primary-1")]
         until_unix = time.time() + 2.0
         for entry in before:
-            hold = run_dir / "nodes" / f"{entry['node']}.hold"
-            hold.with_suffix(".part").write_text(json.dumps({"until": until_unix, "lease": "test"}))
-            hold.with_suffix(".part").replace(hold)
+            write(run_dir / "nodes" / f"{entry['node']}.hold", {"until": until_unix, "lease": "test"})
         killed = time.time()
         for entry in before:
-            os.killpg(entry["pgid"], signal.SIGKILL)
+            kill(entry)
         until(lambda: any(line.intended > killed and line.served_by == "standby-0" for line in read(record)))
         assert all(not psutil.pid_exists(entry["pid"]) for entry in before)
         until(lambda: all(node(run_dir, name)["restarts"] == 1 for name in ("primary-0", "primary-1")))
@@ -142,7 +86,7 @@ def test_sigkill_of_the_fleet_leaves_no_process_and_the_directory_can_be_used_ag
 
 def test_a_second_fleet_on_the_same_directory_is_refused_with_the_first_ones_pid(tmp_path: Path) -> None:
     with fleet(tmp_path) as (process, _):
-        second = start(UP, str(tmp_path))
+        second = start(UP, str(tmp_path), "{}")
         _, errors = second.communicate(timeout=15)
         assert second.returncode == 1
         assert f"kill -TERM {process.pid}" in errors
