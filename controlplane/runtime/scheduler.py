@@ -7,6 +7,7 @@ and the next tick comes.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from random import random
 from time import monotonic
 from zlib import crc32
@@ -66,30 +67,34 @@ class Timetable:
     def every(self, interval: timedelta, work: Callable[[], Awaitable[None]], name: str) -> None:
         """Call something again and again; a call that has not ended is not begun a second time."""
 
-        async def tick() -> None:
-            try:
-                await work()
-            except Exception:
-                log.exception("tick failed", job=name)
-
         grace = max(1, round(interval.total_seconds()))
         self._scheduler.add_job(
-            tick, IntervalTrigger(seconds=interval.total_seconds()), id=name, misfire_grace_time=grace,
-            next_run_time=datetime.now(tz=self._scheduler.timezone),
+            partial(_tick, name, work), IntervalTrigger(seconds=interval.total_seconds()), id=name,
+            misfire_grace_time=grace, next_run_time=datetime.now(tz=self._scheduler.timezone),
         )  # fmt: skip
 
     def at(self, slot: Slot, work: Callable[[], Awaitable[None]], name: str) -> None:
         """Call something when a slot comes round."""
         grace = round(MISFIRE_GRACE.total_seconds())
-        self._scheduler.add_job(work, cron(slot), id=name, misfire_grace_time=grace)
+        self._scheduler.add_job(partial(_tick, name, work), cron(slot), id=name, misfire_grace_time=grace)
 
     def start(self) -> None:
         """Begin."""
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Begin nothing more, and call off what is under way."""
         self._scheduler.shutdown(wait=False)
+
+
+async def _tick(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do a job once. One that fails, or is called off by a stop, ends here: the scheduler would log it as an error."""
+    try:
+        await work()
+    except asyncio.CancelledError:
+        log.debug("called off", job=name)
+    except Exception:
+        log.exception("tick failed", job=name)
 
 
 class Pace:
