@@ -4,12 +4,13 @@ The drivers (`envoy.py`) lie beside this file; only wiring names them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from controlplane.degradation.matrix import LEVELS, Action, Level, SwitchPool
+from controlplane.degradation.action import MOVES, Action, Cordon, Errand, Shed, pool_of, share_of
+from controlplane.degradation.matrix import LEVELS, Level
 from controlplane.fleet.model import PRIMARY
 
 
@@ -21,14 +22,18 @@ class RoutePlan:
     """By pool, whole percent, together 100; a pool that is not named gets none."""
     level: Level = Level.NONE
     """Written on every response (`x-degradation-level`): no downgrade is silent."""
+    shed: Shed | None = None
+    """What is too much; None lets everything in that the gateway's own limits let in."""
+    cordoned: tuple[str, ...] = ()
+    """Endpoints that get no new requests, by name, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """One engaged row's action and how much of it is in force."""
+    """One engaged row's actions and how much of them is in force."""
 
     level: Level
-    action: Action
+    do: tuple[Action, ...]
     strength: float = 1.0
     """1 when fully engaged, falling to 0 as traffic is given back."""
 
@@ -37,14 +42,29 @@ def route(pulls: Sequence[Pull]) -> RoutePlan:
     """Combine the engaged rows into one split; milder rows first, so that P0 moves what is left at the primary."""
     shares = {PRIMARY: 1.0}
     in_force = [p for p in pulls if p.strength > 0]
+    sheds: list[Shed] = []
+    cordoned: set[str] = set()
     for pull in sorted(in_force, key=lambda p: LEVELS.index(p.level)):
-        action = pull.action
-        target, share = (action.to, 1.0) if isinstance(action, SwitchPool) else (action.pool, action.share)
-        moved = shares[PRIMARY] * share * pull.strength
-        shares[PRIMARY] -= moved
-        shares[target] = shares.get(target, 0.0) + moved
+        for action in pull.do:
+            if isinstance(action, MOVES):
+                moved = shares[PRIMARY] * share_of(action) * pull.strength
+                shares[PRIMARY] -= moved
+                shares[pool_of(action)] = shares.get(pool_of(action), 0.0) + moved
+            elif isinstance(action, Shed):
+                sheds.append(action)
+            elif isinstance(action, Cordon):
+                cordoned.add(action.endpoint)
     worst = max((p.level for p in in_force), key=LEVELS.index, default=Level.NONE)
-    return RoutePlan(_whole_percent(shares), worst)
+    return RoutePlan(_whole_percent(shares), worst, _strictest(sheds), tuple(sorted(cordoned)))
+
+
+def _strictest(sheds: Sequence[Shed]) -> Shed | None:
+    """Let in what every one of them lets in."""
+    if not sheds:
+        return None
+    floors = [shed.floor for shed in sheds if shed.floor is not None]
+    tightest = min(sheds, key=lambda shed: shed.rate)
+    return replace(tightest, floor=min(floors, default=None))
 
 
 def _whole_percent(shares: Mapping[str, float]) -> dict[str, int]:
@@ -68,11 +88,30 @@ class Observed:
     """The level each of those answers carried."""
 
 
-class Actuator(Protocol):
-    """A lever. Applying twice is applying once; undoing is applying the plan from before."""
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a lever says before it is moved; nothing was touched."""
 
-    async def apply(self, plan: RoutePlan) -> None:
+    refusal: str = ""
+    """Why it could not be moved; an empty string when it could."""
+    preview: str = ""
+    """What would change, for people."""
+    before: Mapping[str, str | int | None] = field(default_factory=dict)
+    """What undoing needs to know of how things are now; stored with the intent. Splits need nothing here."""
+
+
+class Actuator(Protocol):
+    """The lever on a service's traffic. Applying twice is applying once; undoing is applying the plan from before."""
+
+    async def preflight(self, plan: RoutePlan) -> Preflight:
+        """Ask whether a plan could be applied now: every pool known, the gateway readable, no conflict of owners."""
+
+    async def apply(self, plan: RoutePlan, key: str) -> None:
         """Move the lever; returns when the change is handed over, which proves nothing yet.
+
+        Args:
+            plan: the whole split, not a change of it.
+            key: the idempotency key; drivers that speak to a service of somebody else's pass it on.
 
         Raises:
             ActuatorError: when the change could not be handed over; the lever is then where it was.
@@ -87,6 +126,26 @@ class Actuator(Protocol):
 
     async def sample(self, requests: int) -> Observed:
         """Read the live configuration and send that many real requests through the gateway."""
+
+
+class Hand(Protocol):
+    """Carries out one kind of errand. Everything is idempotent by the key, after a crash too."""
+
+    async def preflight(self, errand: Errand) -> Preflight:
+        """Ask whether it could be done now, and what undoing will need to know."""
+
+    async def apply(self, errand: Errand, key: str) -> str:
+        """Do it; return what was done, for the record.
+
+        Raises:
+            ActuatorError: when it could not be done; nothing is then left half done.
+        """
+
+    async def revert(self, errand: Errand, key: str, before: Mapping[str, str | int | None]) -> str:
+        """Undo it with what `preflight` had said; what is undone already is success."""
+
+    async def observe(self, errand: Errand) -> str:
+        """Return the proof that it is in force, seen from outside; an empty string when it is not."""
 
 
 class ReceiptState(StrEnum):

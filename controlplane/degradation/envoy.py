@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from controlplane.degradation.actuator import Observed, RoutePlan
+from controlplane.degradation.actuator import Observed, Preflight, RoutePlan
 from controlplane.errors import ActuatorError, UnreachableError
 from controlplane.wholefile import write_whole
 
@@ -47,7 +47,19 @@ class EnvoyActuator:
         self._model = model
         self._writing = asyncio.Lock()
 
-    async def apply(self, plan: RoutePlan) -> None:
+    async def preflight(self, plan: RoutePlan) -> Preflight:
+        """Ask whether the route file has every pool of the plan, and Envoy can be read."""
+        try:
+            document = json.loads(await asyncio.to_thread(self._rds.read_text, encoding="utf-8"))
+            _set_plan(document, plan)
+            live = await self.configured()
+        except (OSError, *_ODD_SHAPES) as error:
+            return Preflight(f"{self._rds} cannot take the plan: {error}")
+        except ActuatorError as error:
+            return Preflight(f"{error.what}: {error.why}")
+        return Preflight(preview=f"weights {dict(live.weights)} -> {dict(plan.weights)}, level {plan.level}")
+
+    async def apply(self, plan: RoutePlan, key: str) -> None:  # noqa: ARG002 - a file is written as often as one likes
         """Write the plan; Envoy takes it up within tens of milliseconds.
 
         Raises:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from controlplane.degradation.matrix import Mode, Row, SwitchPool, Truth
+from controlplane.degradation.action import share_of
+from controlplane.degradation.matrix import Mode, Row, Truth
 
 RETRY_AFTER_S = 10.0
 """How long a row that could not be engaged waits before it tries again."""
@@ -187,7 +188,7 @@ def _releases(row: Row) -> tuple[Truth, ...]:
     A primary that serves nobody has no error rate and no latency: where a row has moved all of its traffic, their
     being unknown says nothing, and its probes' completions vouch for it. Elsewhere unknown releases nothing.
     """
-    return (Truth.NO, Truth.UNKNOWN) if isinstance(row.do, SwitchPool) else (Truth.NO,)
+    return (Truth.NO, Truth.UNKNOWN) if row.move and share_of(row.move) == 1.0 else (Truth.NO,)
 
 
 def _note_wellness(state: RowState, reading: Reading, now: float) -> RowState:

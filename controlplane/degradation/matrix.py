@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-from controlplane.fleet.model import PoolSpec
+from controlplane.degradation.action import MOVES, Action, Move, pool_of
 from controlplane.signals.sample import spell
 from controlplane.slo.threshold import SEVERITY, Band
 from controlplane.slo.verdict import Evidence
@@ -71,25 +71,6 @@ Trigger = Condition | AnyOf | AllOf
 
 
 @dataclass(frozen=True, slots=True)
-class SwitchPool:
-    """Send everything that goes to the primary pool to another one that serves the same model."""
-
-    to: str = "standby"
-
-
-@dataclass(frozen=True, slots=True)
-class UsePool:
-    """Send a share of the primary pool's traffic to another pool."""
-
-    pool: str
-    share: float = 1.0
-    """0..1."""
-
-
-Action = SwitchPool | UsePool
-
-
-@dataclass(frozen=True, slots=True)
 class ReleasePlan:
     """How traffic goes back."""
 
@@ -105,15 +86,21 @@ class Row:
 
     level: Level
     when: Trigger
-    do: Action
+    do: tuple[Action, ...]
+    """Carried out in this order; undone in the opposite one."""
     within: timedelta
     """The objective: from detection to restored service."""
     release: ReleasePlan
 
     @property
+    def move(self) -> Move | None:
+        """The action that takes traffic away from the primary pool, if one does."""
+        return next((action for action in self.do if isinstance(action, MOVES)), None)
+
+    @property
     def target(self) -> str:
-        """The pool the action needs."""
-        return needed_pool(self.do)
+        """The pool that traffic goes to; an empty string when the row moves none."""
+        return pool_of(self.move) if self.move else ""
 
 
 class Mode(StrEnum):
@@ -132,17 +119,6 @@ class Degradation:
     mode: Mode = Mode.AUTO
     not_armed: Mapping[str, str] = field(default_factory=dict)
     """Default rows that this fleet cannot carry out, with the reason."""
-
-
-def needed_pool(action: Action) -> str:
-    """Return the pool an action sends traffic to."""
-    return action.to if isinstance(action, SwitchPool) else action.pool
-
-
-def missing_pool(action: Action, pools: Mapping[str, PoolSpec]) -> str:
-    """Return the pool an action needs and the fleet does not have, or an empty string."""
-    needed = needed_pool(action)
-    return "" if needed in pools else needed
 
 
 @dataclass(frozen=True, slots=True)

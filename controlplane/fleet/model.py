@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 PRIMARY = "primary"
+CACHE = "cache"
 """The pool that normally serves everything."""
 
 GATEWAY_POOL = "gateway"

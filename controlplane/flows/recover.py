@@ -67,7 +67,7 @@ async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
     if engaged:
         return await _finish(ports, ports.actuator, engaged)
     if not ports.hands_off:
-        await _normal(ports.actuator)
+        await _normal(ports, ports.actuator)
     return ()
 
 
@@ -115,11 +115,16 @@ async def _finish(ports: RecoverPorts, actuator: Actuator, engaged: Sequence[Rec
 async def _prove(ports: RecoverPorts, actuator: Actuator, plan: RoutePlan) -> str:
     """Apply a split and return the gateway's proof of it; an empty string when there is none."""
     try:
-        await actuator.apply(plan)
+        await actuator.apply(plan, _key(ports))
         return await ports.verified(plan)
     except ActuatorError as error:
         log.error("lever stuck", what=error.what, why=error.why)
         return ""
+
+
+def _key(ports: RecoverPorts) -> str:
+    """Return an idempotency key of one settlement."""
+    return f"{ports.service}/recover/{ports.now().isoformat(timespec='microseconds')}"
 
 
 async def _settle(ports: RecoverPorts, receipt: Receipt, proof: str) -> Receipt:
@@ -135,14 +140,14 @@ async def _settle(ports: RecoverPorts, receipt: Receipt, proof: str) -> Receipt:
     return await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, now, f"after a restart: {proof}")
 
 
-async def _normal(actuator: Actuator) -> None:
+async def _normal(ports: RecoverPorts, actuator: Actuator) -> None:
     """With no row engaged the gateway must show the normal split; a leftover of another life is put right."""
     normal = route(())
     try:
         live = await actuator.configured()
         if dict(live.weights) != dict(normal.weights) or live.level != normal.level:
             log.warning("drift", found=dict(live.weights), level=live.level)
-            await actuator.apply(normal)
+            await actuator.apply(normal, _key(ports))
     except ActuatorError as error:
         log.error("gateway unreadable", why=error.what)
 

@@ -12,8 +12,9 @@ from time import monotonic
 
 import structlog
 
+from controlplane.degradation.action import spell_actions
 from controlplane.degradation.actuator import Actuator, Observed, Receipt, ReceiptBook, ReceiptState, RoutePlan
-from controlplane.degradation.matrix import Row, SwitchPool
+from controlplane.degradation.matrix import Row
 from controlplane.errors import ActuatorError, ControlplaneError, StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.incidents.incident import Entry, Incident, IncidentBook, IncidentState
@@ -66,8 +67,7 @@ class Order:
     @property
     def action(self) -> str:
         """The action as a person would say it."""
-        do = self.row.do
-        return f"switch_pool to {do.to}" if isinstance(do, SwitchPool) else f"use_pool {do.pool} for {do.share:.0%}"
+        return spell_actions(self.row.do)
 
 
 async def engage(ports: SwitchPorts, order: Order) -> Receipt | None:
@@ -87,7 +87,7 @@ async def engage(ports: SwitchPorts, order: Order) -> Receipt | None:
         log.info("already begun", key=order.key)
         return None
     try:
-        await ports.actuator.apply(order.after)
+        await ports.actuator.apply(order.after, order.key)
     except ActuatorError as error:
         return await _give_up(ports, incident, receipt, f"{error.what}: {error.why}")
     receipt = await _moved(ports, receipt, ReceiptState.APPLIED)
@@ -128,7 +128,7 @@ async def shift(ports: SwitchPorts, receipt: Receipt, plan: RoutePlan, what: str
     if receipt.state is not ReceiptState.REVERTING:
         await ports.receipts.move(receipt.id, ReceiptState.REVERTING, ports.now())
     try:
-        await ports.actuator.apply(plan)
+        await ports.actuator.apply(plan, receipt.id)
     except ActuatorError as error:
         log.error("lever stuck", what=what, why=error.what)
         return False
@@ -249,7 +249,7 @@ async def _give_up(ports: SwitchPorts, incident: Incident, receipt: Receipt, why
     """Put the lever back where it was, and say that the row failed."""
     log.error("failed", level=receipt.level, why=why)
     try:
-        await ports.actuator.apply(receipt.before)
+        await ports.actuator.apply(receipt.before, receipt.id)
     except ControlplaneError as error:
         why = f"{why}; putting the lever back failed too: {error.what}"
     failed = await ports.receipts.move(receipt.id, ReceiptState.FAILED, ports.now(), why)

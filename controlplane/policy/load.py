@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from controlplane.degradation.action import MOVES, Action, SwitchPool, UsePool, missing_pool, pool_of
 from controlplane.degradation.matrix import (
-    Action,
     AllOf,
     AnyOf,
     Condition,
@@ -24,11 +24,7 @@ from controlplane.degradation.matrix import (
     Mode,
     ReleasePlan,
     Row,
-    SwitchPool,
     Trigger,
-    UsePool,
-    missing_pool,
-    needed_pool,
 )
 from controlplane.errors import PolicyError, UsageError
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, EndpointSource, FleetSpec
@@ -281,7 +277,7 @@ def _row(page: Page, level: Level, node: Any) -> Row | None:
     release = _release(page, node.get("release", {}), (*path, "release"))
     if when is None or do is None or isinstance(within, Bad) or release is None:
         return None
-    return Row(level, when, do, within, release)
+    return Row(level, when, (do,), within, release)
 
 
 def _release(page: Page, node: Any, path: Path) -> ReleasePlan | None:
@@ -322,7 +318,7 @@ def _action(page: Page, node: Any, path: Path) -> Action | None:
 
 def _elsewhere(page: Page, action: Action | None, path: Path) -> Action | None:
     """Refuse an action that moves the primary's traffic to the primary."""
-    if action is None or needed_pool(action) != PRIMARY:
+    if action is None or not isinstance(action, MOVES) or pool_of(action) != PRIMARY:
         return action
     page.wrong(path, "the lever leads back to `primary`", "it would move nothing", "name another pool")
     return None

@@ -15,7 +15,7 @@ from controlplane.policy.quantity import spell_duration
 from controlplane.render import promql
 from controlplane.render.promql import number, one_of, quoted
 from controlplane.render.rules import Alert, Group, Severity, literal
-from controlplane.render.wording import inert, page_name, signals_of, spell_action, spell_value
+from controlplane.render.wording import inert, page_name, signals_of, spell_doing, spell_value
 from controlplane.signals.engines import DCGM, names_for_rules
 from controlplane.signals.sample import CATALOGUE, Direction, Signal, Unit
 from controlplane.slo.burn import RULES, Urgency
@@ -223,7 +223,7 @@ def _degradation(policy: Policy) -> Iterator[Alert]:
 def _row(policy: Policy, row: Row) -> Iterator[Alert]:
     of, page = _of(policy), f"runbooks/{page_name(row)}.md"
     worst = row.level is Level.P0
-    within, doing = spell_duration(row.within), literal(spell_action(row.do))
+    within, doing = spell_duration(row.within), literal(spell_doing(row))
     yield Alert(
         "DegradationEngaged",
         f"max by (service) (controlplane_level{{{of}, level={quoted(row.level)}}}) == 1",

@@ -38,7 +38,7 @@ from controlplane.render.dashboards import (
 )
 from controlplane.render.markdown import Table
 from controlplane.render.runbooks import evidence, headline, took_s
-from controlplane.render.wording import page_name, spell_action
+from controlplane.render.wording import page_name, spell_doing
 from controlplane.signals.engines import names_for_rules
 from controlplane.signals.sample import CATALOGUE, Direction, Signal, Unit
 from controlplane.slo.threshold import SEVERITY, Band, Threshold
@@ -338,7 +338,7 @@ def _evidence(policy: Policy, drills: Sequence[Drill]) -> Panel:
         last = took_s(proofs[0]) if proofs else None
         rows.append(
             (
-                f"**{level}**", markdown.text(spell_action(row.do)), spell_duration(row.within),
+                f"**{level}**", markdown.text(spell_doing(row)), spell_duration(row.within),
                 "-" if last is None else f"{last:.2f} s", headline(row, drills), f"`runbooks/{page_name(row)}.md`",
             )
         )  # fmt: skip

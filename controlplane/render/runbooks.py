@@ -13,15 +13,16 @@ from jinja2 import FunctionLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome
+from controlplane.degradation.action import ServeFromCache, SwitchPool, share_of, spell_actions
 from controlplane.degradation.machine import TRANSITIONS
-from controlplane.degradation.matrix import LEVELS, Level, Mode, Row, SwitchPool
+from controlplane.degradation.matrix import LEVELS, Level, Mode, Row
 from controlplane.fleet.model import EnvoySpec
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
 from controlplane.render import by_hand, causes, markdown, promql
 from controlplane.render.markdown import Table
 from controlplane.render.rules import Alert, Group
-from controlplane.render.wording import page_name, signals_of, spell_action, spell_ratio, spell_trigger
+from controlplane.render.wording import page_name, signals_of, spell_doing, spell_ratio, spell_trigger
 
 EVIDENCE_ROWS = 12
 """A year of monthly drills."""
@@ -102,8 +103,8 @@ def _row_page(policy: Policy, row: Row, drills: Sequence[Drill], source: str) ->
     gateway = policy.fleet.gateway.envoy if policy.fleet.gateway else None
     body = _environment().get_template("row.md.j2").render(
         level=row.level.value,
-        does=spell_action(row.do),
-        lever=f"{'switch_pool' if isinstance(row.do, SwitchPool) else 'use_pool'} {row.target}",
+        does=spell_doing(row),
+        lever=spell_actions(row.do),
         service=policy.service,
         within=spell_duration(row.within),
         headline=headline(row, drills),
@@ -144,7 +145,7 @@ def _alerts_page(policy: Policy, groups: Sequence[Group], rules: str, drills: Se
         ("Row", "What it does", "Promise", "Proof", "Page"),
         tuple(
             (
-                row.level.value, markdown.text(spell_action(row.do)), spell_duration(row.within),
+                row.level.value, markdown.text(spell_doing(row)), spell_duration(row.within),
                 headline(row, drills), f"[{page_name(row)}]({page_name(row)}.md)",
             )
             for row in _rows(policy)
@@ -184,7 +185,19 @@ def _finish(body: str, source: str, proofs: Sequence[Drill] = ()) -> str:
 
 def _meaning(row: Row) -> str:
     pool = markdown.code(row.target)
-    if isinstance(row.do, SwitchPool):
+    if row.move is None:
+        return (
+            f"The primary pool is in trouble, and this row eases it where it is: {spell_doing(row)}. "
+            f"Every answer carries `x-degradation-level: {row.level}`."
+        )
+    if isinstance(row.move, ServeFromCache):
+        return (
+            f"The primary pool has more to do than it can. Once this row is in force, pool {pool} answers every "
+            f"question it has answered before, at once, and asks the fleet for the others at the pace the fleet bears; "
+            f"what is over that is refused and may be tried again. Every answer carries "
+            f"`x-degradation-level: {row.level}`."
+        )
+    if isinstance(row.move, SwitchPool):
         return (
             f"The primary pool does not serve its users, or soon will not. Until this row is in force they get errors, "
             f"time-outs or nothing. Once it is, pool {pool} answers everything with the same model: users notice no "
@@ -193,7 +206,7 @@ def _meaning(row: Row) -> str:
         )
     return (
         f"The primary pool is saturated: answers come, and slower than promised. Once this row is in force, "
-        f"{spell_ratio(row.do.share)} of the primary's traffic goes to pool {pool}. Those users get answers in time "
+        f"{spell_ratio(share_of(row.move))} of the primary's traffic goes to pool {pool}. Those users get answers in time "
         f"from a model that may know less; all others get theirs faster. Every answer carries "
         f"`x-degradation-level: {row.level}`."
     )

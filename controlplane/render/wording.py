@@ -7,7 +7,8 @@ through `inert` before it reaches a page.
 import re
 import unicodedata
 
-from controlplane.degradation.matrix import Action, AllOf, Condition, Row, SwitchPool, Trigger
+from controlplane.degradation.action import Action, ServeFromCache, SwitchPool, UsePool, spell_actions
+from controlplane.degradation.matrix import AllOf, Condition, Row, Trigger
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
 from controlplane.signals.sample import CATALOGUE, Direction, Unit
@@ -51,16 +52,26 @@ def spell_value(signal: str, value: float) -> str:
     return f"{value:g}/s" if unit is Unit.PER_SECOND else f"{value:g}"
 
 
-def spell_action(action: Action) -> str:
+def spell_doing(row: Row) -> str:
     """Say what a row does, as a line of prose."""
+    return ", then ".join(_spell_action(action) for action in row.do)
+
+
+def _spell_action(action: Action) -> str:
     if isinstance(action, SwitchPool):
         return f"switch all traffic of the primary pool to {inert(action.to)}"
-    return f"send {spell_ratio(action.share)} of the primary pool's traffic to {inert(action.pool)}"
+    if isinstance(action, ServeFromCache):
+        return f"answer the primary pool's traffic from {inert(action.pool)}"
+    if isinstance(action, UsePool):
+        return f"send {spell_ratio(action.share)} of the primary pool's traffic to {inert(action.pool)}"
+    return inert(spell_actions((action,)))
 
 
 def page_name(row: Row) -> str:
     """Return a row's runbook, such as `P0-switch-to-standby`."""
-    verb = "switch-to" if isinstance(row.do, SwitchPool) else "use"
+    if row.move is None:
+        return f"{row.level}-{slug(spell_actions(row.do))}"
+    verb = {SwitchPool: "switch-to", ServeFromCache: "serve-from", UsePool: "use"}[type(row.move)]
     return f"{row.level}-{verb}-{slug(row.target)}"
 
 

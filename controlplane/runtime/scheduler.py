@@ -66,7 +66,6 @@ class Timetable:
 
     def every(self, interval: timedelta, work: Callable[[], Awaitable[None]], name: str) -> None:
         """Call something again and again; a call that has not ended is not begun a second time."""
-
         grace = max(1, round(interval.total_seconds()))
         self._scheduler.add_job(
             partial(_tick, name, work), IntervalTrigger(seconds=interval.total_seconds()), id=name,

@@ -15,9 +15,10 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome
+from controlplane.degradation.action import Action, ServeFromCache, SwitchPool, UsePool, pool_of, spell_actions
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.machine import Phase
-from controlplane.degradation.matrix import Action, AllOf, AnyOf, Condition, Level, Mode, SwitchPool, Trigger
+from controlplane.degradation.matrix import AllOf, AnyOf, Condition, Level, Mode, Trigger
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY
 from controlplane.flows.standing import BudgetStanding, EndpointStanding, PoolStanding, RowStanding
 from controlplane.slo.threshold import Band
@@ -129,7 +130,11 @@ def action_words(action: Action) -> str:
     """Say what a row does."""
     if isinstance(action, SwitchPool):
         return f"Switch all primary traffic to {action.to}"
-    return f"Send {ratio(action.share)} of primary traffic to {action.pool}"
+    if isinstance(action, ServeFromCache):
+        return f"Answer primary traffic from {action.pool}"
+    if isinstance(action, UsePool):
+        return f"Send {ratio(action.share)} of primary traffic to {action.pool}"
+    return spell_actions((action,)).capitalize()
 
 
 def trigger_words(trigger: Trigger) -> tuple[str, ...]:
@@ -182,10 +187,12 @@ def _in_force_words(view: Overview) -> str:
         return ""
     if standing.phase is Phase.RELEASING:
         return f", being released: {ratio(standing.given_back)} of its traffic is given back"
-    action = standing.row.do
-    if isinstance(action, SwitchPool):
-        return f": all primary traffic goes to {action.to}"
-    return f": {ratio(action.share)} of primary traffic goes to {action.pool}"
+    move = standing.row.move
+    if move is None:
+        return f": {spell_actions(standing.row.do)}"
+    if isinstance(move, UsePool):
+        return f": {ratio(move.share)} of primary traffic goes to {move.pool}"
+    return f": all primary traffic goes to {pool_of(move)}"
 
 
 # --- choices the templates make ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from controlplane.degradation.action import SwitchPool
 from controlplane.degradation.machine import (
     TRANSITIONS,
     Cue,
@@ -18,7 +19,7 @@ from controlplane.degradation.machine import (
     share_given_back,
     step,
 )
-from controlplane.degradation.matrix import Condition, Level, Mode, ReleasePlan, Row, SwitchPool, Truth
+from controlplane.degradation.matrix import Condition, Level, Mode, ReleasePlan, Row, Truth
 
 HOLD_S = 5.0
 ROW = Row(

@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.degradation.action import SwitchPool, UsePool
 from controlplane.degradation.actuator import Pull, route
-from controlplane.degradation.matrix import LEVELS, Level, SwitchPool, UsePool
+from controlplane.degradation.matrix import LEVELS, Level
 
 ratios = st.floats(0, 1)
 actions = st.builds(SwitchPool, st.sampled_from(["standby", "base"])) | st.builds(

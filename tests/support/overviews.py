@@ -9,19 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
+from controlplane.degradation.action import SwitchPool, UsePool
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.machine import Phase
-from controlplane.degradation.matrix import (
-    AllOf,
-    AnyOf,
-    Condition,
-    Level,
-    Mode,
-    ReleasePlan,
-    Row,
-    SwitchPool,
-    UsePool,
-)
+from controlplane.degradation.matrix import AllOf, AnyOf, Condition, Level, Mode, ReleasePlan, Row
 from controlplane.fleet.model import Endpoint
 from controlplane.flows.standing import BudgetStanding, EndpointStanding, PoolStanding, RowStanding, Standing
 from controlplane.incidents.incident import Entry, Incident, IncidentState

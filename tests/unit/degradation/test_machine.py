@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from controlplane.degradation.action import SwitchPool
 from controlplane.degradation.machine import (
     RETRY_AFTER_S,
     TRANSITIONS,
@@ -15,7 +16,7 @@ from controlplane.degradation.machine import (
     share_given_back,
     step,
 )
-from controlplane.degradation.matrix import Condition, Level, Mode, ReleasePlan, Row, SwitchPool, Truth
+from controlplane.degradation.matrix import Condition, Level, Mode, ReleasePlan, Row, Truth
 
 HOLD_S = 10.0
 ROW = Row(

@@ -4,18 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from controlplane.degradation.matrix import (
-    AllOf,
-    Answer,
-    AnyOf,
-    Condition,
-    SwitchPool,
-    Trigger,
-    Truth,
-    UsePool,
-    evaluate,
-    missing_pool,
-)
+from controlplane.degradation.action import SwitchPool, UsePool, missing_pool
+from controlplane.degradation.matrix import AllOf, Answer, AnyOf, Condition, Trigger, Truth, evaluate
 from controlplane.fleet.model import EndpointSource, PoolSpec
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence

@@ -2,8 +2,9 @@
 
 import pytest
 
+from controlplane.degradation.action import SwitchPool, UsePool
 from controlplane.degradation.actuator import Pull, RoutePlan, route
-from controlplane.degradation.matrix import Level, SwitchPool, UsePool
+from controlplane.degradation.matrix import Level
 
 P0 = Pull(Level.P0, SwitchPool("standby"))
 P2 = Pull(Level.P2, UsePool("base", 0.5))

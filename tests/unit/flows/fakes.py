@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 from controlplane.chaos.drill import Drill
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
+from controlplane.degradation.action import SwitchPool
 from controlplane.degradation.actuator import OPEN_STATES, Observed, Receipt, ReceiptState, RoutePlan
-from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row, SwitchPool
+from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row
 from controlplane.errors import ActuatorError, FaultError, StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.incidents.incident import Entry, Incident, IncidentState

@@ -8,19 +8,10 @@ from datetime import timedelta
 
 import pytest
 
+from controlplane.degradation.action import SwitchPool, UsePool
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.machine import RETRY_AFTER_S, Phase
-from controlplane.degradation.matrix import (
-    AnyOf,
-    Condition,
-    Degradation,
-    Level,
-    Mode,
-    ReleasePlan,
-    Row,
-    SwitchPool,
-    UsePool,
-)
+from controlplane.degradation.matrix import AnyOf, Condition, Degradation, Level, Mode, ReleasePlan, Row
 from controlplane.errors import ActuatorError, ControlplaneError, StoreError
 from controlplane.fleet.model import Endpoint, Inventory
 from controlplane.flows import observe

@@ -6,8 +6,9 @@ from datetime import timedelta
 import pytest
 
 from controlplane.chaos.drill import Drill, Outcome
+from controlplane.degradation.action import SwitchPool, UsePool
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
-from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row, SwitchPool, UsePool
+from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row
 from controlplane.flows.recover import RecoverPorts, heal_all, heal_expired, settle_drills, settle_receipts
 from tests.unit.flows.fakes import (
     NORMAL,

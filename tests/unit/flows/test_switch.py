@@ -5,8 +5,9 @@ from itertools import count
 
 import pytest
 
+from controlplane.degradation.action import UsePool
 from controlplane.degradation.actuator import Observed, ReceiptState, RoutePlan
-from controlplane.degradation.matrix import Level, UsePool
+from controlplane.degradation.matrix import Level
 from controlplane.errors import StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.flows import switch

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controlplane.degradation.matrix import AllOf, AnyOf, Condition, Level, Mode, SwitchPool, UsePool
+from controlplane.degradation.action import SwitchPool, UsePool
+from controlplane.degradation.matrix import AllOf, AnyOf, Condition, Level, Mode
 from controlplane.errors import PolicyError, Problem, UsageError
 from controlplane.policy.load import Loaded, load, loads
 from controlplane.signals.sample import CATALOGUE

@@ -10,7 +10,8 @@ from time import perf_counter
 import pytest
 from markupsafe import Markup
 
-from controlplane.degradation.matrix import AllOf, AnyOf, Condition, Level, SwitchPool, UsePool
+from controlplane.degradation.action import SwitchPool, UsePool
+from controlplane.degradation.matrix import AllOf, AnyOf, Condition, Level
 from controlplane.flows.standing import PoolStanding
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence, Verdict
