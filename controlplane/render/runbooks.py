@@ -206,8 +206,8 @@ def _meaning(row: Row) -> str:
         )
     return (
         f"The primary pool is saturated: answers come, and slower than promised. Once this row is in force, "
-        f"{spell_ratio(share_of(row.move))} of the primary's traffic goes to pool {pool}. Those users get answers in time "
-        f"from a model that may know less; all others get theirs faster. Every answer carries "
+        f"{spell_ratio(share_of(row.move))} of the primary's traffic goes to pool {pool}. Those users get answers "
+        f"in time from a model that may know less; all others get theirs faster. Every answer carries "
         f"`x-degradation-level: {row.level}`."
     )
 

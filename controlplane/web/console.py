@@ -126,15 +126,19 @@ def _rough(seconds: float) -> str:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def action_words(action: Action) -> str:
+def action_words(actions: tuple[Action, ...]) -> str:
     """Say what a row does."""
+    return ", then ".join(_one_action_words(action) for action in actions)
+
+
+def _one_action_words(action: Action) -> str:
     if isinstance(action, SwitchPool):
         return f"Switch all primary traffic to {action.to}"
     if isinstance(action, ServeFromCache):
         return f"Answer primary traffic from {action.pool}"
     if isinstance(action, UsePool):
         return f"Send {ratio(action.share)} of primary traffic to {action.pool}"
-    return spell_actions((action,)).capitalize()
+    return spell_actions((action,))
 
 
 def trigger_words(trigger: Trigger) -> tuple[str, ...]:

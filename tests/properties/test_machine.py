@@ -23,7 +23,7 @@ from controlplane.degradation.matrix import Condition, Level, Mode, ReleasePlan,
 
 HOLD_S = 5.0
 ROW = Row(
-    Level.P0, Condition("endpoints_down", above=1.0), SwitchPool(), timedelta(minutes=5),
+    Level.P0, Condition("endpoints_down", above=1.0), (SwitchPool(),), timedelta(minutes=5),
     ReleasePlan((0.1, 0.5, 1.0), timedelta(seconds=HOLD_S)),
 )  # fmt: skip
 

@@ -36,7 +36,7 @@ P0 = Row(
             Condition("error_rate", above=0.05, dwell=timedelta(seconds=3)),
         )
     ),
-    SwitchPool("standby"),
+    (SwitchPool("standby"),),
     timedelta(minutes=5),
     ReleasePlan(),
 )
@@ -48,7 +48,7 @@ P2 = Row(
             AllOf((Condition("gpu_utilization", band=Band.BREACH), Condition("latency_p99", band=Band.WARN))),
         )
     ),
-    UsePool("base", 0.5),
+    (UsePool("base", 0.5),),
     timedelta(hours=1),
     ReleasePlan(),
 )

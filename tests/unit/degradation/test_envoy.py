@@ -124,24 +124,24 @@ async def test_applying_a_plan_rewrites_the_file_and_leaves_nothing_beside_it(
     session: aiohttp.ClientSession, xds: Path
 ) -> None:
     lever = actuator(session, xds)
-    await lever.apply(P0_PLAN)
+    await lever.apply(P0_PLAN, "k")
     first = (xds / "rds.json").read_text(encoding="utf-8")
     assert weights(json.loads(first)) == {"primary": 0, "standby": 100, "base": 0}
-    await lever.apply(P0_PLAN)
+    await lever.apply(P0_PLAN, "k")
     assert (xds / "rds.json").read_text(encoding="utf-8") == first
     assert names(xds) == ["rds.json"]
 
 
 async def test_applying_the_plan_from_before_is_undoing(session: aiohttp.ClientSession, xds: Path) -> None:
     lever = actuator(session, xds)
-    await lever.apply(P0_PLAN)
-    await lever.apply(RoutePlan({"primary": 100}))
+    await lever.apply(P0_PLAN, "k")
+    await lever.apply(RoutePlan({"primary": 100}), "k")
     assert weights(json.loads((xds / "rds.json").read_text(encoding="utf-8"))) == weights(document())
 
 
 async def test_envoy_sees_a_new_file_and_never_a_half_written_one(session: aiohttp.ClientSession, xds: Path) -> None:
     before = (xds / "rds.json").stat().st_ino
-    await actuator(session, xds).apply(P0_PLAN)
+    await actuator(session, xds).apply(P0_PLAN, "k")
     assert (xds / "rds.json").stat().st_ino != before
 
 
@@ -160,7 +160,7 @@ async def test_a_disk_that_refuses_leaves_the_old_file_byte_for_byte_and_nothing
     with monkeypatch.context() as patch:
         patch.setattr(Path if where == "replace" else os, where, fail("No space left on device"))
         with pytest.raises(ActuatorError, match=r"cannot write .*rds\.json") as refused:
-            await actuator(session, xds).apply(P0_PLAN)
+            await actuator(session, xds).apply(P0_PLAN, "k")
     assert "No space left" in refused.value.why
     assert "free space" in refused.value.fix
     assert (xds / "rds.json").read_bytes() == before
@@ -172,7 +172,7 @@ async def test_a_plan_for_a_cluster_envoy_does_not_have_leaves_the_file_as_it_wa
 ) -> None:
     before = (xds / "rds.json").read_bytes()
     with pytest.raises(ActuatorError) as refused:
-        await actuator(session, xds).apply(RoutePlan({"cache": 100}))
+        await actuator(session, xds).apply(RoutePlan({"cache": 100}), "k")
     assert "no weighted cluster named cache" in refused.value.why
     assert (xds / "rds.json").read_bytes() == before
     assert names(xds) == ["rds.json"]
@@ -187,17 +187,17 @@ async def test_a_file_of_another_shape_is_an_actuator_error_and_stays_as_it_is(
 ) -> None:
     (xds / "rds.json").write_bytes(content)
     with pytest.raises(ActuatorError):
-        await actuator(session, xds).apply(P0_PLAN)
+        await actuator(session, xds).apply(P0_PLAN, "k")
     assert (xds / "rds.json").read_bytes() == content
     assert names(xds) == ["rds.json"]
 
 
 async def test_a_missing_directory_is_an_actuator_error(session: aiohttp.ClientSession, tmp_path: Path) -> None:
     with pytest.raises(ActuatorError):
-        await actuator(session, tmp_path / "absent").apply(P0_PLAN)
+        await actuator(session, tmp_path / "absent").apply(P0_PLAN, "k")
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ActuatorError):
-        await actuator(session, tmp_path / "file").apply(P0_PLAN)
+        await actuator(session, tmp_path / "file").apply(P0_PLAN, "k")
 
 
 @pytest.fixture

@@ -142,4 +142,4 @@ def test_the_parts_of_a_combination_dwell_each_for_itself() -> None:
 )
 def test_an_action_names_the_pool_the_fleet_lacks(action: SwitchPool | UsePool, missing: str) -> None:
     pools = {name: PoolSpec(EndpointSource(file="x")) for name in ("primary", "standby")}
-    assert missing_pool(action, pools) == missing
+    assert missing_pool((action,), pools) == missing

@@ -6,8 +6,8 @@ from controlplane.degradation.action import SwitchPool, UsePool
 from controlplane.degradation.actuator import Pull, RoutePlan, route
 from controlplane.degradation.matrix import Level
 
-P0 = Pull(Level.P0, SwitchPool("standby"))
-P2 = Pull(Level.P2, UsePool("base", 0.5))
+P0 = Pull(Level.P0, (SwitchPool("standby"),))
+P2 = Pull(Level.P2, (UsePool("base", 0.5),))
 
 
 def split(*pulls: Pull) -> dict[str, int]:
@@ -40,13 +40,13 @@ def test_p0_on_top_of_p2_moves_what_is_left_at_the_primary_whatever_the_order(pu
      (0.0, {"primary": 100})],
 )  # fmt: skip
 def test_a_row_that_is_given_back_by_steps_moves_less(strength: float, weights: dict[str, int]) -> None:
-    assert split(Pull(Level.P0, SwitchPool("standby"), strength)) == weights
+    assert split(Pull(Level.P0, (SwitchPool("standby"),), strength)) == weights
 
 
 def test_a_row_that_is_given_back_whole_no_longer_sets_the_level() -> None:
-    assert route((Pull(Level.P0, SwitchPool("standby"), 0.0), P2)).level is Level.P2
+    assert route((Pull(Level.P0, (SwitchPool("standby"),), 0.0), P2)).level is Level.P2
 
 
 def test_shares_that_are_no_whole_percent_still_add_up_to_a_hundred() -> None:
-    assert split(Pull(Level.P2, UsePool("base", 1 / 3))) == {"primary": 67, "base": 33}
-    assert split(Pull(Level.P2, UsePool("base", 0.005))) in ({"primary": 99, "base": 1}, {"primary": 100})
+    assert split(Pull(Level.P2, (UsePool("base", 1 / 3),))) == {"primary": 67, "base": 33}
+    assert split(Pull(Level.P2, (UsePool("base", 0.005),))) in ({"primary": 99, "base": 1}, {"primary": 100})

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from controlplane.chaos.drill import Drill
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.degradation.action import SwitchPool
-from controlplane.degradation.actuator import OPEN_STATES, Observed, Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.actuator import OPEN_STATES, Observed, Preflight, Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row
 from controlplane.errors import ActuatorError, FaultError, StoreError
 from controlplane.fleet.model import Endpoint
@@ -41,7 +41,10 @@ class FakeActuator:
     writable: bool = True
     answers: bool = True
 
-    async def apply(self, plan: RoutePlan) -> None:
+    async def preflight(self, plan: RoutePlan) -> Preflight:
+        return Preflight()
+
+    async def apply(self, plan: RoutePlan, key: str) -> None:
         if not self.writable:
             self.did.append("apply refused")
             raise ActuatorError("cannot write rds.json", "No space left on device", "free space")
@@ -201,7 +204,7 @@ class FakeDriver:
 
 def p0_row(hold_s: float = 30.0) -> Row:
     when = Condition("endpoints_down", above=1.0)
-    return Row(Level.P0, when, SwitchPool(), timedelta(minutes=5), ReleasePlan(hold=timedelta(seconds=hold_s)))
+    return Row(Level.P0, when, (SwitchPool(),), timedelta(minutes=5), ReleasePlan(hold=timedelta(seconds=hold_s)))
 
 
 def receipt(state: ReceiptState, key: str = "r1", decided_at: datetime = T0, **changes: object) -> Receipt:

@@ -28,10 +28,10 @@ HOLD_S = 5.0
 P0 = Row(
     Level.P0,
     AnyOf((Condition("endpoints_down", above=1.0), Condition("availability", below=0.5, dwell=timedelta(seconds=2)))),
-    SwitchPool(), timedelta(minutes=5), ReleasePlan((0.5, 1.0), timedelta(seconds=HOLD_S)),
+    (SwitchPool(),), timedelta(minutes=5), ReleasePlan((0.5, 1.0), timedelta(seconds=HOLD_S)),
 )  # fmt: skip
 P2 = Row(
-    Level.P2, Condition("endpoints_down", above=0.5), UsePool("base", 0.5), timedelta(hours=1),
+    Level.P2, Condition("endpoints_down", above=0.5), (UsePool("base", 0.5),), timedelta(hours=1),
     ReleasePlan((1.0,), timedelta(seconds=HOLD_S)),
 )  # fmt: skip
 THRESHOLDS = {"availability": Threshold(0.99, 0.95, 0.9, timedelta(seconds=3), timedelta(0))}

@@ -28,7 +28,7 @@ from tests.unit.flows.fakes import (
 NOW = T0 + timedelta(minutes=1)
 ROWS = {
     level: Row(level, Condition("endpoints_down", above=1.0), do, timedelta(minutes=5), ReleasePlan())
-    for level, do in ((Level.P0, SwitchPool()), (Level.P2, UsePool("base", 0.5)))
+    for level, do in ((Level.P0, (SwitchPool(),)), (Level.P2, (UsePool("base", 0.5),)))
 }
 ELSEWHERE = RoutePlan({"base": 100}, Level.P2)
 

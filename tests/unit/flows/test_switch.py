@@ -206,7 +206,7 @@ async def test_a_step_that_is_not_proven_is_no_step(world: World, fault: str) ->
 
 async def test_closing_reverts_the_receipt_and_resolves_its_incident_and_no_other(world: World) -> None:
     receipt = await engage(world.ports, order())
-    other = order(row=replace(p0_row(), level=Level.P2, do=UsePool("base", 0.5)), decided_at=T0.replace(minute=1))
+    other = order(row=replace(p0_row(), level=Level.P2, do=(UsePool("base", 0.5),)), decided_at=T0.replace(minute=1))
     await engage(world.ports, other)
     assert receipt is not None
     assert (await close(world.ports, receipt)).state is ReceiptState.REVERTED
@@ -261,5 +261,5 @@ async def test_a_gateway_that_takes_its_time_is_waited_for() -> None:
 
 def test_an_order_says_its_action_as_a_person_would() -> None:
     assert order().action == "switch_pool to standby"
-    assert order(row=replace(p0_row(), do=UsePool("base", 0.5))).action == "use_pool base for 50%"
+    assert order(row=replace(p0_row(), do=(UsePool("base", 0.5),))).action == "use_pool base for 50%"
     assert spell(SWITCHED) == "standby=100"

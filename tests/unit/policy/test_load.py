@@ -83,8 +83,8 @@ def test_a_minimal_page_gets_every_default_that_the_design_promises() -> None:
     assert {level: row.within for level, row in matrix.rows.items()} == {
         Level.P0: timedelta(minutes=5), Level.P2: timedelta(hours=1),
     }  # fmt: skip
-    assert matrix.rows[Level.P0].do == SwitchPool("standby")
-    assert matrix.rows[Level.P2].do == UsePool("base", 0.5)
+    assert matrix.rows[Level.P0].do == (SwitchPool("standby"),)
+    assert matrix.rows[Level.P2].do == (UsePool("base", 0.5),)
     assert matrix.rows[Level.P0].release.steps == (0.1, 0.5, 1.0)
     assert policy.drills["monthly"].experiments == ("node-kill",)
     assert policy.drills["monthly"].gates.standby_ready is True
@@ -175,7 +175,7 @@ def row_page(**changes: str) -> str:
 def test_a_row_of_ones_own_is_read_as_it_is_written() -> None:
     row = loads(row_page(), PAGE).policy.degradation.rows[Level.P1]
     assert row.when == Condition("queue_depth", above=100.0, dwell=timedelta(seconds=5))
-    assert row.do == UsePool("base", 0.5)
+    assert row.do == (UsePool("base", 0.5),)
     assert row.within == timedelta(minutes=15)
     assert row.release.steps == (0.5, 1.0)
     assert row.target == "base"

@@ -329,8 +329,8 @@ def test_a_trigger_is_said_one_way_at_a_time() -> None:
 
 
 def test_actions_are_said_in_words() -> None:
-    assert console.action_words(SwitchPool("standby")) == "Switch all primary traffic to standby"
-    assert console.action_words(UsePool("base", 0.5)) == "Send 50% of primary traffic to base"
+    assert console.action_words((SwitchPool("standby"),)) == "Switch all primary traffic to standby"
+    assert console.action_words((UsePool("base", 0.5),)) == "Send 50% of primary traffic to base"
 
 
 def test_calm_needs_a_primary_pool_that_is_known_to_be_well() -> None:
