@@ -20,7 +20,7 @@ from controlplane.chaos.safety import GateFacts
 from controlplane.chaos.substrates.process import ProcessNodes
 from controlplane.clock import utcnow
 from controlplane.degradation.actuator import Actuator, Receipt, ReceiptState, RoutePlan
-from controlplane.degradation.envoy import EnvoyActuator
+from controlplane.degradation.actuators.envoy import EnvoyActuator
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory, resolve_address
