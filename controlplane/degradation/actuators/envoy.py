@@ -129,7 +129,7 @@ class EnvoyActuator:
         try:
             routes = [entry["route_config"] for entry in routes_dump["configs"]]
             weights = {pool: weight for route in routes for pool, weight in weights_of(route).items() if weight}
-            level = next((found for route in routes if (found := level_of(route))), "")
+            level = next((text for route in routes if (text := level_of(route))), "")
             shed = next((found for route in routes if (found := shed_of(route))), None)
             places = {"resources": [entry["endpoint_config"] for entry in endpoints_dump.get("configs", ())]}
             cordoned = tuple(sorted({name for name, entry in endpoint_names(places) if is_cordoned(entry)}))
