@@ -29,6 +29,7 @@ from controlplane.degradation.matrix import (
 from controlplane.errors import PolicyError, UsageError
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, EndpointSource, FleetSpec
 from controlplane.policy import quantity
+from controlplane.policy.gateway import check_gateway
 from controlplane.policy.model import DrillPlan, Objective, Policy, PublishSpec, Slot
 from controlplane.policy.page import Page, Path, overlay, parse, spell
 from controlplane.policy.typed import BAD, Bad, good, is_mapping, one_of, read, read_list, read_mapping, read_ratio
@@ -153,6 +154,8 @@ def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | Bad:
             "the gateway itself is watched under that name",
             "give the pool another name",
         )
+    if fleet.gateway:
+        check_gateway(page, fleet.gateway, dict(fleet.pools))
     for name, pool in fleet.pools.items():
         _check_source(page, pool.endpoints, ("fleet", "pools", name, "endpoints"))
     return fleet

@@ -19,12 +19,11 @@ from controlplane.chaos.runner import ChaosToolkit
 from controlplane.chaos.safety import GateFacts
 from controlplane.chaos.substrates.process import ProcessNodes
 from controlplane.clock import utcnow
-from controlplane.degradation.actuator import Actuator, Receipt, ReceiptState, RoutePlan
-from controlplane.degradation.envoy import EnvoyActuator
+from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
-from controlplane.fleet.files import FileInventory, resolve_address
-from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint, Inventory
+from controlplane.fleet.files import FileInventory
+from controlplane.fleet.model import PRIMARY, Endpoint, Inventory
 from controlplane.flows import switch
 from controlplane.flows.drill import DrillPorts
 from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
@@ -47,6 +46,7 @@ from controlplane.probes.promql import PromqlProbe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
 from controlplane.runtime.learnt import Learnt, answering_pool
+from controlplane.runtime.levers import gateway_of
 from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
@@ -57,8 +57,6 @@ from controlplane.store.incidents import StoredIncidents
 from controlplane.store.receipts import StoredReceipts
 from controlplane.telemetry import Metrics
 
-ENVOY_PAGE = "/stats/prometheus?filter=http.*downstream_rq"
-"""What users got; the whole page is twenty times as large."""
 HINTS_SHOWN = 3
 """How many likely causes an incident's timeline begins with."""
 EVIDENCE_DRILLS = 20
@@ -170,7 +168,12 @@ def build(
     wire = Wire(background.spawn)
     pages = Pages(session)
     clues = ClueBook()
-    learnt = Learnt(policy.objectives, policy.service, answering_pool(gateway=policy.fleet.gateway is not None), utcnow)
+    learnt = Learnt(
+        policy.objectives,
+        policy.service,
+        answering_pool(gateway=policy.fleet.gateway is not None and bool(policy.fleet.gateway.listener)),
+        utcnow,
+    )
     learnt.load(settings.learnt_file)
 
     versions = Versions(pages, clues, background.spawn)
@@ -190,19 +193,12 @@ def build(
 
     inventory = FileInventory(policy.fleet, loaded.base)
     driver = fault_driver(loaded)
-    gateway: Endpoint | None = None
-    actuator: Actuator | None = None
-    if policy.fleet.gateway:
-        envoy = policy.fleet.gateway.envoy
-        admin = partial(resolve_address, envoy.admin, loaded.base)
-        admin()  # An address that is not there is said at the start, not in the first emergency.
-        listener = resolve_address(envoy.listener, loaded.base)
-        gateway = Endpoint("gateway", GATEWAY_POOL, listener, model=policy.fleet.pools[PRIMARY].model)
-        actuator = EnvoyActuator(session, loaded.base / envoy.xds_dir, admin, listener, gateway.model)
+    lever = gateway_of(policy.fleet, policy.service, loaded.base, session)
+    gateway = lever.endpoint if lever else None
+    actuator = lever.actuator if lever else None
 
     def gateway_page() -> str:
-        gateway_spec = policy.fleet.gateway
-        return f"{resolve_address(gateway_spec.envoy.admin, loaded.base)}{ENVOY_PAGE}" if gateway_spec else ""
+        return lever.page() if lever else ""
 
     inference = InferenceProbe(wire, next((p.inference for p in policy.probes if p.inference), InferenceSpec()))
 

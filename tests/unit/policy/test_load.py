@@ -236,13 +236,64 @@ def test_a_wrong_row_is_refused_at_its_line(key: str, value: str, line: int, wha
         ("{ pools: { primary: { endpoints: { file: a, static: ['http://b'] } } } }", "exactly one of"),
         ("{ pools: { primary: { endpoints: { static: ['10.0.0.1:80'] } } } }", "`10.0.0.1:80` is not an endpoint"),
         ("{ pools: { primary: { endpoints: { file: a } } }, engine: vlm }", "unknown engine `vlm`"),
-        ("{ pools: { primary: { endpoints: { file: a } } }, gateway: {} }", "`fleet.gateway.envoy` is missing"),
+        (
+            "{ pools: { primary: { endpoints: { file: a } } }, gateway: {} }",
+            "`fleet.gateway` needs exactly one of `envoy`",
+        ),
         ("{ pools: [ primary ] }", "`fleet.pools` is `['primary']`"),
     ],
 )
 def test_a_wrong_fleet_is_refused(fleet: str, what: str) -> None:
     found = problems(f"service: chat\nfleet: {fleet}\n")
     assert [p for p in found if what in p.what and p.where == "controlplane.yaml:2"], found
+
+
+GATEWAY = "service: chat\nfleet:\n  pools: {{ primary: {{ endpoints: {{ file: a }} }} }}\n  gateway: {gateway}\n"
+KUBERNETES = "{ kubernetes: { kind: httproute, name: chat, listener: 'http://a', backends: { primary: chat-1 } } }"
+LITELLM = "{ litellm: { url: 'http://a', key: 'env:KEY', deployments: { primary: [id-1, id-2] } } }"
+
+
+@pytest.mark.parametrize(
+    ("gateway", "listener"),
+    [
+        (KUBERNETES, "http://a"),
+        ("{ webhook: { url: 'http://b', listener: 'http://a', secret: 'file:key' } }", "http://a"),
+        (LITELLM, "http://a"),
+        ("{ dry_run: {} }", ""),
+        ("{ dry_run: { listener: 'http://a' } }", "http://a"),
+    ],
+)
+def test_a_gateway_may_be_any_of_those_that_have_a_lever(gateway: str, listener: str) -> None:
+    found = loads(GATEWAY.format(gateway=gateway), Path("controlplane.yaml")).policy.fleet.gateway
+    assert found is not None
+    assert found.listener == listener
+
+
+def test_a_pool_of_a_gateway_keeps_the_names_it_has_there() -> None:
+    found = loads(GATEWAY.format(gateway=LITELLM), Path("controlplane.yaml")).policy.fleet.gateway
+    assert found is not None
+    assert found.litellm is not None
+    assert found.litellm.deployments == {"primary": ("id-1", "id-2")}
+
+
+@pytest.mark.parametrize(
+    ("gateway", "what"),
+    [
+        (
+            "{ dry_run: {}, webhook: { url: 'http://b', listener: 'http://a', secret: 'file:k' } }",
+            "needs exactly one of",
+        ),
+        (KUBERNETES.replace("httproute", "ingress"), "unknown route `ingress`"),
+        (KUBERNETES.replace("primary:", "primry:"), "no pool `primry` in the fleet"),
+        (LITELLM.replace("primary:", "primry:"), "no pool `primry` in the fleet"),
+        (LITELLM.replace("env:KEY", "sk-1234"), "is not the place of a secret"),
+        ("{ webhook: { url: 'http://b', listener: 'http://a', secret: hunter2 } }", "is not the place of a secret"),
+    ],
+)
+def test_a_gateway_that_cannot_be_pulled_is_refused_on_its_line(gateway: str, what: str) -> None:
+    (problem,) = problems(GATEWAY.format(gateway=gateway))
+    assert what in problem.what
+    assert problem.where == "controlplane.yaml:4"
 
 
 def test_a_repeated_key_is_refused_with_both_lines() -> None:
