@@ -150,6 +150,11 @@ def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | Bad:
             ("fleet", "engine"), f"unknown engine `{fleet.engine}`", "its metric names are not known",
             f"one of: {', '.join((AUTO, *ENGINES))}",
         )  # fmt: skip
+    if fleet.substrate and (fleet.substrate.process is None) == (fleet.substrate.netns is None):
+        page.wrong(
+            ("fleet", "substrate"), "`fleet.substrate` needs exactly one of `process` and `netns`",
+            "a fleet runs in one place", "write `process: { nodes_dir: run/nodes }`",
+        )  # fmt: skip
     if GATEWAY_POOL in fleet.pools:
         page.wrong(
             ("fleet", "pools", GATEWAY_POOL),

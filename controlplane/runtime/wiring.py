@@ -17,14 +17,15 @@ from controlplane.chaos.experiment import read as read_experiment
 from controlplane.chaos.fault import FaultDriver
 from controlplane.chaos.runner import ChaosToolkit
 from controlplane.chaos.safety import GateFacts
-from controlplane.chaos.substrates.process import ProcessNodes
+from controlplane.chaos.substrates.nodes import Place
+from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
 from controlplane.degradation.actuator import Actuator, Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.envoy import EnvoyActuator
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory, resolve_address
-from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint, Inventory
+from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
 from controlplane.flows import switch
 from controlplane.flows.drill import DrillPorts
 from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
@@ -106,10 +107,18 @@ def inventory_of(loaded: Loaded) -> Inventory:
     return FileInventory(loaded.policy.fleet, loaded.base).read()
 
 
-def fault_driver(loaded: Loaded) -> FaultDriver | None:
-    """Return the driver for where the fleet runs; None when the page does not say."""
+def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:
+    """Return every fault of where the fleet runs, as one driver; None when the page does not say."""
     substrate = loaded.policy.fleet.substrate
-    return ProcessNodes(loaded.base / substrate.process.nodes_dir) if substrate else None
+    if substrate is None:
+        return None
+    if substrate.netns:
+        nodes_dir = loaded.base / substrate.netns.nodes_dir
+        return faults("netns", Place(nodes_dir, nodes_dir.parent / "links", state_dir))
+    process = substrate.process or ProcessSubstrateSpec("nodes")
+    nodes_dir = loaded.base / process.nodes_dir
+    links_dir = loaded.base / process.links_dir if process.links_dir else nodes_dir.parent / "links"
+    return faults("process", Place(nodes_dir, links_dir, state_dir))
 
 
 def find_experiment(directory: Path, name: str) -> tuple[Experiment, Path]:
@@ -189,7 +198,7 @@ def build(
         return learnt.shown(observer.standing())
 
     inventory = FileInventory(policy.fleet, loaded.base)
-    driver = fault_driver(loaded)
+    driver = fault_driver(loaded, settings.state_dir)
     gateway: Endpoint | None = None
     actuator: Actuator | None = None
     if policy.fleet.gateway:
