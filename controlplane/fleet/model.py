@@ -9,6 +9,9 @@ PRIMARY = "primary"
 GATEWAY_POOL = "gateway"
 """The gateway is watched like a pool of its own, under this name: what it answers is what users get."""
 
+CONTROLPLANE_POOL = "controlplane"
+"""What is broken when the control plane itself is: a pool of one, under this name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

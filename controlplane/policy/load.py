@@ -31,7 +31,7 @@ from controlplane.degradation.matrix import (
     needed_pool,
 )
 from controlplane.errors import PolicyError, UsageError
-from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, EndpointSource, FleetSpec
+from controlplane.fleet.model import CONTROLPLANE_POOL, GATEWAY_POOL, PRIMARY, EndpointSource, FleetSpec
 from controlplane.policy import quantity
 from controlplane.policy.model import DrillPlan, Objective, Policy, PublishSpec, Slot
 from controlplane.policy.page import Page, Path, overlay, parse, spell
@@ -43,6 +43,10 @@ from controlplane.slo.threshold import Band, Threshold
 
 T = TypeVar("T")
 
+RESERVED_POOLS = {
+    GATEWAY_POOL: "the gateway itself is watched under that name",
+    CONTROLPLANE_POOL: "drills that break the control plane itself name it so",
+}
 _TOP = ("service", "fleet", "probes", "thresholds", "objectives", "degradation", "drills", "publish")
 _DAY = re.compile(r"([1-9]|[12]\d|3[01])|last|(1st|2nd|3rd|4th|5th|last) (mon|tue|wed|thu|fri|sat|sun)")
 
@@ -155,13 +159,14 @@ def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | Bad:
             ("fleet", "substrate"), "`fleet.substrate` needs exactly one of `process` and `netns`",
             "a fleet runs in one place", "write `process: { nodes_dir: run/nodes }`",
         )  # fmt: skip
-    if GATEWAY_POOL in fleet.pools:
-        page.wrong(
-            ("fleet", "pools", GATEWAY_POOL),
-            f"a pool may not be called `{GATEWAY_POOL}`",
-            "the gateway itself is watched under that name",
-            "give the pool another name",
-        )
+    for reserved, why in RESERVED_POOLS.items():
+        if reserved in fleet.pools:
+            page.wrong(
+                ("fleet", "pools", reserved),
+                f"a pool may not be called `{reserved}`",
+                why,
+                "give the pool another name",
+            )
     for name, pool in fleet.pools.items():
         _check_source(page, pool.endpoints, ("fleet", "pools", name, "endpoints"))
     return fleet

@@ -1,7 +1,7 @@
 """Joining the parts: the only module that names concrete drivers, and the one place where a long function is right."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,7 +12,7 @@ import aiohttp
 import yaml
 
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
-from controlplane.chaos.experiment import Experiment
+from controlplane.chaos.experiment import Experiment, overreach
 from controlplane.chaos.experiment import read as read_experiment
 from controlplane.chaos.fault import FaultDriver
 from controlplane.chaos.runner import ChaosToolkit
@@ -25,7 +25,7 @@ from controlplane.degradation.envoy import EnvoyActuator
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory, resolve_address
-from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
+from controlplane.fleet.model import CONTROLPLANE_POOL, GATEWAY_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
 from controlplane.flows import switch
 from controlplane.flows.drill import DrillPorts
 from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
@@ -121,8 +121,13 @@ def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:
     return faults("process", Place(nodes_dir, links_dir, state_dir))
 
 
-def find_experiment(directory: Path, name: str) -> tuple[Experiment, Path]:
+def find_experiment(directory: Path, name: str, pools: Mapping[str, int]) -> tuple[Experiment, Path]:
     """Find and check an experiment.
+
+    Args:
+        directory: where experiments are.
+        name: a file's name without its ending.
+        pools: how many endpoints each pool has now.
 
     Raises:
         UsageError: when there is none of that name.
@@ -140,7 +145,8 @@ def find_experiment(directory: Path, name: str) -> tuple[Experiment, Path]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ExperimentError(f"cannot read {path}", str(error), "mend the file") from error
     experiment, problems = read_experiment(name, page)
-    if experiment is None:
+    problems = problems or (overreach(experiment, pools) if experiment else ())
+    if experiment is None or problems:
         first, *more = problems
         also = f" (and {len(more)} more)" if more else ""
         raise ExperimentError(f"{first.where}: {first.what}{also}", first.why, first.fix)
@@ -335,8 +341,10 @@ def build(
         leases=book.leases,
         driver=driver,
         walk=chaos.walk,
-        experiment=lambda name: find_experiment(settings.experiments_dir, name),
-        endpoints=endpoints,
+        experiment=lambda name: find_experiment(
+            settings.experiments_dir, name, {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
+        ),
+        endpoints=lambda pool: (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool),
         facts=facts,
         row_times=row_times,
         recovered=recovered,
