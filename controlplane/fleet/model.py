@@ -10,6 +10,9 @@ CACHE = "cache"
 GATEWAY_POOL = "gateway"
 """The gateway is watched like a pool of its own, under this name: what it answers is what users get."""
 
+CONTROLPLANE_POOL = "controlplane"
+"""What is broken when the control plane itself is: a pool of one, under this name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -132,13 +135,24 @@ class ProcessSubstrateSpec:
 
     nodes_dir: str
     """Where the node supervisors keep `<node>.json` and obey `<node>.hold`."""
+    links_dir: str = ""
+    """Where the link relays obey `<node>.link`; empty is `links` beside `nodes_dir`."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetnsSubstrateSpec:
+    """The same with every endpoint in a network namespace of its own (`controlplane up --netns`; Linux, root)."""
+
+    nodes_dir: str
+    """Where the node supervisors keep `<node>.json`, which names the namespace, and obey `<node>.hold`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubstrateSpec:
-    """Where the fleet runs, so that faults know what to break."""
+    """Where the fleet runs, so that faults know what to break; exactly one is given."""
 
-    process: ProcessSubstrateSpec
+    process: ProcessSubstrateSpec | None = None
+    netns: NetnsSubstrateSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

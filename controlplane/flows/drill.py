@@ -5,8 +5,8 @@ and the verdict are ours, whatever becomes of the child.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -15,7 +15,7 @@ import structlog
 
 from controlplane.chaos.drill import Drill, DrillBook, DrillPhase, Facts, Outcome, RowTimes, judge, time_phases
 from controlplane.chaos.experiment import Experiment, Walk
-from controlplane.chaos.fault import MAX_LEASE, FaultDriver, FaultKind, Lease, LeaseBook, LeaseState
+from controlplane.chaos.fault import MAX_LEASE, FaultDriver, FaultKind, Lease, LeaseBook, LeaseState, Setting
 from controlplane.chaos.safety import GateFacts, GateSpec, Go, Refusal, gate
 from controlplane.errors import ControlplaneError, FaultError, UsageError
 from controlplane.fleet.model import Endpoint
@@ -67,6 +67,10 @@ class FaultRequest:
     share: float
     """Share (0..1) of the pool's endpoints; at least one is taken."""
     lasts: timedelta
+    only: tuple[str, ...] = ()
+    """Names of the endpoints to break; empty takes the share."""
+    parameters: Mapping[str, Setting] = field(default_factory=dict)
+    """How the fault is to be; every one of its kind's, settled."""
 
 
 async def start(
@@ -172,10 +176,14 @@ async def inject(ports: DrillPorts, drill: Drill, request: FaultRequest) -> tupl
         )
     endpoints = ports.endpoints(request.pool)
     chosen = endpoints[: max(1, round(len(endpoints) * request.share))]
-    if not chosen or ports.driver is None:
+    if request.only:
+        chosen = tuple(endpoint for endpoint in endpoints if endpoint.name in request.only)
+    gone = sorted(set(request.only) - {endpoint.name for endpoint in chosen})
+    if not chosen or gone or ports.driver is None:
         raise UsageError(
-            f"nothing to break in pool {request.pool}", "it has no endpoints", "check `fleet.pools` and its inventory"
-        )
+            f"nothing to break in pool {request.pool}", f"it has no {', '.join(gone) or 'endpoints'}",
+            "check `fleet.pools` and its inventory",
+        )  # fmt: skip
     leases = [_lease(drill, request, endpoint, ports.now()) for endpoint in chosen]
     for lease in leases:
         await ports.leases.intend(lease)
@@ -196,6 +204,7 @@ def _lease(drill: Drill, request: FaultRequest, endpoint: Endpoint, now: datetim
         deadline=now + request.lasts,
         state=LeaseState.INTENDED,
         intended_at=now,
+        parameters=request.parameters,
     )
 
 

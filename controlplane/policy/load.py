@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from controlplane.errors import PolicyError, UsageError
-from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, EndpointSource, FleetSpec
+from controlplane.fleet.model import CONTROLPLANE_POOL, GATEWAY_POOL, PRIMARY, EndpointSource, FleetSpec
 from controlplane.policy.degradation import read_degradation
 from controlplane.policy.gateway import check_gateway
 from controlplane.policy.model import DrillPlan, Objective, Policy, PublishSpec, Slot
@@ -27,6 +27,10 @@ from controlplane.signals.sample import CATALOGUE
 
 T = TypeVar("T")
 
+RESERVED_POOLS = {
+    GATEWAY_POOL: "the gateway itself is watched under that name",
+    CONTROLPLANE_POOL: "drills that break the control plane itself name it so",
+}
 _TOP = ("service", "fleet", "probes", "thresholds", "objectives", "degradation", "drills", "publish")
 _DAY = re.compile(r"([1-9]|[12]\d|3[01])|last|(1st|2nd|3rd|4th|5th|last) (mon|tue|wed|thu|fri|sat|sun)")
 
@@ -128,13 +132,19 @@ def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | Bad:
             ("fleet", "engine"), f"unknown engine `{fleet.engine}`", "its metric names are not known",
             f"one of: {', '.join((AUTO, *ENGINES))}",
         )  # fmt: skip
-    if GATEWAY_POOL in fleet.pools:
+    if fleet.substrate and (fleet.substrate.process is None) == (fleet.substrate.netns is None):
         page.wrong(
-            ("fleet", "pools", GATEWAY_POOL),
-            f"a pool may not be called `{GATEWAY_POOL}`",
-            "the gateway itself is watched under that name",
-            "give the pool another name",
-        )
+            ("fleet", "substrate"), "`fleet.substrate` needs exactly one of `process` and `netns`",
+            "a fleet runs in one place", "write `process: { nodes_dir: run/nodes }`",
+        )  # fmt: skip
+    for reserved, why in RESERVED_POOLS.items():
+        if reserved in fleet.pools:
+            page.wrong(
+                ("fleet", "pools", reserved),
+                f"a pool may not be called `{reserved}`",
+                why,
+                "give the pool another name",
+            )
     if fleet.gateway:
         check_gateway(page, fleet.gateway, dict(fleet.pools))
     for name, pool in fleet.pools.items():

@@ -1,7 +1,7 @@
 """Joining the parts: the only module that names concrete drivers, and the one place where a long function is right."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,18 +12,19 @@ import aiohttp
 import yaml
 
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
-from controlplane.chaos.experiment import Experiment
+from controlplane.chaos.experiment import Experiment, overreach
 from controlplane.chaos.experiment import read as read_experiment
 from controlplane.chaos.fault import FaultDriver
 from controlplane.chaos.runner import ChaosToolkit
 from controlplane.chaos.safety import GateFacts
-from controlplane.chaos.substrates.process import ProcessNodes
+from controlplane.chaos.substrates.nodes import Place
+from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory
-from controlplane.fleet.model import PRIMARY, Endpoint, Inventory
+from controlplane.fleet.model import CONTROLPLANE_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
 from controlplane.flows import switch
 from controlplane.flows.drill import DrillPorts
 from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
@@ -104,14 +105,27 @@ def inventory_of(loaded: Loaded) -> Inventory:
     return FileInventory(loaded.policy.fleet, loaded.base).read()
 
 
-def fault_driver(loaded: Loaded) -> FaultDriver | None:
-    """Return the driver for where the fleet runs; None when the page does not say."""
+def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:
+    """Return every fault of where the fleet runs, as one driver; None when the page does not say."""
     substrate = loaded.policy.fleet.substrate
-    return ProcessNodes(loaded.base / substrate.process.nodes_dir) if substrate else None
+    if substrate is None:
+        return None
+    if substrate.netns:
+        nodes_dir = loaded.base / substrate.netns.nodes_dir
+        return faults("netns", Place(nodes_dir, nodes_dir.parent / "links", state_dir))
+    process = substrate.process or ProcessSubstrateSpec("nodes")
+    nodes_dir = loaded.base / process.nodes_dir
+    links_dir = loaded.base / process.links_dir if process.links_dir else nodes_dir.parent / "links"
+    return faults("process", Place(nodes_dir, links_dir, state_dir))
 
 
-def find_experiment(directory: Path, name: str) -> tuple[Experiment, Path]:
+def find_experiment(directory: Path, name: str, pools: Mapping[str, int]) -> tuple[Experiment, Path]:
     """Find and check an experiment.
+
+    Args:
+        directory: where experiments are.
+        name: a file's name without its ending.
+        pools: how many endpoints each pool has now.
 
     Raises:
         UsageError: when there is none of that name.
@@ -129,7 +143,8 @@ def find_experiment(directory: Path, name: str) -> tuple[Experiment, Path]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ExperimentError(f"cannot read {path}", str(error), "mend the file") from error
     experiment, problems = read_experiment(name, page)
-    if experiment is None:
+    problems = problems or (overreach(experiment, pools) if experiment else ())
+    if experiment is None or problems:
         first, *more = problems
         also = f" (and {len(more)} more)" if more else ""
         raise ExperimentError(f"{first.where}: {first.what}{also}", first.why, first.fix)
@@ -192,7 +207,7 @@ def build(
         return learnt.shown(observer.standing())
 
     inventory = FileInventory(policy.fleet, loaded.base)
-    driver = fault_driver(loaded)
+    driver = fault_driver(loaded, settings.state_dir)
     lever = gateway_of(policy.fleet, policy.service, loaded.base, session)
     gateway = lever.endpoint if lever else None
     actuator = lever.actuator if lever else None
@@ -322,8 +337,10 @@ def build(
         leases=book.leases,
         driver=driver,
         walk=chaos.walk,
-        experiment=lambda name: find_experiment(settings.experiments_dir, name),
-        endpoints=endpoints,
+        experiment=lambda name: find_experiment(
+            settings.experiments_dir, name, {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
+        ),
+        endpoints=lambda pool: (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool),
         facts=facts,
         row_times=row_times,
         recovered=recovered,

@@ -74,6 +74,7 @@ class StoredLeases:
             "drill_id": lease.drill_id,
             "kind": lease.kind.value,
             "endpoint": asdict(lease.endpoint),
+            "parameters": dict(lease.parameters),
             "state": lease.state.value,
             "deadline": lease.deadline,
             "intended_at": lease.intended_at,
@@ -149,4 +150,5 @@ def _lease(row: Row[Any]) -> Lease:
         proven_at=row.proven_at,
         healed_at=row.healed_at,
         detail=row.detail,
+        parameters=row.parameters,
     )
