@@ -84,6 +84,15 @@ class Metrics:
             "controlplane_drill_last_passed_timestamp_seconds", "When an experiment last passed (Unix time).",
             ("experiment",), registry=reg,
         )  # fmt: skip
+        self.drill_overdue = Gauge(
+            "controlplane_drill_overdue", "1 while a scheduled experiment has not passed for too long.",
+            ("experiment",), registry=reg,
+        )  # fmt: skip
+        self.drill_postponed = Counter(
+            "controlplane_drill_postponed", "Attempts at a date of the schedule that a closed gate postponed.",
+            ("experiment",), registry=reg,
+        )  # fmt: skip
+        self.drills_halted = Gauge("controlplane_drills_halted", "1 while every drill is halted.", registry=reg)
         self.probes = Counter(
             "controlplane_probes", "Looks at endpoints, by result (ok or the kind of failure).",
             ("probe", "result"), registry=reg,

@@ -38,6 +38,99 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What users got in one part of a drill."""
+
+    requests: float
+    failed: float
+    p99_s: float | None = None
+    """The worst P99 that was read in it; a quantile over the signal's window, with its error bound."""
+    p99_high_s: float | None = None
+    """Upper bound of its error."""
+
+    @property
+    def availability(self) -> float | None:
+        """Share (0..1) of requests that did not fail; None when there were none."""
+        return 1.0 - self.failed / self.requests if self.requests > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened in a drill, stored as it happens."""
+
+    at: datetime
+    kind: str
+    """`gate`, `step`, `fault`, `guard`, `heal`, `alert`, `end`."""
+    text: str
+
+
+class SlotState(StrEnum):
+    """How one date of the schedule stands."""
+
+    PLANNED = "planned"
+    """Known before it came: only such a date may be made up for when the control plane was down."""
+    POSTPONED = "postponed"
+    """A gate was closed; it is tried again inside the plan's window."""
+    STARTED = "started"
+    MISSED = "missed"
+    """Its window is over, a later date has come, or the page no longer has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One experiment's date in the schedule."""
+
+    experiment: str
+    name: str
+    """Such as `monthly/2026-12-01T10:00+0800`."""
+    due_at: datetime
+    state: SlotState
+    reasons: tuple[str, ...]
+    """Why it was postponed or missed."""
+    at: datetime
+    """When it came to stand like this."""
+    attempts: int = 0
+
+
+class SlotBook(Protocol):
+    """Where the schedule's dates are kept, once for every control plane on the database."""
+
+    async def plan_slot(self, slot: Slot) -> None:
+        """Store a date that is to come; one that is known stays as it stands."""
+
+    async def keep_slot(self, slot: Slot) -> None:
+        """Store how an attempt at a date ended; attempts add up."""
+
+    async def due_slots(self, now: datetime) -> tuple[Slot, ...]:
+        """Return the dates that have come and are neither started nor missed, oldest first."""
+
+    async def ran(self, experiment: str, slot: str) -> bool:
+        """Tell whether a date of an experiment has been run, by whichever control plane."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """A stop of every drill, in force until it is resumed."""
+
+    why: str
+    by: str
+    at: datetime
+
+
+class HaltBook(Protocol):
+    """Where the halt is kept: it survives a restart and holds for every control plane on the database."""
+
+    async def halt(self, halt: Halt) -> None:
+        """Store a halt; one that is in force stays, with its own reason."""
+
+    async def resume(self, by: str, at: datetime) -> Halt | None:
+        """End the halt; return the one that was in force, if any."""
+
+    async def current(self) -> Halt | None:
+        """Return the halt in force, if any."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drill:
     """One drill as it is stored."""
 
@@ -55,7 +148,9 @@ class Drill:
     ended_at: datetime | None = None
     phases: Mapping[DrillPhase, datetime] = field(default_factory=dict)
     journal: str = ""
-    """Path of the Chaos Toolkit journal."""
+    """Path of the Chaos Toolkit journal; the report is beside it."""
+    users: Mapping[str, Measured] = field(default_factory=dict)
+    """What users got `before`, `during` and `after` the fault, as the gateway counted it."""
 
     def seconds(self, phase: DrillPhase) -> float | None:
         """Return the seconds from the fault to a phase, or None when one of them is not known."""
@@ -67,7 +162,7 @@ class DrillBook(Protocol):
     """Where drills are kept."""
 
     async def begin(self, drill: Drill) -> bool:
-        """Store a new drill; False when its slot has been run already."""
+        """Store a new drill; False when its slot has been run already, or another drill runs."""
 
     async def end(self, drill: Drill) -> None:
         """Store how it ended."""
@@ -77,6 +172,16 @@ class DrillBook(Protocol):
 
     async def get(self, drill_id: str) -> Drill | None:
         """Return one drill."""
+
+
+class DrillLog(Protocol):
+    """Where what happens in a drill is kept, as it happens."""
+
+    async def note(self, drill_id: str, event: Event) -> None:
+        """Store something that happened in a drill."""
+
+    async def events(self, drill_id: str) -> tuple[Event, ...]:
+        """Return what happened in a drill, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +245,10 @@ class Facts:
     """Chaos Toolkit saw the steady state deviate."""
     failed_activities: tuple[str, ...] = ()
     """Activities of the method that did not do what they should, by name: Chaos Toolkit calls such a run completed."""
+    stopped: str = ""
+    """Why the run was stopped before its end: a guard, a halt, a person; empty when nobody did."""
+    alerts: tuple[str, ...] = ()
+    """What was wrong with the alerts: expected ones that did not fire, forbidden ones that did."""
 
 
 def judge(facts: Facts) -> tuple[Outcome, tuple[str, ...]]:
@@ -148,11 +257,14 @@ def judge(facts: Facts) -> tuple[Outcome, tuple[str, ...]]:
     Returns:
         The outcome and every reason for it; a passed drill has none.
     """
+    left = tuple(f"left behind: {r}" for r in facts.residues)
+    if facts.stopped:
+        return Outcome.ABORTED, (facts.stopped, *left)
     if not facts.injected:
         return Outcome.INVALID, ("no fault was injected",)
     if facts.proven < facts.injected:
         return Outcome.INVALID, (f"only {facts.proven} of {facts.injected} faults could be proven from outside",)
-    reasons = [f"left behind: {r}" for r in facts.residues]
+    reasons = [*left, *facts.alerts]
     took = _between(facts.phases, DrillPhase.DETECTED, DrillPhase.VERIFIED)
     if took is None:
         reasons.append("the row never restored service: no verified receipt")

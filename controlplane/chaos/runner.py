@@ -9,14 +9,25 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
+import yaml
+
 from controlplane.chaos.experiment import Walk
+from controlplane.chaos.steps import PIPE
 from controlplane.errors import ExperimentError
 
-CHILD_GRACE_S = 5.0
+STEP_LIMIT_S = 60.0
+"""A step that takes longer, besides what it says that it waits for (`within_s`, `pauses`), is hung."""
+START_LIMIT_S = 60.0
+"""The first step has to begin within this."""
+END_GRACE_S = 5.0
+
+Note = Callable[[str], Awaitable[None]]
 
 
 class ChaosToolkit:
@@ -26,60 +37,173 @@ class ChaosToolkit:
         self._url = url
         self._token = token
 
-    async def walk(self, experiment: Path, drill_id: str, journal: Path, limit_s: float) -> Walk:
-        """Run an experiment to its end, or to the limit.
+    async def walk(self, experiment: Path, drill_id: str, journal: Path, limit_s: float, note: Note) -> Walk:
+        """Run an experiment to its end, or to a limit. When it is called off the child is killed at once.
 
         Args:
             experiment: the experiment's file.
             drill_id: the drill the extension acts for.
-            journal: where Chaos Toolkit writes its journal; its log goes beside it.
+            journal: where Chaos Toolkit writes its journal; its log goes beside it, and so does the page that is run.
             limit_s: seconds after which the child is killed.
+            note: told each step as it begins and ends.
 
         Returns:
             What the journal says; nothing that this method returns is trusted for safety.
 
         Raises:
-            ExperimentError: when Chaos Toolkit cannot be started.
+            ExperimentError: when Chaos Toolkit cannot be started, or a step hangs.
         """
+        page, run_page, controls = _files(experiment, journal)
+        reading, writing = os.pipe()
+        try:
+            child = await self._start(run_page, controls, journal, drill_id, writing)
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        try:
+            hung = await _follow(child, reading, limits(page), limit_s, note)
+        finally:
+            await _end(child)
+        if hung:
+            raise ExperimentError("the runner was ended", hung, "see its log beside the journal")
+        return read_journal(journal)
+
+    async def _start(
+        self, page: Path, controls: Path, journal: Path, drill_id: str, pipe: int
+    ) -> asyncio.subprocess.Process:
         environment = {
             **os.environ,
             "CONTROLPLANE_URL": self._url,
             "CONTROLPLANE_TOKEN": self._token,
             "CONTROLPLANE_DRILL": drill_id,
+            PIPE: str(pipe),
         }
-        log = journal.with_suffix(".log")
         command = (sys.executable, "-m", "chaostoolkit", "--no-version-check", "--no-log-file",
-                   "--settings", os.devnull, "run",
-                   "--journal-path", str(journal), str(experiment))  # fmt: skip
-        with log.open("wb") as output:
-            try:
-                child = await asyncio.create_subprocess_exec(
+                   "--settings", os.devnull, "run", "--control-file", str(controls),
+                   "--journal-path", str(journal), str(page))  # fmt: skip
+        try:
+            with journal.with_suffix(".log").open("wb") as output:
+                return await asyncio.create_subprocess_exec(
                     *command, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
-                    start_new_session=True,
+                    start_new_session=True, pass_fds=(pipe,),
                 )  # fmt: skip
-            except OSError as error:
-                raise ExperimentError("cannot start Chaos Toolkit", str(error), "install `chaostoolkit`") from error
+        except OSError as error:
+            raise ExperimentError("cannot start Chaos Toolkit", str(error), "install `chaostoolkit`") from error
+
+
+_CONTROLS = {"controlplane": {"provider": {"type": "python", "module": "controlplane.chaos.steps"}}}
+
+
+def _files(experiment: Path, journal: Path) -> tuple[Mapping[str, Any], Path, Path]:
+    """Write what the child reads beside the journal; return the experiment's page, its prepared copy, the controls."""
+    try:
+        page = yaml.safe_load(experiment.read_text(encoding="utf-8"))
+        return page, _beside(journal, ".experiment.json", prepared(page)), _beside(journal, ".controls.json", _CONTROLS)
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise ExperimentError(f"cannot prepare {experiment}", str(error), "mend the file, or free space") from error
+
+
+def _beside(journal: Path, ending: str, content: object) -> Path:
+    path = journal.with_suffix(ending)
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return path
+
+
+def prepared(page: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an experiment's page as it is run: its rollbacks always run, whatever the file says."""
+    runtime = page.get("runtime")
+    return {
+        **page,
+        "runtime": {**(runtime if isinstance(runtime, Mapping) else {}), "rollbacks": {"strategy": "always"}},
+    }
+
+
+def limits(page: Mapping[str, Any]) -> dict[str, float]:
+    """Return how many seconds each step may take, by its name; of steps with one name, the longest."""
+    hypothesis = page.get("steady-state-hypothesis")
+    probes = hypothesis.get("probes") if isinstance(hypothesis, Mapping) else None
+    found: dict[str, float] = {}
+    for step in (*(probes or ()), *(page.get("method") or ()), *(page.get("rollbacks") or ())):
+        if not isinstance(step, Mapping):
+            continue
+        provider, pauses = step.get("provider"), step.get("pauses")
+        arguments = provider.get("arguments") if isinstance(provider, Mapping) else None
+        waits = _seconds(arguments, "within_s") + _seconds(pauses, "before") + _seconds(pauses, "after")
+        name = str(step.get("name", ""))
+        found[name] = max(found.get(name, 0.0), STEP_LIMIT_S + waits)
+    return found
+
+
+def _seconds(node: object, key: str) -> float:
+    value = node.get(key, 0) if isinstance(node, Mapping) else 0
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+async def _follow(
+    child: asyncio.subprocess.Process, pipe: int, limits: Mapping[str, float], limit_s: float, note: Note
+) -> str:
+    """Pass on each step the child tells, until it ends.
+
+    Returns:
+        Why the child has to be ended; an empty string when it ended by itself.
+    """
+    end = monotonic() + limit_s
+    due = {"its first step": monotonic() + START_LIMIT_S}
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", buffering=0)
+    )
+    try:
+        while True:
+            late = min(due, key=due.__getitem__, default="")
             try:
-                async with asyncio.timeout(limit_s):
-                    await child.wait()
+                async with asyncio.timeout(max(0.0, min(due.get(late, end), end) - monotonic())):
+                    line = await reader.readline()
             except TimeoutError:
-                pass
-            finally:
-                await _end(child)
-        return read_journal(journal)
+                return f"`{late}` did not end in time" if late and due[late] < end else "it took too long as a whole"
+            except ValueError:
+                return "it tells its steps in lines without end"
+            if not line:
+                break
+            await _pass_on(line, due, limits, note)
+        try:
+            async with asyncio.timeout(max(0.0, min(end - monotonic(), STEP_LIMIT_S))):
+                await child.wait()
+        except TimeoutError:
+            return "it closed its pipe and did not end"
+        return ""
+    finally:
+        transport.close()
+
+
+async def _pass_on(line: bytes, due: dict[str, float], limits: Mapping[str, float], note: Note) -> None:
+    """Take one line in; what is no step is left out."""
+    try:
+        event = json.loads(line)
+        name, begins = str(event["name"]), event["step"] == "begin"
+    except (ValueError, LookupError, TypeError):
+        return
+    due.pop("its first step", None)
+    if begins:
+        due[name] = monotonic() + limits.get(name, STEP_LIMIT_S)
+        await note(f"begins: {name}")
+        return
+    due.pop(name, None)
+    missed = ", not as expected" if event.get("tolerance_met") is False else ""
+    why = f": {event.get('why')}" if event.get("why") else ""
+    await note(f"{event.get('status') or 'ended'}{missed}: {name}{why}")
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:
-    """Make sure the child and whatever it started are gone."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        if child.returncode is not None:
-            return
-        os.killpg(child.pid, sign)
-        try:
-            async with asyncio.timeout(CHILD_GRACE_S):
+    """Make sure the child and whatever it started are gone; nothing it could still do is of use."""
+    if child.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_GRACE_S):
                 await child.wait()
-        except TimeoutError:
-            continue
 
 
 def read_journal(path: Path) -> Walk:

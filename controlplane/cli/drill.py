@@ -17,13 +17,19 @@ def register(app: typer.Typer) -> None:
     group.command("run")(run)
     group.command("list")(list_drills)
     group.command("plan")(plan)
+    group.command("report")(report)
     app.add_typer(group, name="drill")
+    app.command()(halt)
+    app.command()(resume)
 
 
 def run(
     experiment: Annotated[str, typer.Argument(help="Name of a file in the experiments directory, without its ending.")],
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Touch nothing: say what would break, what survives, what the gates say.")
+    ] = False,
 ) -> None:
     """Run an experiment as a drill and wait for its outcome; exit status 0 only when it passed."""
     import getpass
@@ -34,6 +40,9 @@ def run(
     from controlplane.cli.output import err, out
 
     client = connect(state_dir)
+    if dry_run:
+        _preview(client.get(f"/api/v1/experiments/{_quoted(experiment)}/preview"), as_json)
+        return
     drill = client.post("/api/v1/drills", {"experiment": experiment, "requested_by": getpass.getuser()})
     if not as_json:
         err.print(f"drill {drill['id']} runs; console {client.url}")
@@ -45,6 +54,62 @@ def run(
     else:
         print_outcome(drill)
     raise typer.Exit(0 if drill["outcome"] == "passed" else 1)
+
+
+def _quoted(name: str) -> str:
+    from urllib.parse import quote
+
+    return quote(name, safe="")
+
+
+def _preview(found: dict[str, Any], as_json: bool) -> None:
+    """Print what a drill would do; exit status 1 when it would be refused."""
+    import json
+
+    from controlplane.cli.output import out
+
+    if as_json:
+        out.print_json(json.dumps(found))
+    else:
+        for line in found["words"]:
+            out.print(line, markup=False)
+        for seen in found["gates"]:
+            out.print(f"  open: {seen}", style="green", markup=False)
+        for reason in found["refused"]:
+            out.print(f"  closed: {reason}", style="red", markup=False)
+        out.print("it may start" if not found["refused"] else "it may not start; nothing was touched")
+    raise typer.Exit(1 if found["refused"] else 0)
+
+
+def halt(
+    why: Annotated[str, typer.Option("--why", help="The reason, for the record and for who finds drills halted.")],
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Stop every drill, end every fault, and let nothing new start until `controlplane resume`."""
+    import getpass
+
+    from controlplane.cli.client import connect
+    from controlplane.cli.output import out
+
+    done = connect(state_dir).post("/api/v1/halt", {"why": why, "by": getpass.getuser()})
+    for line in done["healed"]:
+        out.print(line, markup=False)
+    count = len(done["healed"])
+    out.print(f"drills are halted: {done['halt']['why']}", style="bold", markup=False)
+    out.print(f"{count} fault{'' if count == 1 else 's'} leased; `controlplane resume` lets drills start again")
+
+
+def resume(state_dir: StateDir = DEFAULT_STATE) -> None:
+    """Let drills start again after `controlplane halt`."""
+    import getpass
+
+    from controlplane.cli.client import connect
+    from controlplane.cli.output import out
+
+    ended = connect(state_dir).post("/api/v1/resume", {"by": getpass.getuser()})["halt"]
+    out.print(
+        f"drills may start again; halted was: {ended['why']}" if ended else "drills were not halted", markup=False
+    )
 
 
 def list_drills(state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
@@ -63,19 +128,45 @@ def list_drills(state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) ->
         out.print("No drill has been run yet: `controlplane drill run node-kill`")
 
 
+def report(
+    drill: Annotated[str, typer.Argument(help="The drill's id, as `controlplane drill list` shows it.")],
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Print the report of one drill, as Markdown; its HTML page and its journal are where the report says."""
+    import json
+
+    from controlplane.cli.client import connect
+    from controlplane.cli.output import out
+
+    found = connect(state_dir).get(f"/api/v1/drills/{_quoted(drill)}/report")
+    if as_json:
+        out.print_json(json.dumps(found))
+    else:
+        typer.echo(found["markdown"])
+        typer.echo(f"page: {found['html_path']}")
+
+
 def plan(
     page: Annotated[Path, typer.Argument(help="The policy page.")] = DEFAULT_PAGE,
     months: Annotated[int, typer.Option(help="How many dates to print for each plan.", min=1, max=120)] = 12,
 ) -> None:
-    """Print when the scheduled drills come round."""
+    """Print when the scheduled drills come round, and which dates fall into a freeze."""
+    from controlplane.chaos.schedule import frozen
     from controlplane.cli.output import out
     from controlplane.clock import utcnow
     from controlplane.policy.load import load
     from controlplane.runtime.scheduler import upcoming
 
-    for name, drills in load(page).policy.drills.items():
+    plans = load(page).policy.drills
+    freezes = [freeze for drills in plans.values() for freeze in drills.freeze]
+    for name, drills in plans.items():
         for at in upcoming(drills.at, utcnow(), months):
-            out.print(f"{at:%F %R %Z}  {name}: {', '.join(drills.experiments)}")
+            freeze = frozen(freezes, at.date())
+            out.print(
+                f"{at:%F %R %Z}  {name}: {', '.join(drills.experiments)}{f'  frozen: {freeze}' if freeze else ''}",
+                markup=False,
+            )
 
 
 def drill_table(drills: list[dict[str, Any]]) -> Any:

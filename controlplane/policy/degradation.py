@@ -160,10 +160,10 @@ def _trigger(page: Page, node: Any, path: Path) -> Trigger | None:
         alert = read(page, str, body, here)
         return None if isinstance(alert, Bad) else AlertFires(alert)
     page.check_keys(node, path, ("any", "all", "alert", *CATALOGUE))
-    return _condition(page, CATALOGUE[key], body, here) if key in CATALOGUE else None
+    return read_condition(page, CATALOGUE[key], body, here) if key in CATALOGUE else None
 
 
-def _condition(page: Page, signal: Signal, body: Any, path: Path) -> Condition | None:
+def read_condition(page: Page, signal: Signal, body: Any, path: Path) -> Condition | None:
     """Read one of `100%`, `breach`, `{ above: 5%, for: 3s }`."""
     if body in (Band.WARN.value, Band.BREACH.value):
         return Condition(signal.name, band=Band(body))

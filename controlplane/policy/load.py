@@ -3,7 +3,6 @@
 The page is laid over `defaults.yaml`, then read type by type. Called by the command line and by wiring.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,16 +10,16 @@ from importlib import resources
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from controlplane.errors import PolicyError, UsageError
 from controlplane.fleet.model import CONTROLPLANE_POOL, GATEWAY_POOL, PRIMARY, EndpointSource, FleetSpec
-from controlplane.policy.degradation import read_degradation
+from controlplane.policy.degradation import read_condition, read_degradation
+from controlplane.policy.drills import read_drills
 from controlplane.policy.gateway import check_gateway
-from controlplane.policy.model import DrillPlan, Objective, Policy, PublishSpec, Slot
+from controlplane.policy.model import Objective, Policy, PublishSpec
 from controlplane.policy.page import Page, Path, overlay, parse, spell
 from controlplane.policy.thresholds import read_thresholds
-from controlplane.policy.typed import BAD, Bad, one_of, read, read_list, read_mapping
+from controlplane.policy.typed import BAD, Bad, one_of, read, read_list
 from controlplane.probes.probe import ProbeSpec
 from controlplane.signals.engines import AUTO, ENGINES
 from controlplane.signals.sample import CATALOGUE
@@ -32,7 +31,6 @@ RESERVED_POOLS = {
     CONTROLPLANE_POOL: "drills that break the control plane itself name it so",
 }
 _TOP = ("service", "fleet", "probes", "thresholds", "objectives", "degradation", "drills", "publish")
-_DAY = re.compile(r"([1-9]|[12]\d|3[01])|last|(1st|2nd|3rd|4th|5th|last) (mon|tue|wed|thu|fri|sat|sun)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +99,12 @@ def _policy(page: Page, data: Mapping[str, Any]) -> Policy | None:
     probes = read_list(page, data["probes"], ("probes",), partial(_probe, page))
     thresholds = read_thresholds(page, data["thresholds"])
     objectives = read_list(page, data["objectives"], ("objectives",), partial(read, page, Objective))
-    drills = read_mapping(page, data["drills"], ("drills",), partial(_drill_plan, page))
+    drills, alertmanager = read_drills(page, data["drills"], read_condition, _check_url)
     publish = read(page, PublishSpec, data["publish"], ("publish",))
     if isinstance(fleet, FleetSpec):
         degradation = read_degradation(page, data["degradation"], fleet)
         if not page.problems and not isinstance(service, Bad):
-            return Policy(service, fleet, probes, thresholds, objectives, degradation, drills, publish)
+            return Policy(service, fleet, probes, thresholds, objectives, degradation, drills, publish, alertmanager)
     return None
 
 
@@ -174,35 +172,6 @@ def _no_endpoint(url: str) -> str:
     except ValueError as error:
         return str(error)
     return "" if usable else "an endpoint is a base URL"
-
-
-def _drill_plan(page: Page, node: Any, path: Path) -> DrillPlan | Bad:
-    at = node.get("at") if isinstance(node, Mapping) else None
-    if isinstance(at, dict) and type(at.get("day")) is int:
-        at["day"] = str(at["day"])  # A day of the month may be written as the number it is.
-    plan: DrillPlan | Bad = read(page, DrillPlan, node, path)
-    if isinstance(plan, DrillPlan):
-        _check_slot(page, plan.at, (*path, "at"))
-    return plan
-
-
-def _check_slot(page: Page, at: Slot, path: Path) -> None:
-    try:
-        ZoneInfo(at.timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        page.wrong(
-            (*path, "timezone"), f"unknown time zone `{at.timezone}`", "it is not an IANA name",
-            "write one such as `Asia/Shanghai` or `UTC`",
-        )  # fmt: skip
-    if not _DAY.fullmatch(at.day):
-        page.wrong(
-            (*path, "day"),
-            f"`{spell((*path, 'day'))}: {at.day}` never comes",
-            "it is no day of the month",
-            "write a number from 1 to 31, `last`, or one such as `1st tue` or `last fri`",
-        )
-    if not (0 <= at.hour <= 23 and 0 <= at.minute <= 59):
-        page.wrong(path, f"{at.hour}:{at.minute:02} is no time of day", "hour 0..23, minute 0..59", "mend the hour")
 
 
 def _probe(page: Page, node: Any, path: Path) -> ProbeSpec | Bad:

@@ -1,10 +1,13 @@
 """The policy page, typed; pure. It composes the specs that each capability defines for itself."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
+from controlplane.chaos.guard import Guard
+from controlplane.chaos.redundancy import BlastRadius
 from controlplane.chaos.safety import GateSpec
+from controlplane.chaos.schedule import Freeze
 from controlplane.degradation.matrix import Degradation
 from controlplane.fleet.model import FleetSpec
 from controlplane.probes.probe import ProbeSpec
@@ -41,7 +44,16 @@ class DrillPlan:
     at: Slot
     experiments: tuple[str, ...]
     """Names of files in the experiments directory, without their ending; run one after another."""
-    gates: GateSpec
+    gates: GateSpec = field(default_factory=GateSpec)
+    guards: Mapping[str, Guard] = field(default_factory=dict)
+    """What stops a drill when it breaks, by signal of what users get."""
+    blast_radius: BlastRadius = field(default_factory=BlastRadius)
+    freeze: tuple[Freeze, ...] = ()
+    """Days on which nothing is broken; a freeze of any plan holds for every drill."""
+    retry_within: timedelta = timedelta(hours=6)
+    """A date whose gates are closed, or that came while the control plane was down, is tried again for so long."""
+    overdue_after: timedelta = timedelta(days=38)
+    """An experiment that has not passed for so long is overdue: a month and a week."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +77,5 @@ class Policy:
     degradation: Degradation
     drills: Mapping[str, DrillPlan]
     publish: PublishSpec
+    alertmanager: str = ""
+    """Base URL of the Alertmanager that drills silence and ask; empty without one."""

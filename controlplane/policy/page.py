@@ -18,7 +18,7 @@ MAX_DEPTH = 32
 MAX_VALUES = 20_000
 """Nobody writes more by hand; aliases that multiply each other do."""
 
-REPLACED_WHOLE = ("when",)
+REPLACED_WHOLE = ("when", "guards")
 """Keys whose mappings are one thing: a page's own replaces the default instead of being laid over it."""
 
 Path = tuple[str | int, ...]

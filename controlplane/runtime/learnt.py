@@ -44,10 +44,12 @@ class Learnt:
         self._budgets = {o.name: BudgetWindow(o.window) for o in self._objectives}
         self._baselines: dict[tuple[str, str], Baseline] = {}
         self._counters: dict[str, tuple[float, float]] = {}
+        self.counted = (0.0, 0.0)
+        """Requests that users got an answer to since the start, and how many of them failed."""
 
     def take(self, look: Look) -> None:
         """Count what users got: by the answering pool's own counters, or by looks where it has none."""
-        if look.endpoint.pool != self._pool or not self._budgets or look.says_nothing:
+        if look.endpoint.pool != self._pool or look.says_nothing:
             return
         if look.page is not None and "requests" in look.page.counters:
             seen = look.page.counters["requests"], look.page.counters.get("server_errors", 0.0)
@@ -62,6 +64,7 @@ class Learnt:
 
     def _count(self, good: float, total: float) -> None:
         if total > 0:
+            self.counted = self.counted[0] + total, self.counted[1] + total - good
             at = self._now().timestamp()
             for window in self._budgets.values():
                 window.add(at, good, total)

@@ -15,17 +15,14 @@ import uvicorn
 import uvloop
 
 import controlplane
-from controlplane.chaos.drill import Drill
 from controlplane.chaos.fault import FaultKind
-from controlplane.chaos.safety import GateSpec, Refusal
 from controlplane.clock import utcnow
 from controlplane.errors import ControlplaneError
-from controlplane.flows import drill as drill_flow
-from controlplane.flows import recover
+from controlplane.flows import faults, recover
 from controlplane.policy.load import Loaded
-from controlplane.policy.model import DrillPlan
 from controlplane.runtime.collector import Collector
-from controlplane.runtime.scheduler import Background, Pace, Timetable, upcoming
+from controlplane.runtime.drills import SCHEDULE_EVERY
+from controlplane.runtime.scheduler import Background, Pace, Timetable
 from controlplane.runtime.state_dir import held, operator_token, publish_address
 from controlplane.runtime.wiring import Plane, build
 from controlplane.settings import ServeSettings
@@ -106,7 +103,7 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         plane.observer.resume(await recover.settle_receipts(plane.recover))
         await recover.settle_drills(plane.recover)
         await plane.publish()
-        app = build_app(_web_ports(plane, background, metrics, changes, token))
+        app = build_app(_web_ports(plane, metrics, changes, token))
         server = _Server(
             uvicorn.Config(
                 app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none"
@@ -151,6 +148,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         pace.start()
 
     async def recover_tick() -> None:
+        plane.clock.tick()
         await recover.heal_expired(plane.recover)
         leases = await plane.books.leases.open_leases()
         for kind in FaultKind:
@@ -174,28 +172,15 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         collector.tick()
 
     timetable.every(RECOVER_EVERY, collect, "collect")
+
+    async def due() -> None:
+        background.spawn(plane.desk.keep_schedule())
+
+    timetable.every(SCHEDULE_EVERY, due, "schedule")
     for name, plan in plane.loaded.policy.drills.items():
-
-        async def due(name: str = name, plan: DrillPlan = plan) -> None:
-            slot = f"{name}/{utcnow():%Y-%m-%d}"
-            background.spawn(_run_plan(plane, plan, slot))
-
         timetable.at(plan.at, due, f"drills {name}")
     timetable.start()
     return paces
-
-
-async def _run_plan(plane: Plane, plan: DrillPlan, slot: str) -> None:
-    """Run a plan's experiments one after another; one that is refused does not stop the next."""
-    for experiment in plan.experiments:
-        try:
-            started = await drill_flow.start(plane.drill, experiment, plan.gates, "schedule", slot)
-            if isinstance(started, Refusal):
-                log.warning("scheduled drill refused", experiment=experiment, reasons=started.reasons)
-            else:
-                await drill_flow.run(plane.drill, *started)
-        except ControlplaneError as error:
-            log.error("scheduled drill failed", experiment=experiment, what=error.what, why=error.why)
 
 
 async def _measure_lag(metrics: Metrics) -> None:
@@ -205,27 +190,13 @@ async def _measure_lag(metrics: Metrics) -> None:
         metrics.loop_lag.set(max(0.0, monotonic() - before - LAG_EVERY_S))
 
 
-def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: Changes, token: str) -> WebPorts:
+def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> WebPorts:
     books, service = plane.books, plane.loaded.policy.service
 
     async def incidents(limit: int) -> tuple[IncidentView, ...]:
         return tuple(
             IncidentView(incident, entries) for incident, entries in await books.incidents.recent(service, limit)
         )
-
-    async def start_drill(experiment: str, requested_by: str) -> Drill | Refusal:
-        plan = next((p for p in plane.loaded.policy.drills.values() if experiment in p.experiments), None)
-        started = await drill_flow.start(plane.drill, experiment, plan.gates if plan else GateSpec(), requested_by)
-        if isinstance(started, Refusal):
-            return started
-        drill, path = started
-
-        async def run() -> None:
-            await drill_flow.run(plane.drill, drill, path)
-
-        background.spawn(run())
-        changes.tell()
-        return drill
 
     async def overview() -> Overview:
         return Overview(
@@ -234,6 +205,7 @@ def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: 
             drills=await books.drills.recent(SHOWN),
             receipts=await books.receipts.recent(service, SHOWN),
             leases=await books.leases.open_leases(),
+            halt=await books.halts.current(),
             next_drill=_next_drill(plane, utcnow()),
             now=utcnow(),
             version=controlplane.__version__,
@@ -255,9 +227,11 @@ def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: 
         drills=books.drills.recent,
         drill=books.drills.get,
         leases=books.leases.open_leases,
-        start_drill=start_drill,
-        inject=lambda drill, request: drill_flow.inject(plane.drill, drill, request),
-        heal_drill=lambda drill_id: drill_flow.heal(plane.drill, drill_id),
+        desk=plane.desk,
+        events=books.drills.events,
+        halt=books.halts.current,
+        inject=lambda drill, request: faults.inject(plane.drill.faults, drill, request),
+        heal_drill=lambda drill_id: faults.heal(plane.drill.faults, drill_id),
         heal_all=lambda: recover.heal_all(plane.recover),
         not_ready=not_ready,
         registry=metrics.registry,
@@ -267,10 +241,5 @@ def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: 
 
 
 def _next_drill(plane: Plane, now: datetime) -> ScheduledDrill | None:
-    coming = [
-        ScheduledDrill(name, experiment, times[0])
-        for name, plan in plane.loaded.policy.drills.items()
-        if (times := upcoming(plan.at, now, 1))
-        for experiment in plan.experiments[:1]
-    ]
-    return min(coming, key=lambda drill: drill.at, default=None)
+    coming = [(at, name, plan) for at, name, plan in plane.desk.next_due(now) if plan.experiments]
+    return next((ScheduledDrill(name, plan.experiments[0], at) for at, name, plan in coming), None)

@@ -12,11 +12,10 @@ import aiohttp
 import yaml
 
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
-from controlplane.chaos.experiment import Experiment, overreach
+from controlplane.chaos.experiment import Experiment, Walk, overreach
 from controlplane.chaos.experiment import read as read_experiment
 from controlplane.chaos.fault import FaultDriver
 from controlplane.chaos.runner import ChaosToolkit
-from controlplane.chaos.safety import GateFacts
 from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
@@ -27,6 +26,7 @@ from controlplane.fleet.files import FileInventory
 from controlplane.fleet.model import CONTROLPLANE_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
 from controlplane.flows import switch
 from controlplane.flows.drill import DrillPorts
+from controlplane.flows.drill import Order as WalkOrder
 from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
 from controlplane.flows.publish import publish
 from controlplane.flows.records import Patience
@@ -46,6 +46,9 @@ from controlplane.probes.probe import InferenceSpec, Look, Probe, ProbeSpec
 from controlplane.probes.promql import PromqlProbe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
+from controlplane.runtime.drilling import DrillingParts, join
+from controlplane.runtime.drills import DrillDesk
+from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of
 from controlplane.runtime.scheduler import Background
@@ -53,7 +56,7 @@ from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
 from controlplane.signals.engines import engine_named
 from controlplane.store.database import Database
-from controlplane.store.drills import StoredDrills, StoredLeases
+from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
 from controlplane.store.incidents import StoredIncidents
 from controlplane.store.receipts import StoredReceipts
 from controlplane.telemetry import Metrics
@@ -72,6 +75,7 @@ class Books:
     incidents: StoredIncidents
     drills: StoredDrills
     leases: StoredLeases
+    halts: StoredHalts
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,9 @@ class Plane:
     probes: tuple[Probe, ...]
     recover: RecoverPorts
     drill: DrillPorts
+    desk: DrillDesk
+    """Where drills are asked for and scheduled."""
+    clock: ClockWatch
     publish: Callable[[], Awaitable[None]]
     """Renders everything anew, with the evidence there is, and writes what changed."""
     standing: Callable[[], Standing]
@@ -97,7 +104,10 @@ class Plane:
 
 def books(database: Database) -> Books:
     """Open every book of a database."""
-    return Books(StoredReceipts(database), StoredIncidents(database), StoredDrills(database), StoredLeases(database))
+    return Books(
+        StoredReceipts(database), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
+        StoredHalts(database),
+    )  # fmt: skip
 
 
 def inventory_of(loaded: Loaded) -> Inventory:
@@ -238,8 +248,8 @@ def build(
         return inventory.read().pool(pool)
 
     async def running_drill() -> str:
-        recent = await book.drills.recent(1)
-        return recent[0].id if recent and recent[0].outcome is Outcome.RUNNING else ""
+        running = await book.drills.running()
+        return running.id if running else ""
 
     levers: Levers | None = None
     if actuator:
@@ -268,6 +278,12 @@ def build(
         proof = await switch.verify(actuator, plan) if actuator else switch.Proof(ok=False, detail="")
         return proof.detail if proof.ok else ""
 
+    judged, clock = Judged(), ClockWatch(utcnow)
+
+    def evaluated() -> None:
+        judged.mark()
+        changed()
+
     alive = next((p.http or p.inference for p in policy.probes if p.http or p.inference), None)
     patience = Patience(alive.failures, alive.successes) if alive else Patience()
     observer = Observer(
@@ -275,7 +291,7 @@ def build(
         policy.thresholds,
         policy.degradation,
         ObservePorts(
-            inventory, gateway, levers, wire.hold, background.spawn, changed, metrics, utcnow, patience, noticed
+            inventory, gateway, levers, wire.hold, background.spawn, evaluated, metrics, utcnow, patience, noticed
         ),
     )
 
@@ -294,20 +310,6 @@ def build(
             metrics.drill_passed_at.labels(drill.experiment).set(drill.ended_at.timestamp())
         await write_down()
         changed()
-
-    async def facts(row: str) -> GateFacts:
-        """Ask the very pool that the drilled row would send everything to."""
-        looks = await asyncio.gather(
-            *(inference.look(e) for e in endpoints(policy.degradation.rows[Level(row)].target))
-        )
-        return GateFacts(
-            open_incidents=len(await book.incidents.open_incidents(policy.service)),
-            standby_answers=any(look.ok for look in looks) if looks else None,
-            running_drill=await running_drill(),
-            level=observer.level,
-            leases_open=len(await book.leases.open_leases()),
-            now=utcnow(),
-        )
 
     async def engagement(row: str, after: datetime) -> Receipt | None:
         receipts = await book.receipts.recent(policy.service, 50)
@@ -332,22 +334,62 @@ def build(
         return armed.within if armed else None
 
     chaos = ChaosToolkit(url, token)
-    drilling = DrillPorts(
-        drills=book.drills,
-        leases=book.leases,
-        driver=driver,
-        walk=chaos.walk,
-        experiment=lambda name: find_experiment(
-            settings.experiments_dir, name, {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
-        ),
-        endpoints=lambda pool: (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool),
-        facts=facts,
-        row_times=row_times,
-        recovered=recovered,
-        objective=objective,
-        published=published,
-        journals=settings.journals,
-        now=utcnow,
+
+    async def walk(order: WalkOrder) -> Walk:
+        return await chaos.walk(order.experiment, order.drill_id, order.journal, order.limit_s, order.note)
+
+    async def answers(endpoint: Endpoint) -> bool:
+        return (await inference.look(endpoint)).ok
+
+    async def same_clock() -> float:
+        return 0.0  # The embedded database has no clock of its own.
+
+    def leads() -> bool:
+        return True  # One process holds the state directory's lock, and with it the database.
+
+    drilling, desk = join(
+        DrillingParts(
+            policy,
+            book.drills,
+            book.drills,
+            book.drills,
+            book.leases,
+            book.halts,
+            driver,
+            FactPorts(
+                policy,
+                observer.standing,
+                learnt.budgets,
+                lambda: judged.at,
+                leads,
+                book.halts,
+                book.leases,
+                book.incidents,
+                running_drill,
+                answers,
+                endpoints,
+                same_clock,
+                utcnow,
+                clock,
+            ),
+            walk,
+            lambda name: find_experiment(
+                settings.experiments_dir, name, {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
+            ),
+            lambda pool: (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool),
+            lambda: len(inventory.read().endpoints),
+            lambda: learnt.counted,
+            row_times,
+            recovered,
+            objective,
+            published,
+            settings.journals,
+            background.spawn,
+            leads,
+            changed,
+            metrics,
+            utcnow,
+        )
     )
     recovering = RecoverPorts(
         policy.service, book.receipts, book.leases, book.drills, actuator, driver, verify, utcnow,
@@ -355,6 +397,7 @@ def build(
         hands_off=policy.degradation.mode is Mode.OBSERVE,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down,
+        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, drilling, desk, clock,
+        write_down,
         standing, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

@@ -1,17 +1,18 @@
-"""Drills and leases in the database: `chaos.drill.DrillBook` and `chaos.fault.LeaseBook`."""
+"""Drills, their events and dates, halts and leases in the database: the books of `chaos.drill` and `chaos.fault`."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from controlplane.chaos.drill import Drill, DrillPhase, Outcome
+from controlplane.chaos.drill import Drill, DrillPhase, Event, Halt, Measured, Outcome, Slot, SlotState
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.fleet.model import Endpoint
 from controlplane.store.database import Database
-from controlplane.store.schema import drills, leases
+from controlplane.store.schema import drill_events, drill_slots, drills, halts, leases
 
 
 class StoredDrills:
@@ -21,7 +22,7 @@ class StoredDrills:
         self._database = database
 
     async def begin(self, drill: Drill) -> bool:
-        """Store a new drill; False when its slot has been run already."""
+        """Store a new drill; False when its slot has been run already, or another drill runs."""
         row = {
             "id": drill.id,
             "experiment": drill.experiment,
@@ -59,6 +60,113 @@ class StoredDrills:
         query = select(drills).where(drills.c.id == drill_id)
         row = await self._database.run(lambda c: c.execute(query).one_or_none())
         return _drill(row) if row else None
+
+    async def note(self, drill_id: str, event: Event) -> None:
+        """Store something that happened in a drill."""
+        values = {"drill_id": drill_id, "at": event.at, "kind": event.kind, "text": event.text}
+        await self._database.run(lambda c: c.execute(insert(drill_events).values(values)))
+
+    async def events(self, drill_id: str) -> tuple[Event, ...]:
+        """Return what happened in a drill, oldest first."""
+        query = select(drill_events).where(drill_events.c.drill_id == drill_id).order_by(drill_events.c.id)
+        return await self._database.run(lambda c: tuple(Event(r.at, r.kind, r.text) for r in c.execute(query)))
+
+    async def running(self) -> Drill | None:
+        """Return the drill that runs, if any; there is never more than one."""
+        query = select(drills).where(drills.c.outcome == Outcome.RUNNING.value).limit(1)
+        row = await self._database.run(lambda c: c.execute(query).one_or_none())
+        return _drill(row) if row else None
+
+    async def last_passed(self) -> Mapping[str, datetime]:
+        """Return when each experiment passed last; those that never did are missing."""
+        query = (
+            select(drills.c.experiment, func.max(drills.c.ended_at))
+            .where(drills.c.outcome == Outcome.PASSED.value)
+            .group_by(drills.c.experiment)
+        )
+        return await self._database.run(lambda c: {row[0]: row[1] for row in c.execute(query)})
+
+    async def ran(self, experiment: str, slot: str) -> bool:
+        """Tell whether a slot of an experiment has been run, by whichever control plane."""
+        query = select(drills.c.id).where(drills.c.experiment == experiment, drills.c.slot == slot)
+        return await self._database.run(lambda c: c.execute(query).first() is not None)
+
+    async def plan_slot(self, slot: Slot) -> None:
+        """Store a date that is to come; one that is known stays as it stands."""
+        row = {
+            "experiment": slot.experiment, "slot": slot.name, "due_at": slot.due_at, "state": slot.state.value,
+            "reasons": list(slot.reasons), "attempts": slot.attempts, "at": slot.at,
+        }  # fmt: skip
+
+        def work(connection: Connection) -> None:
+            if connection.execute(select(drill_slots.c.slot).where(_same(slot))).first() is not None:
+                return
+            try:
+                connection.execute(insert(drill_slots).values(row))
+            except IntegrityError:  # Another control plane was first, and stored the same.
+                connection.rollback()
+
+        await self._database.run(work)
+
+    async def keep_slot(self, slot: Slot) -> None:
+        """Store how an attempt at a date ended; attempts add up."""
+        values = {"state": slot.state.value, "reasons": list(slot.reasons), "at": slot.at}
+        again = update(drill_slots).where(_same(slot)).values(**values, attempts=drill_slots.c.attempts + 1)
+        await self._database.run(lambda c: c.execute(again))
+
+    async def due_slots(self, now: datetime) -> tuple[Slot, ...]:
+        """Return the dates that have come and are neither started nor missed, oldest first."""
+        waiting = (SlotState.PLANNED.value, SlotState.POSTPONED.value)
+        query = (
+            select(drill_slots)
+            .where(drill_slots.c.state.in_(waiting), drill_slots.c.due_at <= now)
+            .order_by(drill_slots.c.due_at)
+        )
+        return await self._database.run(lambda c: tuple(_slot(r) for r in c.execute(query)))
+
+    async def known_since(self) -> Mapping[str, datetime]:
+        """Return since when each experiment is on the schedule."""
+        query = select(drill_slots.c.experiment, func.min(drill_slots.c.due_at)).group_by(drill_slots.c.experiment)
+        return await self._database.run(lambda c: {row[0]: row[1] for row in c.execute(query)})
+
+    async def slots(self, limit: int) -> tuple[Slot, ...]:
+        """Return how the newest slots stand, the newest first."""
+        query = select(drill_slots).order_by(drill_slots.c.due_at.desc()).limit(limit)
+        return await self._database.run(lambda c: tuple(_slot(r) for r in c.execute(query)))
+
+
+class StoredHalts:
+    """Every halt; the one that has not been resumed is in force."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def halt(self, halt: Halt) -> None:
+        """Store a halt; one that is in force stays, with its own reason."""
+
+        def work(connection: Connection) -> None:
+            if connection.execute(_IN_FORCE).first() is None:
+                connection.execute(insert(halts).values(why=halt.why, by=halt.by, at=halt.at))
+
+        await self._database.run(work)
+
+    async def resume(self, by: str, at: datetime) -> Halt | None:
+        """End the halt; return the one that was in force, if any."""
+
+        def work(connection: Connection) -> Halt | None:
+            row = connection.execute(_IN_FORCE).first()
+            connection.execute(update(halts).where(halts.c.resumed_at.is_(None)).values(resumed_by=by, resumed_at=at))
+            return Halt(row.why, row.by, row.at) if row else None
+
+        return await self._database.run(work)
+
+    async def current(self) -> Halt | None:
+        """Return the halt in force, if any."""
+        row = await self._database.run(lambda c: c.execute(_IN_FORCE).first())
+        return Halt(row.why, row.by, row.at) if row else None
+
+
+_IN_FORCE = select(halts).where(halts.c.resumed_at.is_(None)).order_by(halts.c.id).limit(1)
 
 
 class StoredLeases:
@@ -117,7 +225,16 @@ def _outcome(drill: Drill) -> dict[str, Any]:
         "phases": {phase.value: at.isoformat() for phase, at in drill.phases.items()},
         "ended_at": drill.ended_at,
         "journal": drill.journal,
+        "users": {part: asdict(measured) for part, measured in drill.users.items()},
     }
+
+
+def _same(slot: Slot) -> ColumnElement[bool]:
+    return (drill_slots.c.experiment == slot.experiment) & (drill_slots.c.slot == slot.name)
+
+
+def _slot(row: Row[Any]) -> Slot:
+    return Slot(row.experiment, row.slot, row.due_at, SlotState(row.state), tuple(row.reasons), row.at, row.attempts)
 
 
 def _drill(row: Row[Any]) -> Drill:
@@ -134,6 +251,7 @@ def _drill(row: Row[Any]) -> Drill:
         ended_at=row.ended_at,
         phases={DrillPhase(phase): datetime.fromisoformat(at) for phase, at in row.phases.items()},
         journal=row.journal,
+        users={part: Measured(**measured) for part, measured in row.users.items()},
     )
 
 

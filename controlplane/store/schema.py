@@ -3,7 +3,19 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -88,9 +100,48 @@ drills = Table(
     Column("reasons", JSON, nullable=False),
     Column("phases", JSON, nullable=False),
     Column("journal", Text, nullable=False, default=""),
+    Column("users", JSON, nullable=False, server_default="{}"),
     # One run a slot, whoever asks: two control planes, or one that restarted in the slot's minute.
     UniqueConstraint("experiment", "slot", name="one_run_a_slot"),
     Index("drills_by_time", "started_at"),
+    # One drill at a time, even when two control planes pass their gates in the same moment.
+    Index(
+        "one_drill_at_a_time", "outcome", unique=True,
+        sqlite_where=text("outcome = 'running'"), postgresql_where=text("outcome = 'running'"),
+    ),
+)  # fmt: skip
+
+drill_events = Table(
+    "drill_events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("drill_id", String(255), ForeignKey("drills.id"), nullable=False, index=True),
+    Column("at", Instant, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+drill_slots = Table(
+    "drill_slots",
+    metadata,
+    Column("experiment", String(128), primary_key=True),
+    Column("slot", String(128), primary_key=True),
+    Column("due_at", Instant, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reasons", JSON, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("at", Instant, nullable=False),
+)
+
+halts = Table(
+    "halts",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("why", Text, nullable=False),
+    Column("by", String(128), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("resumed_by", String(128)),
+    Column("resumed_at", Instant),
 )
 
 leases = Table(

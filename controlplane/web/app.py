@@ -8,7 +8,7 @@ import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import isfinite
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import structlog
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
@@ -24,18 +24,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import controlplane
-from controlplane.chaos.drill import Drill
+from controlplane.chaos.drill import Drill, Event, Halt
 from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.parameters import settled
-from controlplane.chaos.safety import Refusal
+from controlplane.chaos.redundancy import Preview, spell_preview
+from controlplane.chaos.safety import Go, Refusal
 from controlplane.degradation.actuator import Receipt
 from controlplane.errors import ControlplaneError, UsageError
-from controlplane.flows.drill import FaultRequest
+from controlplane.flows.faults import FaultRequest
 from controlplane.flows.standing import Standing
 from controlplane.policy import quantity
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
 from controlplane.web.page import IncidentView, Overview
+
+EXPERIMENT_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 
 log = structlog.get_logger("web")
 
@@ -44,6 +47,22 @@ _SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+
+
+class Desk(Protocol):
+    """Where drills are asked for."""
+
+    async def start(self, experiment: str, requested_by: str) -> Drill | Refusal:
+        """Start a drill of an experiment, asked for by somebody; it runs on in the background."""
+
+    async def preview(self, experiment: str) -> tuple[Preview, Go | Refusal]:
+        """Say what a drill would do and what the gates say now; touches nothing."""
+
+    async def halt(self, why: str, by: str) -> tuple[Halt, tuple[str, ...]]:
+        """Stop every drill, end every fault, block new ones."""
+
+    async def resume(self, by: str) -> Halt | None:
+        """Let drills start again; returns the halt that was in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +76,12 @@ class WebPorts:
     drills: Callable[[int], Awaitable[tuple[Drill, ...]]]
     drill: Callable[[str], Awaitable[Drill | None]]
     leases: Callable[[], Awaitable[tuple[Lease, ...]]]
-    start_drill: Callable[[str, str], Awaitable[Drill | Refusal]]
-    """Starts a drill of an experiment, asked for by somebody; it runs on in the background."""
+    desk: "Desk"
+    """Where drills are asked for."""
+    events: Callable[[str], Awaitable[tuple[Event, ...]]]
+    """What happened in a drill, oldest first."""
+    halt: Callable[[], Awaitable[Halt | None]]
+    """The halt in force, if any."""
     inject: Callable[[Drill, FaultRequest], Awaitable[tuple[Lease, ...]]]
     heal_drill: Callable[[str], Awaitable[tuple[str, ...]]]
     heal_all: Callable[[], Awaitable[tuple[str, ...]]]
@@ -73,8 +96,23 @@ class StartDrill(BaseModel):
     """The body of a request to start a drill."""
 
     model_config = ConfigDict(extra="forbid")
-    experiment: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    experiment: str = Field(pattern=EXPERIMENT_NAME)
     requested_by: str = Field(default="api", max_length=128)
+
+
+class StopAll(BaseModel):
+    """The body of a request to halt every drill."""
+
+    model_config = ConfigDict(extra="forbid")
+    why: str = Field(min_length=1, max_length=500)
+    by: str = Field(default="api", max_length=128)
+
+
+class Resume(BaseModel):
+    """The body of a request to let drills start again."""
+
+    model_config = ConfigDict(extra="forbid")
+    by: str = Field(default="api", max_length=128)
 
 
 class Inject(BaseModel):
@@ -225,6 +263,25 @@ def _reading(app: FastAPI, ports: WebPorts) -> None:
         """Return one drill."""
         return _json(await _the_drill(ports, drill_id))
 
+    @app.get("/api/v1/drills/{drill_id}/events", tags=["drills"])
+    async def events(drill_id: str) -> JSONResponse:
+        """List what happened in a drill, as it happens, oldest first."""
+        await _the_drill(ports, drill_id)
+        return _json(await ports.events(drill_id))
+
+    @app.get("/api/v1/experiments/{experiment}/preview", tags=["drills"])
+    async def preview(experiment: Annotated[str, UrlPath(pattern=EXPERIMENT_NAME)]) -> JSONResponse:
+        """Say what a drill would break, what survives, at what load, and whether the gates are open."""
+        found, asked = await ports.desk.preview(experiment)
+        reasons = asked.reasons if isinstance(asked, Refusal) else ()
+        seen = asked.seen if isinstance(asked, Go) else ()
+        return _json({"preview": found, "words": spell_preview(found), "refused": reasons, "gates": seen})
+
+    @app.get("/api/v1/halt", tags=["drills"])
+    async def halted() -> JSONResponse:
+        """Return the halt in force, or null."""
+        return _json({"halt": await ports.halt()})
+
     @app.get("/api/v1/leases", tags=["drills"])
     async def leases() -> JSONResponse:
         """List the faults in force."""
@@ -244,10 +301,21 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
     @app.post("/api/v1/drills", status_code=202, tags=["drills"], dependencies=guarded)
     async def start(body: StartDrill) -> JSONResponse:
         """Ask the gates and start a drill; 409 with every reason when they refuse."""
-        started = await ports.start_drill(body.experiment, body.requested_by)
+        started = await ports.desk.start(body.experiment, body.requested_by)
         if isinstance(started, Refusal):
             return _problem(409, "the drill may not start", "; ".join(started.reasons), reasons=started.reasons)
         return _json(started, 202)
+
+    @app.post("/api/v1/halt", tags=["drills"], dependencies=guarded)
+    async def halt(body: StopAll) -> JSONResponse:
+        """Stop every drill, end every fault, and block new ones until they are resumed."""
+        in_force, healed = await ports.desk.halt(body.why, body.by)
+        return _json({"halt": in_force, "healed": healed})
+
+    @app.post("/api/v1/resume", tags=["drills"], dependencies=guarded)
+    async def resume(body: Resume) -> JSONResponse:
+        """Let drills start again; `halt` is the one that was in force, or null."""
+        return _json({"halt": await ports.desk.resume(body.by)})
 
     @app.post("/api/v1/drills/{drill_id}/faults", status_code=201, tags=["drills"], dependencies=guarded)
     async def inject(drill_id: Annotated[str, drill_id_path], body: Annotated[Inject, Body()]) -> JSONResponse:

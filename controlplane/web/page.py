@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from controlplane.chaos.drill import Drill
+from controlplane.chaos.drill import Drill, Halt
 from controlplane.chaos.fault import Lease
 from controlplane.degradation.actuator import Receipt
 from controlplane.flows.standing import Standing
@@ -43,3 +43,5 @@ class Overview:
     next_drill: ScheduledDrill | None
     now: datetime
     version: str
+    halt: Halt | None = None
+    """In force: no drill runs, and none starts."""

@@ -151,6 +151,30 @@
     });
   }
 
+  // --- levers: the operator's token goes with the request and is kept nowhere --------------------------------------
+
+  document.addEventListener("submit", async (event) => {
+    const form = event.target.closest("form.act");
+    if (!form) return;
+    event.preventDefault();
+    const said = form.querySelector("output");
+    const { token, ...body } = Object.fromEntries(new FormData(form));
+    said.textContent = "asking ...";
+    try {
+      const answer = await fetch(form.dataset.post, {
+        method: "POST",
+        headers: { authorization: "Bearer " + token, "content-type": "application/json" },
+        body: JSON.stringify({ ...body, by: "console" }),
+      });
+      const told = await answer.json();
+      said.textContent = answer.ok ? "done" : told.title + (told.detail ? ": " + told.detail : "");
+      if (answer.ok) form.reset();
+    } catch {
+      said.textContent = "the control plane does not answer";
+    }
+    look();
+  });
+
   readClock();
   tell();
   listen();

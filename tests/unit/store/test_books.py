@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.chaos.drill import Drill, DrillBook, DrillPhase, Outcome
+from controlplane.chaos.drill import Drill, DrillBook, DrillPhase, Event, Halt, Measured, Outcome, Slot, SlotState
 from controlplane.chaos.fault import FaultKind, Lease, LeaseBook, LeaseState
 from controlplane.degradation.actuator import Receipt, ReceiptBook, ReceiptState, RoutePlan
 from controlplane.degradation.matrix import Level
@@ -15,7 +15,7 @@ from controlplane.errors import StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.incidents.incident import Entry, Incident, IncidentBook, IncidentState
 from controlplane.store.database import Database, open_database, sqlite_url
-from controlplane.store.drills import StoredDrills, StoredLeases
+from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
 from controlplane.store.incidents import StoredIncidents
 from controlplane.store.receipts import StoredReceipts
 
@@ -137,6 +137,7 @@ async def test_a_drill_comes_back_as_it_began_and_as_it_ended(database: Database
     ended = replace(
         drill(), outcome=Outcome.FAILED, reasons=("late", "left behind"), ended_at=at(9),
         phases={DrillPhase.FAULT: at(1), DrillPhase.VERIFIED: at(2)},
+        users={"during": Measured(200.0, 1.0, 0.4, 0.5), "after": Measured(0.0, 0.0)},
     )  # fmt: skip
     await book.end(ended)
     assert await book.get("d1") == ended
@@ -145,19 +146,89 @@ async def test_a_drill_comes_back_as_it_began_and_as_it_ended(database: Database
 
 async def test_a_slot_is_run_once_and_drills_that_people_ask_for_have_none(database: Database) -> None:
     book = StoredDrills(database)
-    assert await book.begin(drill("a", slot="monthly/2026-03-03"))
-    assert not await book.begin(drill("b", slot="monthly/2026-03-03"))
-    assert await book.begin(replace(drill("c", slot="monthly/2026-03-03"), experiment="network-partition"))
-    assert await book.begin(drill("d", slot="monthly/2026-04-07"))
-    assert await book.begin(drill("e"))
-    assert await book.begin(drill("f"))
+
+    async def runs(begun: Drill) -> bool:
+        if not await book.begin(begun):
+            return False
+        await book.end(replace(begun, outcome=Outcome.PASSED))
+        return True
+
+    assert await runs(drill("a", slot="monthly/2026-03-03"))
+    assert not await runs(drill("b", slot="monthly/2026-03-03"))
+    assert await runs(replace(drill("c", slot="monthly/2026-03-03"), experiment="network-partition"))
+    assert await runs(drill("d", slot="monthly/2026-04-07"))
+    assert await runs(drill("e"))
+    assert await runs(drill("f"))
     assert await book.get("b") is None
+
+
+async def test_only_one_drill_runs_at_a_time(database: Database) -> None:
+    book = StoredDrills(database)
+    assert await book.begin(drill("a"))
+    assert not await book.begin(drill("b", slot="monthly/2026-03-03"))
+    assert (running := await book.running())
+    assert running.id == "a"
+    await book.end(replace(drill("a"), outcome=Outcome.ABORTED))
+    assert await book.running() is None
+    assert await book.begin(drill("b", slot="monthly/2026-03-03"))
+
+
+async def test_what_happens_in_a_drill_is_kept_in_order(database: Database) -> None:
+    book = StoredDrills(database)
+    await book.begin(drill())
+    events = (Event(at(2), "step", "begins: kill"), Event(at(1), "fault", "primary-0"))
+    for event in events:
+        await book.note("d1", event)
+    assert await book.events("d1") == events
+    with pytest.raises(StoreError):
+        await book.note("absent", events[0])
+
+
+async def test_a_halt_stays_with_its_first_reason_until_it_is_resumed(database: Database) -> None:
+    book = StoredHalts(database)
+    assert await book.current() is None
+    assert await book.resume("ann", at(0)) is None
+    await book.halt(Halt("smoke", "ann", at(1)))
+    await book.halt(Halt("fire", "bob", at(2)))
+    assert await book.current() == Halt("smoke", "ann", at(1))
+    assert await book.resume("bob", at(3)) == Halt("smoke", "ann", at(1))
+    assert await book.current() is None
+    await book.halt(Halt("fire", "bob", at(4)))
+    assert await book.current() == Halt("fire", "bob", at(4))
+
+
+async def test_a_slot_is_kept_once_with_its_last_state_and_its_attempts(database: Database) -> None:
+    book = StoredDrills(database)
+    slot = Slot("node-kill", "monthly/x", at(5), SlotState.PLANNED, (), at(0))
+    await book.plan_slot(slot)
+    assert await book.due_slots(at(4)) == ()
+    assert await book.due_slots(at(5)) == (slot,)
+    late = replace(slot, state=SlotState.POSTPONED, reasons=("an incident is open",), at=at(6), attempts=1)
+    await book.keep_slot(late)
+    await book.plan_slot(slot)
+    assert await book.due_slots(at(7)) == (late,)
+    await book.keep_slot(replace(slot, state=SlotState.STARTED, at=at(8)))
+    assert await book.due_slots(at(9)) == ()
+    assert await book.slots(5) == (replace(slot, state=SlotState.STARTED, at=at(8), attempts=2),)
+    assert await book.known_since() == {"node-kill": at(5)}
+
+
+async def test_the_last_pass_of_each_experiment_and_the_slots_that_ran_are_known(database: Database) -> None:
+    book = StoredDrills(database)
+    for key, ended, outcome in (("a", 1, Outcome.PASSED), ("b", 3, Outcome.PASSED), ("c", 5, Outcome.FAILED)):
+        begun = drill(key, slot=f"monthly/{key}")
+        await book.begin(begun)
+        await book.end(replace(begun, outcome=outcome, ended_at=at(ended)))
+    assert await book.last_passed() == {"node-kill": at(3)}
+    assert await book.ran("node-kill", "monthly/c")
+    assert not await book.ran("node-kill", "monthly/d")
 
 
 async def test_drills_are_told_newest_first(database: Database) -> None:
     book = StoredDrills(database)
     for key, seconds in (("b", 2.0), ("a", 1.0), ("c", 3.0)):
         await book.begin(drill(key, seconds))
+        await book.end(replace(drill(key, seconds), outcome=Outcome.PASSED))
     assert [d.id for d in await book.recent(2)] == ["c", "b"]
 
 

@@ -15,12 +15,13 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Gauge
 
-from controlplane.chaos.drill import Drill, Outcome
+from controlplane.chaos.drill import Drill, Event, Halt, Outcome
 from controlplane.chaos.fault import Lease
-from controlplane.chaos.safety import Refusal
+from controlplane.chaos.redundancy import Preview, Target
+from controlplane.chaos.safety import Go, Refusal
 from controlplane.degradation.actuator import Receipt
 from controlplane.errors import FaultError, UsageError
-from controlplane.flows.drill import FaultRequest
+from controlplane.flows.faults import FaultRequest
 from controlplane.flows.standing import Standing
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
@@ -36,7 +37,14 @@ POSTS: dict[str, tuple[str, dict[str, object], int]] = {
     "inject": (f"/api/v1/drills/{DRILL.id}/faults", FAULT, 201),
     "heal a drill": (f"/api/v1/drills/{DRILL.id}/heal", {}, 200),
     "heal": ("/api/v1/heal", {}, 200),
+    "halt": ("/api/v1/halt", {"why": "smoke", "by": "ann"}, 200),
+    "resume": ("/api/v1/resume", {"by": "ann"}, 200),
 }
+HALT = Halt("smoke", "ann", NOW)
+PREVIEW = Preview(
+    (Target("node-kill", "primary", ("primary-0",), timedelta(seconds=8)),), 4, ("primary-0",), "primary",
+    ("primary-1",), 20.0, 10.0, 20.0, (),
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -50,14 +58,39 @@ class Told:
     answer: Drill | Refusal | Exception = DRILL
 
 
+@dataclass(frozen=True, slots=True)
+class FakeDesk:
+    """Notes what is asked of it."""
+
+    told: Told
+
+    async def start(self, experiment: str, requested_by: str) -> Drill | Refusal:
+        self.told.calls.append(f"start {experiment} for {requested_by}")
+        if isinstance(self.told.answer, Exception):
+            raise self.told.answer
+        return self.told.answer
+
+    async def preview(self, experiment: str) -> tuple[Preview, Go | Refusal]:
+        self.told.calls.append(f"preview {experiment}")
+        return PREVIEW, self.told.answer if isinstance(self.told.answer, Refusal) else Go(("no freeze",))
+
+    async def halt(self, why: str, by: str) -> tuple[Halt, tuple[str, ...]]:
+        self.told.calls.append(f"halt for {by}: {why}")
+        return Halt(why, by, NOW), ("node-kill on primary-0: healed",)
+
+    async def resume(self, by: str) -> Halt | None:
+        self.told.calls.append(f"resume for {by}")
+        return HALT
+
+
 def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     view = overviews.failover()
 
-    async def start(experiment: str, requested_by: str) -> Drill | Refusal:
-        told.calls.append(f"start {experiment} for {requested_by}")
-        if isinstance(told.answer, Exception):
-            raise told.answer
-        return told.answer
+    async def events(drill_id: str) -> tuple[Event, ...]:
+        return (Event(NOW, "step", f"begins in {drill_id}"),)
+
+    async def halt() -> Halt | None:
+        return HALT
 
     async def inject(drill: Drill, request: FaultRequest) -> tuple[Lease, ...]:
         told.calls.append(f"inject {drill.id}")
@@ -100,8 +133,9 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     Gauge("controlplane_thing", "A thing.", registry=registry).set(1)
     return WebPorts(
         standing=standing, overview=overview, receipts=receipts, incidents=incidents, drills=drills, drill=drill,
-        leases=leases, start_drill=start, inject=inject, heal_drill=heal_drill, heal_all=heal_all,
-        not_ready=lambda: told.missing, registry=registry, changes=Changes(), token=TOKEN,
+        leases=leases, desk=FakeDesk(told), events=events, halt=halt, inject=inject,
+        heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, registry=registry, changes=Changes(),
+        token=TOKEN,
     )  # fmt: skip
 
 
@@ -329,6 +363,37 @@ async def test_a_fault_request_is_read_with_its_units(server: Server) -> None:
     await server.post(f"/api/v1/drills/{DRILL.id}/faults", FAULT | {"endpoints": "50%", "down_for": "1m30s"})
     (request,) = server.told.requests
     assert (request.share, request.lasts) == (0.5, timedelta(seconds=90))
+
+
+async def test_a_halt_says_what_it_ended_and_stays_until_it_is_resumed(server: Server) -> None:
+    answer = await server.post("/api/v1/halt", {"why": "smoke", "by": "ann"})
+    assert answer.json["halt"]["why"] == "smoke"
+    assert answer.json["healed"] == ["node-kill on primary-0: healed"]
+    assert (await server.get("/api/v1/halt")).json["halt"]["by"] == "ann"
+    assert (await server.post("/api/v1/resume", {"by": "bob"})).json["halt"]["why"] == "smoke"
+    assert server.told.calls == ["halt for ann: smoke", "resume for bob"]
+
+
+async def test_a_halt_needs_a_reason(server: Server) -> None:
+    assert (await server.post("/api/v1/halt", {"why": ""})).status == 422
+    assert (await server.post("/api/v1/halt", {})).status == 422
+    assert server.told.calls == []
+
+
+async def test_a_preview_tells_what_would_break_and_what_the_gates_say(server: Server) -> None:
+    found = (await server.get("/api/v1/experiments/node-kill/preview")).json
+    assert found["preview"]["survivors"] == ["primary-1"]
+    assert "load: 10.0 -> 20.0 requests/s an endpoint (2.0x)" in found["words"]
+    assert (found["refused"], found["gates"]) == ([], ["no freeze"])
+    server.told.answer = Refusal(("an incident is open",))
+    assert (await server.get("/api/v1/experiments/node-kill/preview")).json["refused"] == ["an incident is open"]
+    assert (await server.get("/api/v1/experiments/..%2fx/preview")).status in (404, 422)
+
+
+async def test_what_happened_in_a_drill_is_listed(server: Server) -> None:
+    (event,) = (await server.get(f"/api/v1/drills/{DRILL.id}/events")).json
+    assert event["text"] == f"begins in {DRILL.id}"
+    assert (await server.get("/api/v1/drills/absent/events")).status == 404
 
 
 async def test_a_drill_is_started_for_who_asked(server: Server) -> None:

@@ -1,7 +1,6 @@
 """What the API answers, where a value is one that JSON has no word for."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,10 +16,11 @@ from tests.support import overviews
 
 
 def ports(standing: Standing) -> WebPorts:
-    nothing = cast("Callable[..., Any]", None)
+    nothing = cast("Any", None)
     return WebPorts(
-        lambda: standing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing,
-        lambda: (), CollectorRegistry(), Changes(), "token",
+        standing=lambda: standing, overview=nothing, receipts=nothing, incidents=nothing, drills=nothing,
+        drill=nothing, leases=nothing, desk=nothing, events=nothing, halt=nothing, inject=nothing, heal_drill=nothing,
+        heal_all=nothing, not_ready=lambda: (), registry=CollectorRegistry(), changes=Changes(), token="token",
     )  # fmt: skip
 
 
