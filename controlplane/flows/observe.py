@@ -130,7 +130,7 @@ class Observer:
         self._verdicts: dict[str, Verdict] = {}
         self._holding: dict[str, Callable[[], None]] = {}
         self._looking: set[tuple[str, str]] = set()
-        self._counted: dict[tuple[str, Failure | None], tuple[Callable[[], None], Callable[[float], None]]] = {}
+        self._count = ports.metrics.looks.take
         self._starting: dict[Probe, Callable[[Endpoint, Callable[[Look], None]], None] | None] = {}
         self._judging: asyncio.TimerHandle | None = None
         self._judged_at = self._judging_took_s = 0.0
@@ -138,6 +138,8 @@ class Observer:
         self._level_since = ports.now()
         self._plan = RoutePlan({PRIMARY: 100})
         self._lever = asyncio.Lock()
+        ports.metrics.verdict.by = self._verdicts_told
+        ports.metrics.signal.by = self._signals_told
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -175,13 +177,7 @@ class Observer:
 
     def take(self, look: Look) -> EndpointRecord | None:
         """Take one look in; an endpoint that went up or down is judged at once."""
-        counted = self._counted.get((look.probe, look.failure))
-        if counted is None:
-            metrics = self._ports.metrics
-            result, seconds = metrics.probes.labels(look.probe, look.failure or "ok"), metrics.probe_seconds
-            counted = self._counted[look.probe, look.failure] = result.inc, seconds.labels(look.probe).observe
-        counted[0]()
-        counted[1](look.took_s)
+        self._count(look.probe, look.failure or "ok", look.took_s)
         self._ports.noticed(look)
         record = self._records.find(look.endpoint)
         if record and self._records.take(record, look):
@@ -444,14 +440,19 @@ class Observer:
             metrics.row_objective.labels(self._service, row_level).set(row.row.within.total_seconds())
             for phase in Phase:
                 metrics.row_phase.labels(self._service, row_level, phase).set(phase is row.state.phase)
+
+    def _verdicts_told(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Give every pool's verdict, for whoever scrapes us."""
         for name, verdict in self._verdicts.items():
             for band in Band:
-                metrics.verdict.labels(self._service, name, band).set(band is verdict.band)
+                yield (self._service, name, band), band is verdict.band
+
+    def _signals_told(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Give every signal that is known, for whoever scrapes us."""
+        for name, verdict in self._verdicts.items():
             for evidence in verdict.evidence:
                 if evidence.value is not None:
-                    metrics.signal.labels(self._service, name, evidence.signal).set(evidence.value)
-                else:
-                    metrics.signal.remove(self._service, name, evidence.signal)
+                    yield (self._service, name, evidence.signal), evidence.value
 
 
 def primary_is_well(evidence: Mapping[str, Evidence]) -> bool:
