@@ -112,10 +112,9 @@ class Subject:
     def counted(self) -> dict[str, float]:
         """Return the looks so far, by result."""
         found: dict[str, float] = {}
-        for metric in self.metrics.probes.collect():
-            for sample in metric.samples:
-                if sample.name.endswith("_total") and sample.labels["probe"] != "tcp":
-                    found[sample.labels["result"]] = found.get(sample.labels["result"], 0.0) + sample.value
+        for (probe, result), count in self.metrics.looks.made.items():
+            if probe != "tcp":
+                found[result] = found.get(result, 0) + count
         return found
 
 

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from time import monotonic
 
 import structlog
@@ -24,7 +23,8 @@ from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint
 from controlplane.flows.evidence import Assessor
 from controlplane.flows.records import EndpointRecord, Patience, Records
 from controlplane.flows.standing import EndpointStanding, PoolStanding, RowStanding, Standing
-from controlplane.probes.probe import Failure, Look, Probe, StartedProbe
+from controlplane.flows.turns import Turns
+from controlplane.probes.probe import Look
 from controlplane.slo.threshold import Band, Threshold
 from controlplane.slo.verdict import Evidence, Verdict, judge
 from controlplane.telemetry import Metrics
@@ -129,59 +129,27 @@ class Observer:
         self._rows = {level: _RowRecord(row) for level, row in degradation.rows.items()}
         self._verdicts: dict[str, Verdict] = {}
         self._holding: dict[str, Callable[[], None]] = {}
-        self._looking: set[tuple[str, str]] = set()
-        self._counted: dict[tuple[str, Failure | None], tuple[Callable[[], None], Callable[[float], None]]] = {}
-        self._starting: dict[Probe, Callable[[Endpoint, Callable[[Look], None]], None] | None] = {}
+        self._turns = Turns(self.take, ports.spawn, lambda probe: ports.metrics.probes_skipped.labels(probe).inc())
+        self.look = self._turns.look
+        """Looks at an endpoint once by a probe: (probe, endpoint)."""
+        self._count = ports.metrics.looks.take
         self._judging: asyncio.TimerHandle | None = None
         self._judged_at = self._judging_took_s = 0.0
         self._problems: tuple[str, ...] = ()
         self._level_since = ports.now()
         self._plan = RoutePlan({PRIMARY: 100})
         self._lever = asyncio.Lock()
+        ports.metrics.verdict.by = self._verdicts_told
+        ports.metrics.signal.by = self._signals_told
 
     # -- looking ---------------------------------------------------------------------------------------------------
-
-    def look(self, probe: Probe, endpoint: Endpoint) -> None:
-        """Look at an endpoint once; when its last look has not ended, this one is left out and counted."""
-        key = (probe.name, endpoint.name)
-        if key in self._looking:
-            self._ports.metrics.probes_skipped.labels(probe.name).inc()
-            return
-        self._looking.add(key)
-        if probe not in self._starting:  # Asking a protocol whether it is met costs as much as a look.
-            self._starting[probe] = probe.start if isinstance(probe, StartedProbe) else None
-        start = self._starting[probe]
-        if start:
-            start(endpoint, partial(self._looked, probe, key))
-        else:
-            self._ports.spawn(self._look_once(probe, endpoint, key))
-
-    async def _look_once(self, probe: Probe, endpoint: Endpoint, key: tuple[str, str]) -> None:
-        """Look by a probe that has to be awaited, in a task of its own: one that is slow delays no other."""
-        try:
-            self.take(await probe.look(endpoint))
-        finally:
-            self._looking.discard(key)
-
-    def _looked(self, probe: Probe, key: tuple[str, str], look: Look) -> None:
-        self._looking.discard(key)
-        record = self.take(look)
-        # An endpoint that does not answer is asked again at once: a hang is then known long before the next turns come.
-        if look.failure is Failure.TIMEOUT and look.says_alive and record and not record.down:
-            self.look(probe, look.endpoint)
 
     def _held(self, look: Look) -> None:
         self.take(look)
 
     def take(self, look: Look) -> EndpointRecord | None:
         """Take one look in; an endpoint that went up or down is judged at once."""
-        counted = self._counted.get((look.probe, look.failure))
-        if counted is None:
-            metrics = self._ports.metrics
-            result, seconds = metrics.probes.labels(look.probe, look.failure or "ok"), metrics.probe_seconds
-            counted = self._counted[look.probe, look.failure] = result.inc, seconds.labels(look.probe).observe
-        counted[0]()
-        counted[1](look.took_s)
+        self._count(look.probe, look.failure or "ok", look.took_s)
         self._ports.noticed(look)
         record = self._records.find(look.endpoint)
         if record and self._records.take(record, look):
@@ -214,6 +182,7 @@ class Observer:
             self._records.set_endpoints(name, endpoints)
             self._models[name] = next((e.model for e in endpoints if e.model), "")
         self.targets = wanted
+        self._turns.keep({endpoint.name for endpoint in wanted})
         held = {f"{e.name} {e.url}": e for e in wanted}
         for key in [k for k in self._holding if k not in held]:
             self._holding.pop(key)()
@@ -444,14 +413,19 @@ class Observer:
             metrics.row_objective.labels(self._service, row_level).set(row.row.within.total_seconds())
             for phase in Phase:
                 metrics.row_phase.labels(self._service, row_level, phase).set(phase is row.state.phase)
+
+    def _verdicts_told(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Give every pool's verdict, for whoever scrapes us."""
         for name, verdict in self._verdicts.items():
             for band in Band:
-                metrics.verdict.labels(self._service, name, band).set(band is verdict.band)
+                yield (self._service, name, band), band is verdict.band
+
+    def _signals_told(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Give every signal that is known, for whoever scrapes us."""
+        for name, verdict in self._verdicts.items():
             for evidence in verdict.evidence:
                 if evidence.value is not None:
-                    metrics.signal.labels(self._service, name, evidence.signal).set(evidence.value)
-                else:
-                    metrics.signal.remove(self._service, name, evidence.signal)
+                    yield (self._service, name, evidence.signal), evidence.value
 
 
 def primary_is_well(evidence: Mapping[str, Evidence]) -> bool:

@@ -419,3 +419,20 @@ async def test_whoever_shows_the_standing_is_told_of_every_evaluation(monkeypatc
 )
 def test_only_positive_evidence_makes_a_primary_well(bands: dict[str, Band], *, well: bool) -> None:
     assert primary_is_well({name: Evidence(name, 1.0, band) for name, band in bands.items()}) is well
+
+
+async def test_a_scrape_of_us_sees_the_verdicts_and_the_signals_that_are_known_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        await world.tick(1)
+        seen = world.metrics.registry.get_sample_value
+        primary = {"service": "chat", "pool": "primary"}
+        assert seen("controlplane_verdict", {**primary, "verdict": "ok"}) == 1
+        assert seen("controlplane_verdict", {**primary, "verdict": "breach"}) == 0
+        assert seen("controlplane_signal_value", {**primary, "signal": "availability"}) == 1
+        assert seen("controlplane_signal_value", {**primary, "signal": "queue_depth"}) is None
+        world.now += 60.0
+        world.observer.evaluate()
+        assert seen("controlplane_signal_value", {**primary, "signal": "availability"}) is None
+        assert seen("controlplane_probes_total", {"probe": "http", "result": "ok"}) == 4
