@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from time import monotonic
 
 import aiohttp
@@ -43,6 +44,8 @@ LAG_EVERY_S = 0.25
 SHOWN = 12
 """How many of the newest things the console's front page shows."""
 
+NOT_IN_CHARGE = Refusal(("this control plane is not in charge: ask the one that is",))
+
 log = structlog.get_logger("server")
 
 
@@ -59,7 +62,7 @@ def serve(loaded: Loaded, settings: ServeSettings) -> int:
     with (
         held(settings),
         listening(settings) as listener,
-        contextlib.closing(open_database(sqlite_url(settings.database))) as database,
+        contextlib.closing(open_database(settings.database_url or sqlite_url(settings.database))) as database,
     ):
         return uvloop.run(_serve(loaded, settings, listener, database))
 
@@ -103,8 +106,9 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
     background, timetable = Background(), Timetable()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)) as session:
         plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
-        plane.observer.resume(await recover.settle_receipts(plane.recover))
-        await recover.settle_drills(plane.recover)
+        await plane.leadership.turn()
+        background.spawn(plane.leadership.keep())
+        await _take_part(plane)
         await plane.publish()
         app = build_app(_web_ports(plane, background, metrics, changes, token))
         server = _Server(
@@ -127,10 +131,29 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         waiting.cancel()
         plane.wire.close()
         await background.stop()
+        await plane.leadership.resign()
         await web
         plane.keep()
     log.info("stopped")
     return 0
+
+
+async def _take_part(plane: Plane) -> None:
+    """Do what is ours to do: settle what was left half done when we come to be in charge, and from then on tend it.
+
+    One that is not in charge shows what the other one has engaged, and touches nothing.
+    """
+    term = plane.leadership.term
+    if term is None:
+        plane.recover.in_hand.receipts.clear()
+        plane.observer.resume(await plane.books.receipts.open_receipts(plane.loaded.policy.service))
+    elif plane.leadership.acting:
+        await recover.tend_receipts(plane.recover)
+        await recover.heal_expired(plane.recover)
+    elif not plane.recover.in_hand.moving:
+        plane.observer.resume(await recover.settle_receipts(plane.recover))
+        await recover.settle_drills(plane.recover)
+        plane.leadership.settled(term)
 
 
 def _schedule(plane: Plane, timetable: Timetable, background: Background, metrics: Metrics) -> list[Pace]:
@@ -151,7 +174,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         pace.start()
 
     async def recover_tick() -> None:
-        await recover.heal_expired(plane.recover)
+        await _take_part(plane)
         leases = await plane.books.leases.open_leases()
         for kind in FaultKind:
             metrics.faults_active.labels(kind).set(sum(1 for lease in leases if lease.kind is kind))
@@ -187,6 +210,8 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
 
 async def _run_plan(plane: Plane, plan: DrillPlan, slot: str) -> None:
     """Run a plan's experiments one after another; one that is refused does not stop the next."""
+    if not plane.leadership.acting:
+        return
     for experiment in plan.experiments:
         try:
             started = await drill_flow.start(plane.drill, experiment, plan.gates, "schedule", slot)
@@ -196,6 +221,10 @@ async def _run_plan(plane: Plane, plan: DrillPlan, slot: str) -> None:
                 await drill_flow.run(plane.drill, *started)
         except ControlplaneError as error:
             log.error("scheduled drill failed", experiment=experiment, what=error.what, why=error.why)
+
+
+async def _walk(plane: Plane, drill: Drill, path: Path) -> None:
+    await drill_flow.run(plane.drill, drill, path)
 
 
 async def _measure_lag(metrics: Metrics) -> None:
@@ -214,16 +243,14 @@ def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: 
         )
 
     async def start_drill(experiment: str, requested_by: str) -> Drill | Refusal:
+        if not plane.leadership.acting:
+            return NOT_IN_CHARGE
         plan = next((p for p in plane.loaded.policy.drills.values() if experiment in p.experiments), None)
         started = await drill_flow.start(plane.drill, experiment, plan.gates if plan else GateSpec(), requested_by)
         if isinstance(started, Refusal):
             return started
         drill, path = started
-
-        async def run() -> None:
-            await drill_flow.run(plane.drill, drill, path)
-
-        background.spawn(run())
+        background.spawn(_walk(plane, drill, path))
         changes.tell()
         return drill
 
@@ -260,6 +287,7 @@ def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: 
         heal_drill=lambda drill_id: drill_flow.heal(plane.drill, drill_id),
         heal_all=lambda: recover.heal_all(plane.recover),
         not_ready=not_ready,
+        in_charge=lambda: plane.leadership.acting,
         registry=metrics.registry,
         changes=changes,
         token=token,

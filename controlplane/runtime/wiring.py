@@ -19,13 +19,16 @@ from controlplane.chaos.runner import ChaosToolkit
 from controlplane.chaos.safety import GateFacts
 from controlplane.chaos.substrates.process import ProcessNodes
 from controlplane.clock import utcnow
-from controlplane.degradation.actuator import Actuator, Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.action import Errand
+from controlplane.degradation.actuator import Actuator, Hand, Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.envoy import EnvoyActuator
+from controlplane.degradation.fencing import FencedActuator, FencedHand, Term
+from controlplane.degradation.gate import PoolFacts
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory, resolve_address
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint, Inventory
-from controlplane.flows import switch
+from controlplane.flows import carry, switch
 from controlplane.flows.drill import DrillPorts
 from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
 from controlplane.flows.publish import publish
@@ -46,6 +49,7 @@ from controlplane.probes.probe import InferenceSpec, Look, Probe, ProbeSpec
 from controlplane.probes.promql import PromqlProbe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
+from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
@@ -54,6 +58,7 @@ from controlplane.signals.engines import engine_named
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredLeases
 from controlplane.store.incidents import StoredIncidents
+from controlplane.store.leader import StoredTerms
 from controlplane.store.receipts import StoredReceipts
 from controlplane.telemetry import Metrics
 
@@ -85,6 +90,7 @@ class Plane:
     wire: Wire
     probes: tuple[Probe, ...]
     recover: RecoverPorts
+    leadership: Leadership
     drill: DrillPorts
     publish: Callable[[], Awaitable[None]]
     """Renders everything anew, with the evidence there is, and writes what changed."""
@@ -96,9 +102,11 @@ class Plane:
     """Writes down what was learnt."""
 
 
-def books(database: Database) -> Books:
-    """Open every book of a database."""
-    return Books(StoredReceipts(database), StoredIncidents(database), StoredDrills(database), StoredLeases(database))
+def books(database: Database, term: Callable[[], Term | None] | None = None) -> Books:
+    """Open every book of a database; whoever moves levers gives the term in which it is in charge."""
+    return Books(
+        StoredReceipts(database, term), StoredIncidents(database), StoredDrills(database), StoredLeases(database)
+    )
 
 
 def inventory_of(loaded: Loaded) -> Inventory:
@@ -166,7 +174,9 @@ def build(
         UnreachableError: when the gateway's addresses are kept in files that are not there.
     """
     policy = loaded.policy
-    book = books(database)
+    leadership = Leadership(StoredTerms(database), policy.service, holder_name(settings.state_dir), metrics)
+    book = books(database, lambda: leadership.term)
+    in_hand = carry.InHand()
     wire = Wire(background.spawn)
     pages = Pages(session)
     clues = ClueBook()
@@ -230,15 +240,32 @@ def build(
         recent = await book.drills.recent(1)
         return recent[0].id if recent and recent[0].outcome is Outcome.RUNNING else ""
 
+    def pool_facts(pool: str) -> PoolFacts:
+        members = endpoints(pool)
+        verdict = next((v for v in observer.verdicts if v.pool == pool), None)
+        evidence = {e.signal: e for e in verdict.evidence} if verdict else None
+        down = evidence["endpoints_down"].value if evidence and "endpoints_down" in evidence else None
+        up = round(len(members) * (1.0 - down)) if down is not None else 0
+        return PoolFacts(up, evidence, frozenset().union(*(versions.models(e) for e in members)))
+
+    hands: dict[type[Errand], Hand] = {}
+    moving: carry.Levers | None = None
     levers: Levers | None = None
     if actuator:
-        switching = SwitchPorts(actuator, book.receipts, book.incidents, inference.look, endpoints, utcnow)
+        moving = carry.Levers(
+            FencedActuator(actuator, leadership.confirm),
+            {kind: FencedHand(hand, leadership.confirm) for kind, hand in hands.items()},
+        )
+        switching = SwitchPorts(
+            moving, book.receipts, book.incidents, inference.look, endpoints, utcnow, pool_facts, in_hand=in_hand
+        )
 
         async def engage(decision: Decision) -> Receipt | None:
             order = Order(
                 policy.service, decision.row, decision.before, decision.after, decision.because,
                 decision.detected_at, decision.decided_at, await running_drill(),
                 tuple(hint.text for hint in hints(clues.clues(PRIMARY, monotonic()))[:HINTS_SHOWN]),
+                await book.receipts.next_episode(policy.service, decision.row.level),
             )  # fmt: skip
             return await switch.engage(switching, order)
 
@@ -253,10 +280,6 @@ def build(
 
         levers = Levers(engage, shift, close, resolve)
 
-    async def verify(plan: RoutePlan) -> str:
-        proof = await switch.verify(actuator, plan) if actuator else switch.Proof(ok=False, detail="")
-        return proof.detail if proof.ok else ""
-
     alive = next((p.http or p.inference for p in policy.probes if p.http or p.inference), None)
     patience = Patience(alive.failures, alive.successes) if alive else Patience()
     observer = Observer(
@@ -264,9 +287,10 @@ def build(
         policy.thresholds,
         policy.degradation,
         ObservePorts(
-            inventory, gateway, levers, wire.hold, background.spawn, changed, metrics, utcnow, patience, noticed
+            inventory, gateway, levers, wire.hold, background.spawn, changed, metrics, utcnow, patience,
+            acting=lambda: leadership.acting, noticed=noticed,
         ),
-    )
+    )  # fmt: skip
 
     async def write_down() -> None:
         drills = await book.drills.recent(EVIDENCE_DRILLS)
@@ -337,11 +361,13 @@ def build(
         now=utcnow,
     )
     recovering = RecoverPorts(
-        policy.service, book.receipts, book.leases, book.drills, actuator, driver, verify, utcnow,
+        policy.service, book.receipts, book.leases, book.drills, moving, driver, utcnow,
         rows=policy.degradation.rows,
         hands_off=policy.degradation.mode is Mode.OBSERVE,
+        in_hand=in_hand,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down,
+        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, leadership, drilling,
+        write_down,
         standing, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

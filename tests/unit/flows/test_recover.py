@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 
 import pytest
 
@@ -9,6 +10,8 @@ from controlplane.chaos.drill import Drill, Outcome
 from controlplane.degradation.action import SwitchPool, UsePool
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row
+from controlplane.flows import carry
+from controlplane.flows.carry import InHand, Levers
 from controlplane.flows.recover import RecoverPorts, heal_all, heal_expired, settle_drills, settle_receipts
 from tests.unit.flows.fakes import (
     NORMAL,
@@ -33,6 +36,15 @@ ROWS = {
 ELSEWHERE = RoutePlan({"base": 100}, Level.P2)
 
 
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verification waits in a time of its own: every look at the clock takes a second."""
+    seconds = count(0.0, 1.0)
+    monkeypatch.setattr(carry, "monotonic", lambda: next(seconds))
+    for pause in ("VERIFY_EVERY_S", "ERRAND_EVERY_S", "UNDO_AGAIN_S"):
+        monkeypatch.setattr(carry, pause, 0.0)
+
+
 class World:
     """Everything recovery touches."""
 
@@ -42,18 +54,15 @@ class World:
         self.leases = FakeLeases()
         self.drills = FakeDrills()
         self.driver = FakeDriver()
-        self.proves = proves
+        self.actuator.answers = proves
+        self.in_hand = InHand()
 
     def ports(self, **changes: object) -> RecoverPorts:
         made = RecoverPorts(
-            "chat", self.receipts, self.leases, self.drills, self.actuator, self.driver, self.verified, fixed(NOW),
-            ROWS,
+            "chat", self.receipts, self.leases, self.drills, Levers(self.actuator), self.driver, fixed(NOW), ROWS,
+            in_hand=self.in_hand,
         )  # fmt: skip
         return replace(made, **changes)  # type: ignore[arg-type]
-
-    async def verified(self, plan: RoutePlan) -> str:
-        shown = self.proves and self.actuator.readable and split(self.actuator.plan) == split(plan)
-        return "seen at the gateway" if shown else ""
 
 
 async def test_an_intended_action_whose_lever_never_moved_is_left_untouched() -> None:
@@ -69,7 +78,7 @@ async def test_an_intended_action_whose_lever_had_moved_is_finished() -> None:
     (engaged,) = await settle_receipts(world.ports())
     assert engaged.state is ReceiptState.VERIFIED
     assert engaged.times.keys() >= {ReceiptState.APPLIED, ReceiptState.VERIFIED}
-    assert engaged.detail == "after a restart: seen at the gateway"
+    assert engaged.detail == "after a restart: weights standby 100 %; level P0; answered by somebody"
 
 
 @pytest.mark.parametrize("plan", [NORMAL, SWITCHED, ELSEWHERE])
@@ -140,7 +149,7 @@ async def test_in_observe_mode_a_split_that_people_made_is_left_as_it_is() -> No
 
 async def test_without_a_gateway_there_is_nothing_to_settle() -> None:
     world = World(receipt(ReceiptState.VERIFIED))
-    assert await settle_receipts(world.ports(actuator=None)) == ()
+    assert await settle_receipts(world.ports(levers=None)) == ()
     assert world.receipts.states() == [ReceiptState.VERIFIED]
 
 

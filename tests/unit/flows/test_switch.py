@@ -10,8 +10,9 @@ from controlplane.degradation.actuator import Observed, ReceiptState, RoutePlan
 from controlplane.degradation.matrix import Level
 from controlplane.errors import StoreError
 from controlplane.fleet.model import Endpoint
-from controlplane.flows import switch
-from controlplane.flows.switch import Order, SwitchPorts, close, engage, resolve, shift, shows, verify
+from controlplane.flows import carry
+from controlplane.flows.carry import Levers, shows, verify
+from controlplane.flows.switch import Order, SwitchPorts, close, engage, resolve, shift
 from controlplane.incidents.incident import IncidentState
 from controlplane.probes.probe import Failure, Look
 from tests.unit.flows.fakes import (
@@ -33,8 +34,9 @@ STANDBY = (Endpoint("standby-0", "standby", "http://s0"), Endpoint("standby-1", 
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Verification waits in a time of its own: every look at the clock takes a second."""
     seconds = count(0.0, 1.0)
-    monkeypatch.setattr(switch, "monotonic", lambda: next(seconds))
-    monkeypatch.setattr(switch, "VERIFY_EVERY_S", 0.0)
+    monkeypatch.setattr(carry, "monotonic", lambda: next(seconds))
+    for pause in ("VERIFY_EVERY_S", "ERRAND_EVERY_S", "UNDO_AGAIN_S"):
+        monkeypatch.setattr(carry, pause, 0.0)
 
 
 class World:
@@ -48,7 +50,7 @@ class World:
         self.dead: set[str] = set()
         self.standby: tuple[Endpoint, ...] = STANDBY
         self.ports = SwitchPorts(
-            self.actuator, self.receipts, self.incidents, self.complete, lambda _: self.standby, Clock()
+            Levers(self.actuator), self.receipts, self.incidents, self.complete, lambda _: self.standby, Clock()
         )
 
     async def complete(self, endpoint: Endpoint) -> Look:
@@ -89,7 +91,7 @@ async def test_a_verified_receipt_tells_when_each_thing_happened_and_what_proved
     assert receipt.detected_at == T0
     assert "standby 100 %" in receipt.detail
     assert "level P0" in receipt.detail
-    assert receipt.id == "chat/P0/2026-03-03T10:00:00.000000+00:00"
+    assert receipt.id == "chat/P0/1"
 
 
 async def test_an_incident_is_opened_with_what_was_detected_and_is_mitigated_by_the_proof(world: World) -> None:
