@@ -7,12 +7,19 @@ from itertools import count
 import pytest
 
 from controlplane.chaos.drill import Drill, Outcome
-from controlplane.degradation.action import SwitchPool, UsePool
-from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.action import Scale, SwitchPool, UsePool
+from controlplane.degradation.actuator import Progress, Receipt, ReceiptState, RoutePlan, Step
 from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row
 from controlplane.flows import carry
 from controlplane.flows.carry import InHand, Levers
-from controlplane.flows.recover import RecoverPorts, heal_all, heal_expired, settle_drills, settle_receipts
+from controlplane.flows.recover import (
+    RecoverPorts,
+    heal_all,
+    heal_expired,
+    settle_drills,
+    settle_receipts,
+    tend_receipts,
+)
 from tests.unit.flows.fakes import (
     NORMAL,
     SWITCHED,
@@ -20,6 +27,7 @@ from tests.unit.flows.fakes import (
     FakeActuator,
     FakeDrills,
     FakeDriver,
+    FakeHand,
     FakeLeases,
     FakeReceipts,
     fixed,
@@ -241,3 +249,81 @@ async def test_a_drill_that_was_running_is_called_off_and_its_faults_ended() -> 
     assert world.drills.kept["new"].ended_at == NOW
     assert world.drills.kept["new"].reasons
     assert await world.leases.open_leases() == ()
+
+
+# -- errands, and what a living process left behind -------------------------------------------------------------------
+
+SCALE = Scale("deployment/x", replicas=4)
+MIXED = (Step("switch_pool to standby"), Step("scale deployment/x to replicas 4", SCALE, before={"was": 3}))
+ERRAND_FIRST = (MIXED[1], MIXED[0])
+
+
+def handed(world: World, **changes: object) -> tuple[RecoverPorts, FakeHand]:
+    hand = FakeHand(world.actuator.did)
+    return replace(world.ports(), levers=Levers(world.actuator, {Scale: hand}), **changes), hand  # type: ignore[arg-type]
+
+
+async def test_the_errands_of_an_action_whose_split_is_in_force_are_finished() -> None:
+    world = World(receipt(ReceiptState.INTENDED, steps=MIXED), plan=SWITCHED)
+    ports, hand = handed(world)
+    (engaged,) = await settle_receipts(ports)
+    assert engaged.state is ReceiptState.VERIFIED
+    assert [step.progress for step in engaged.steps] == [Progress.DONE, Progress.DONE]
+    assert hand.keys == ["r1/1"], "the key that it would have had without the crash"
+    assert ports.in_hand.receipts.keys() == {"r1"}
+
+
+@pytest.mark.parametrize("progress", [Progress.WAITING, Progress.DONE])
+async def test_an_errand_that_may_be_done_before_the_split_moved_is_undone(progress: Progress) -> None:
+    first = replace(ERRAND_FIRST[0], progress=progress)
+    world = World(receipt(ReceiptState.INTENDED, steps=(first, ERRAND_FIRST[1])))
+    ports, hand = handed(world)
+    assert await settle_receipts(ports) == ()
+    assert world.receipts.states() == [ReceiptState.FAILED]
+    assert hand.did == ["undo scale deployment/x to replicas 4 to 3"]
+    assert split(world.actuator.plan) == {"primary": 100}
+
+
+async def test_of_two_open_receipts_of_a_row_the_older_one_is_over() -> None:
+    world = World(
+        receipt(ReceiptState.REVERTING, "old", T0),
+        receipt(ReceiptState.VERIFIED, "new", T0 + timedelta(seconds=9)),
+        plan=SWITCHED,
+    )
+    assert [r.id for r in await settle_receipts(world.ports())] == ["new"]
+    assert world.receipts.states() == [ReceiptState.REVERTED, ReceiptState.VERIFIED]
+
+
+async def test_a_receipt_whose_journey_broke_off_is_undone_by_the_living_process() -> None:
+    done = tuple(replace(step, progress=Progress.DONE) for step in MIXED)
+    world = World(receipt(ReceiptState.APPLIED, steps=done), plan=SWITCHED)
+    world.in_hand.plan = NORMAL
+    ports, hand = handed(world)
+    await tend_receipts(ports)
+    assert world.receipts.states() == [ReceiptState.FAILED]
+    assert "undo scale deployment/x to replicas 4 to 3" in hand.did
+    assert split(world.actuator.plan) == {"primary": 100}
+
+
+async def test_what_is_in_force_and_could_not_be_written_down_is_written_down_at_last() -> None:
+    world = World(receipt(ReceiptState.INTENDED), plan=SWITCHED)
+    world.in_hand.receipts["r1"] = receipt(ReceiptState.VERIFIED, detail="seen")
+    world.in_hand.plan = SWITCHED
+    await tend_receipts(world.ports())
+    assert world.receipts.states() == [ReceiptState.VERIFIED]
+    assert world.receipts.kept["r1"].detail == "seen"
+    assert world.actuator.did == []
+
+
+async def test_a_lever_that_somebody_else_moved_is_put_back_but_never_while_ours_moves() -> None:
+    world = World(plan=ELSEWHERE)
+    world.in_hand.plan = NORMAL
+    world.in_hand.moving = 1
+    await tend_receipts(world.ports())
+    await tend_receipts(world.ports(hands_off=True))
+    assert world.actuator.did == []
+    world.in_hand.moving = 0
+    await tend_receipts(world.ports())
+    assert world.actuator.did == ["apply primary=100"]
+    await tend_receipts(world.ports())
+    assert len(world.actuator.did) == 1
