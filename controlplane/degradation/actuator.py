@@ -164,7 +164,8 @@ OPEN_STATES = (ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.VERIFIE
 
 
 BLOCKING_STATES = (ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.VERIFIED)
-"""While a receipt of a row is in one of these, the row is engaged already: no other is begun."""
+"""While a receipt of a row is in one of these, or is reverting and traffic is not back, the row is engaged already: no
+other is begun."""
 
 
 class Progress(StrEnum):
@@ -190,6 +191,11 @@ class Step:
     """What undoing needs to know (`Preflight.before`)."""
     detail: str = ""
     """What was done, or why it could not be undone."""
+
+
+def traffic_is_back(steps: Sequence[Step]) -> bool:
+    """Tell whether the split of an action is undone: from then on its row may engage anew."""
+    return any(step.errand is None and step.progress is Progress.UNDONE for step in steps)
 
 
 @dataclass(frozen=True, slots=True)

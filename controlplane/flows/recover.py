@@ -3,7 +3,7 @@
 Nothing here trusts memory: it compares what is stored with what the gateway and the substrate show.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -21,12 +21,17 @@ from controlplane.degradation.actuator import (
     RoutePlan,
     Step,
     route,
+    traffic_is_back,
 )
 from controlplane.degradation.matrix import Level, Row
 from controlplane.errors import ActuatorError, FaultError
 from controlplane.flows.carry import InHand, Levers, Proof, carry_out, prove_errands, stuck, undo, verify
 
 log = structlog.get_logger("recover")
+
+
+async def _leave(_: Level, __: str) -> None:
+    """Leave incidents as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +52,16 @@ class RecoverPorts:
     """Mode `observe`: people move the lever; a split that is not ours is left as it is."""
     in_hand: InHand = field(default_factory=InHand)
     """What the journeys of this process see to."""
+    resolve: Callable[[Level, str], Awaitable[None]] = _leave
+    """Ends the incident of a row: (level, why)."""
 
 
 async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
     """Finish or undo every action that a crash left half done; called when this process comes to be in charge.
 
     An action whose lever had moved is finished; one whose lever had not is undone and recorded as failed: its trigger,
-    if it still holds, will begin a new one. One that was being undone is fully engaged again, and undone by steps anew.
+    if it still holds, will begin a new one. One whose traffic was all back is closed; one of which some was still away
+    is fully engaged again, and undone by steps anew.
 
     Returns:
         The receipts whose rows are engaged, oldest first.
@@ -62,13 +70,13 @@ async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
         return ()
     engaged: dict[Level, Receipt] = {}
     for receipt in await ports.receipts.open_receipts(ports.service):
+        if traffic_is_back(receipt.steps):
+            await _close(ports, ports.levers, receipt)
+            continue
         why_not = await _why_not_engaged(ports, ports.levers, receipt)
         if why_not:
             await _call_off(ports, ports.levers, receipt, why_not)
             continue
-        older = engaged.pop(receipt.level, None)
-        if older:  # It was all but over when its row engaged again, which by then had waited for its errands.
-            await ports.receipts.move(older.id, ReceiptState.REVERTED, ports.now())
         engaged[receipt.level] = receipt
     kept: tuple[Receipt, ...] = ()
     if engaged:
@@ -91,7 +99,9 @@ async def tend_receipts(ports: RecoverPorts) -> None:
         mine = ports.in_hand.receipts.get(receipt.id)
         if ports.in_hand.moving:
             continue
-        if mine is None:
+        if mine is None and traffic_is_back(receipt.steps):
+            await _close(ports, ports.levers, receipt)
+        elif mine is None:
             await _call_off(ports, ports.levers, receipt, "its journey broke off; undone")
         elif _rank(mine.state) > _rank(receipt.state):
             await ports.receipts.move(receipt.id, mine.state, ports.now(), mine.detail, mine.steps)
@@ -143,6 +153,21 @@ async def _begun(actuator: Actuator, receipt: Receipt) -> bool:
 
 def _split(weights: Mapping[str, int]) -> dict[str, int]:
     return {pool: weight for pool, weight in weights.items() if weight}
+
+
+async def _close(ports: RecoverPorts, levers: Levers, receipt: Receipt) -> None:
+    """Undo what errands are left of an action whose traffic is back, and record that it is over."""
+
+    async def noted(steps: tuple[Step, ...]) -> None:
+        await ports.receipts.note_steps(receipt.id, steps)
+
+    steps = await undo(levers, receipt, noted)
+    left = stuck(steps)
+    state = ReceiptState.FAILED if left else ReceiptState.REVERTED
+    why = f"to be undone by hand: {left}" if left else ""
+    await ports.resolve(receipt.level, f"all traffic is back at the primary pool; {why}".rstrip("; "))
+    await ports.receipts.move(receipt.id, state, ports.now(), why, steps)
+    log.info("closed", receipt=receipt.id, state=state)
 
 
 async def _call_off(ports: RecoverPorts, levers: Levers, receipt: Receipt, why: str) -> Receipt:

@@ -13,9 +13,9 @@ from datetime import datetime
 import structlog
 
 from controlplane.degradation.action import Errand, SwitchPool, share_of, spell_actions
-from controlplane.degradation.actuator import Receipt, ReceiptBook, ReceiptState, RoutePlan, Step
+from controlplane.degradation.actuator import Progress, Receipt, ReceiptBook, ReceiptState, RoutePlan, Step
 from controlplane.degradation.gate import Asked, Opinion, PoolFacts, judge_standby
-from controlplane.degradation.matrix import Row
+from controlplane.degradation.matrix import LEVELS, Row
 from controlplane.errors import ActuatorError, FencedError, StoreError
 from controlplane.fleet.model import PRIMARY, Endpoint
 from controlplane.flows.carry import InHand, Levers, carry_out, preflight, prove, stuck, undo, verify
@@ -189,7 +189,16 @@ async def shift(ports: SwitchPorts, receipt: Receipt, plan: RoutePlan, what: str
         ports.in_hand.moving -= 1
     if proven:
         ports.in_hand.plan = plan
+        if LEVELS.index(plan.level) < LEVELS.index(receipt.level):
+            await _note_back(ports, ports.in_hand.receipts.get(receipt.id, receipt))
     return proven
+
+
+async def _note_back(ports: SwitchPorts, receipt: Receipt) -> None:
+    """Record that the whole split is undone: the row may engage anew while its errands are still being undone."""
+    steps = tuple(s if s.errand else replace(s, progress=Progress.UNDONE) for s in receipt.steps)
+    await ports.receipts.note_steps(receipt.id, steps)
+    ports.in_hand.receipts[receipt.id] = replace(receipt, steps=steps)
 
 
 async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
@@ -198,6 +207,7 @@ async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
     Returns:
         The receipt, `reverted`, or `failed` when something is left that people have to undo.
     """
+    receipt = ports.in_hand.receipts.get(receipt.id, receipt)
 
     async def noted(steps: tuple[Step, ...]) -> None:
         await ports.receipts.note_steps(receipt.id, steps)
@@ -206,7 +216,7 @@ async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
         steps = await undo(ports.levers, receipt, noted)
     left = stuck(steps)
     told = f"all traffic is back at the primary pool{f'; to be undone by hand: {left}' if left else ''}"
-    await resolve(ports, receipt.service, receipt.level, told)
+    await resolve(ports.incidents, ports.now, receipt.service, receipt.level, told)
     if left:
         await ports.tell(f"{receipt.service} {receipt.level}: {told}")
     state = ReceiptState.FAILED if left else ReceiptState.REVERTED
@@ -215,12 +225,12 @@ async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
     return closed
 
 
-async def resolve(ports: SwitchPorts, service: str, level: str, text: str) -> None:
+async def resolve(book: IncidentBook, now: Callable[[], datetime], service: str, level: str, text: str) -> None:
     """End the open incident of a level, if there is one."""
-    for incident in await ports.incidents.open_incidents(service):
+    for incident in await book.open_incidents(service):
         if incident.level == level:
-            await _note(ports, incident, "lever", text)
-            await ports.incidents.move(incident.id, IncidentState.RESOLVED, ports.now())
+            await book.note(incident.id, Entry(now(), "lever", text))
+            await book.move(incident.id, IncidentState.RESOLVED, now())
 
 
 async def ask_gate(ports: SwitchPorts, row: Row) -> Opinion:

@@ -248,6 +248,9 @@ def build(
         up = round(len(members) * (1.0 - down)) if down is not None else 0
         return PoolFacts(up, evidence, frozenset().union(*(versions.models(e) for e in members)))
 
+    async def resolve(level: Level, why: str) -> None:
+        await switch.resolve(book.incidents, utcnow, policy.service, level, why)
+
     hands: dict[type[Errand], Hand] = {}
     moving: carry.Levers | None = None
     levers: Levers | None = None
@@ -274,9 +277,6 @@ def build(
 
         async def close(receipt: Receipt) -> Receipt:
             return await switch.close(switching, receipt)
-
-        async def resolve(level: Level, why: str) -> None:
-            await switch.resolve(switching, policy.service, level, why)
 
         levers = Levers(engage, shift, close, resolve)
 
@@ -365,6 +365,7 @@ def build(
         rows=policy.degradation.rows,
         hands_off=policy.degradation.mode is Mode.OBSERVE,
         in_hand=in_hand,
+        resolve=resolve,
     )  # fmt: skip
     return Plane(
         loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, leadership, drilling,

@@ -17,6 +17,7 @@ from controlplane.degradation.actuator import (
     ReceiptState,
     RoutePlan,
     Step,
+    traffic_is_back,
 )
 from controlplane.degradation.fencing import Term
 from controlplane.degradation.matrix import Level
@@ -111,9 +112,13 @@ def _next_episode(connection: Connection, service: str, level: str) -> int:
 
 
 def _engaged(connection: Connection, service: str, level: str) -> bool:
-    blocking = receipts.c.state.in_([s.value for s in BLOCKING_STATES])
     mine = (receipts.c.service == service) & (receipts.c.level == level)
-    return connection.execute(select(receipts.c.id).where(mine & blocking).limit(1)).first() is not None
+    still_open = receipts.c.state.in_([s.value for s in OPEN_STATES])
+    found = connection.execute(select(receipts.c.state, receipts.c.steps).where(mine & still_open))
+    return any(
+        state in BLOCKING_STATES or not traffic_is_back([_step_from_json(step) for step in steps])
+        for state, steps in found
+    )
 
 
 def _plan_to_json(plan: RoutePlan) -> dict[str, Any]:

@@ -284,14 +284,23 @@ async def test_an_errand_that_may_be_done_before_the_split_moved_is_undone(progr
     assert split(world.actuator.plan) == {"primary": 100}
 
 
-async def test_of_two_open_receipts_of_a_row_the_older_one_is_over() -> None:
+async def test_an_action_whose_traffic_was_all_back_is_closed_and_its_errands_undone() -> None:
+    told: list[tuple[Level, str]] = []
+
+    async def resolve(level: Level, why: str) -> None:
+        told.append((level, why))
+
+    back = (replace(MIXED[0], progress=Progress.UNDONE), replace(MIXED[1], progress=Progress.DONE))
     world = World(
-        receipt(ReceiptState.REVERTING, "old", T0),
+        receipt(ReceiptState.REVERTING, "old", T0, steps=back),
         receipt(ReceiptState.VERIFIED, "new", T0 + timedelta(seconds=9)),
         plan=SWITCHED,
     )
-    assert [r.id for r in await settle_receipts(world.ports())] == ["new"]
+    ports, hand = handed(world, resolve=resolve)
+    assert [r.id for r in await settle_receipts(ports)] == ["new"]
     assert world.receipts.states() == [ReceiptState.REVERTED, ReceiptState.VERIFIED]
+    assert hand.did[0] == "undo scale deployment/x to replicas 4 to 3"
+    assert told == [(Level.P0, "all traffic is back at the primary pool")]
 
 
 async def test_a_receipt_whose_journey_broke_off_is_undone_by_the_living_process() -> None:

@@ -222,7 +222,7 @@ async def test_closing_reverts_the_receipt_and_resolves_its_incident_and_no_othe
 async def test_a_refused_switch_whose_cause_went_away_is_resolved_with_the_reason(world: World) -> None:
     world.dead = {"standby-0", "standby-1"}
     await engage(world.ports, order())
-    await resolve(world.ports, "chat", Level.P0, "cleared without the lever")
+    await resolve(world.incidents, world.ports.now, "chat", Level.P0, "cleared without the lever")
     assert world.incident() is IncidentState.RESOLVED
     assert world.incidents.texts("lever") == ["cleared without the lever"]
 

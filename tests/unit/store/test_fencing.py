@@ -136,10 +136,12 @@ async def test_a_row_is_engaged_once_and_each_episode_once(database: Database, o
     assert await theirs.intend(receipt(2))
 
 
-async def test_a_row_whose_end_is_being_written_down_can_engage_again(database: Database) -> None:
+async def test_a_row_can_engage_again_as_soon_as_its_traffic_is_back(database: Database) -> None:
     book = StoredReceipts(database)
-    await book.intend(receipt(1))
+    await book.intend(replace(receipt(1), steps=(Step("switch_pool to standby"),)))
     await book.move("chat/P0/1", ReceiptState.REVERTING, T0)
+    assert not await book.intend(receipt(2)), "some of it is still away"
+    await book.note_steps("chat/P0/1", (Step("switch_pool to standby", progress=Progress.UNDONE),))
     assert await book.intend(receipt(2))
 
 
