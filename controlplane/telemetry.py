@@ -185,6 +185,14 @@ class Metrics:
         self.loop_lag = Gauge(
             "controlplane_loop_lag_seconds", "How late the last tick of the event loop was.", registry=reg
         )
+        self.leader = Gauge(
+            "controlplane_leader", "1 while this control plane is in charge and may move levers, 0 while another is.",
+            ("service",), registry=reg,
+        )  # fmt: skip
+        self.leader_term = Gauge(
+            "controlplane_leader_term", "The fencing token of the term in which it is in charge; 0 while it is not.",
+            ("service",), registry=reg,
+        )  # fmt: skip
         self.ready = Gauge("controlplane_ready", "1 when every part of the control plane is ready.", registry=reg)
 
 

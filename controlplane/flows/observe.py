@@ -79,6 +79,8 @@ class ObservePorts:
     now: Callable[[], datetime]
     patience: Patience = field(default_factory=Patience)
     """How many looks in a row make an endpoint down, and up again."""
+    acting: Callable[[], bool] = lambda: True
+    """Whether this control plane is in charge; one that is not only watches."""
     noticed: Callable[[Look], None] = lambda _: None
     """Told of every look, for whoever keeps clues and budgets; it must be quick."""
 
@@ -216,7 +218,7 @@ class Observer:
             record.detected_at = None
         elif record.detected_at is None:
             record.detected_at = self._ports.now()
-        if self._ports.levers is None:
+        if self._ports.levers is None or not self._ports.acting():
             return
         reading = Reading(record.answer.truth, primary_is_well(evidence))
         state, effects = step(record.state, reading, record.row, self._degradation.mode, now)
@@ -325,11 +327,18 @@ class Observer:
         return route(pulls)
 
     def resume(self, receipts: tuple[Receipt, ...]) -> None:
-        """Take over the rows that were engaged when the control plane last ran."""
+        """Take over the rows that are engaged: by an earlier life of this control plane, or by another one."""
+        for gone in self._rows.values():
+            if gone.receipt and gone.receipt.id not in {r.id for r in receipts}:
+                gone.receipt, gone.state, gone.since, gone.closing = None, RowState(), None, False
+                self._plan = self._plan_with(gone, 0.0)
         for receipt in receipts:
             record = self._rows.get(receipt.level)
             if record is None:
                 log.error("an engaged row is no longer on the page", level=receipt.level, receipt=receipt.id)
+                continue
+            if record.receipt and record.receipt.id == receipt.id and not self._ports.acting():
+                record.receipt = receipt
                 continue
             record.receipt = receipt
             record.because = receipt.because

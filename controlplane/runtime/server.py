@@ -56,7 +56,7 @@ def serve(loaded: Loaded, settings: ServeSettings) -> int:
     with (
         held(settings),
         listening(settings) as listener,
-        contextlib.closing(open_database(sqlite_url(settings.database))) as database,
+        contextlib.closing(open_database(settings.database_url or sqlite_url(settings.database))) as database,
     ):
         return uvloop.run(_serve(loaded, settings, listener, database))
 
@@ -100,8 +100,9 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
     background, timetable = Background(), Timetable()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)) as session:
         plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
-        plane.observer.resume(await recover.settle_receipts(plane.recover))
-        await recover.settle_drills(plane.recover)
+        await plane.leadership.turn()
+        background.spawn(plane.leadership.keep())
+        await _take_part(plane)
         await plane.publish()
         app = build_app(_web_ports(plane, metrics, changes, token))
         server = _Server(
@@ -124,10 +125,29 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         waiting.cancel()
         plane.wire.close()
         await background.stop()
+        await plane.leadership.resign()
         await web
         plane.keep()
     log.info("stopped")
     return 0
+
+
+async def _take_part(plane: Plane) -> None:
+    """Do what is ours to do: settle what was left half done when we come to be in charge, and from then on tend it.
+
+    One that is not in charge shows what the other one has engaged, and touches nothing.
+    """
+    term = plane.leadership.term
+    if term is None:
+        plane.recover.in_hand.receipts.clear()
+        plane.observer.resume(await plane.books.receipts.open_receipts(plane.loaded.policy.service))
+    elif plane.leadership.acting:
+        await recover.tend_receipts(plane.recover)
+        await recover.heal_expired(plane.recover)
+    elif not plane.recover.in_hand.moving:
+        plane.observer.resume(await recover.settle_receipts(plane.recover))
+        await recover.settle_drills(plane.recover)
+        plane.leadership.settled(term)
 
 
 def _schedule(plane: Plane, timetable: Timetable, background: Background, metrics: Metrics) -> list[Pace]:
@@ -149,7 +169,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
 
     async def recover_tick() -> None:
         plane.clock.tick()
-        await recover.heal_expired(plane.recover)
+        await _take_part(plane)
         leases = await plane.books.leases.open_leases()
         for kind in FaultKind:
             metrics.faults_active.labels(kind).set(sum(1 for lease in leases if lease.kind is kind))
@@ -234,6 +254,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         heal_drill=lambda drill_id: faults.heal(plane.drill.faults, drill_id),
         heal_all=lambda: recover.heal_all(plane.recover),
         not_ready=not_ready,
+        in_charge=lambda: plane.leadership.acting,
         registry=metrics.registry,
         changes=changes,
         token=token,

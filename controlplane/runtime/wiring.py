@@ -19,12 +19,15 @@ from controlplane.chaos.runner import ChaosToolkit
 from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
-from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.action import Errand
+from controlplane.degradation.actuator import Hand, Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.fencing import FencedActuator, FencedHand, Term
+from controlplane.degradation.gate import PoolFacts
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory
 from controlplane.fleet.model import CONTROLPLANE_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
-from controlplane.flows import switch
+from controlplane.flows import carry, switch
 from controlplane.flows.drill import DrillPorts
 from controlplane.flows.drill import Order as WalkOrder
 from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
@@ -49,6 +52,7 @@ from controlplane.render.artefacts import render
 from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import DrillDesk
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
+from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of
 from controlplane.runtime.scheduler import Background
@@ -58,6 +62,7 @@ from controlplane.signals.engines import engine_named
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
 from controlplane.store.incidents import StoredIncidents
+from controlplane.store.leader import StoredTerms
 from controlplane.store.receipts import StoredReceipts
 from controlplane.telemetry import Metrics
 
@@ -88,6 +93,7 @@ class Plane:
     wire: Wire
     probes: tuple[Probe, ...]
     recover: RecoverPorts
+    leadership: Leadership
     drill: DrillPorts
     desk: DrillDesk
     """Where drills are asked for and scheduled."""
@@ -102,10 +108,10 @@ class Plane:
     """Writes down what was learnt."""
 
 
-def books(database: Database) -> Books:
-    """Open every book of a database."""
+def books(database: Database, term: Callable[[], Term | None] | None = None) -> Books:
+    """Open every book of a database; whoever moves levers gives the term in which it is in charge."""
     return Books(
-        StoredReceipts(database), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
+        StoredReceipts(database, term), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
         StoredHalts(database),
     )  # fmt: skip
 
@@ -189,7 +195,9 @@ def build(
         UnreachableError: when the gateway's addresses are kept in files that are not there.
     """
     policy = loaded.policy
-    book = books(database)
+    leadership = Leadership(StoredTerms(database), policy.service, holder_name(settings.state_dir), metrics)
+    book = books(database, lambda: leadership.term)
+    in_hand = carry.InHand()
     wire = Wire(background.spawn)
     pages = Pages(session)
     clues = ClueBook()
@@ -251,15 +259,35 @@ def build(
         running = await book.drills.running()
         return running.id if running else ""
 
+    def pool_facts(pool: str) -> PoolFacts:
+        members = endpoints(pool)
+        verdict = next((v for v in observer.verdicts if v.pool == pool), None)
+        evidence = {e.signal: e for e in verdict.evidence} if verdict else None
+        down = evidence["endpoints_down"].value if evidence and "endpoints_down" in evidence else None
+        up = round(len(members) * (1.0 - down)) if down is not None else 0
+        return PoolFacts(up, evidence, frozenset().union(*(versions.models(e) for e in members)))
+
+    async def resolve(level: Level, why: str) -> None:
+        await switch.resolve(book.incidents, utcnow, policy.service, level, why)
+
+    hands: dict[type[Errand], Hand] = {}
+    moving: carry.Levers | None = None
     levers: Levers | None = None
     if actuator:
-        switching = SwitchPorts(actuator, book.receipts, book.incidents, inference.look, endpoints, utcnow)
+        moving = carry.Levers(
+            FencedActuator(actuator, leadership.confirm),
+            {kind: FencedHand(hand, leadership.confirm) for kind, hand in hands.items()},
+        )
+        switching = SwitchPorts(
+            moving, book.receipts, book.incidents, inference.look, endpoints, utcnow, pool_facts, in_hand=in_hand
+        )
 
         async def engage(decision: Decision) -> Receipt | None:
             order = Order(
                 policy.service, decision.row, decision.before, decision.after, decision.because,
                 decision.detected_at, decision.decided_at, await running_drill(),
                 tuple(hint.text for hint in hints(clues.clues(PRIMARY, monotonic()))[:HINTS_SHOWN]),
+                await book.receipts.next_episode(policy.service, decision.row.level),
             )  # fmt: skip
             return await switch.engage(switching, order)
 
@@ -269,14 +297,7 @@ def build(
         async def close(receipt: Receipt) -> Receipt:
             return await switch.close(switching, receipt)
 
-        async def resolve(level: Level, why: str) -> None:
-            await switch.resolve(switching, policy.service, level, why)
-
         levers = Levers(engage, shift, close, resolve)
-
-    async def verify(plan: RoutePlan) -> str:
-        proof = await switch.verify(actuator, plan) if actuator else switch.Proof(ok=False, detail="")
-        return proof.detail if proof.ok else ""
 
     judged, clock = Judged(), ClockWatch(utcnow)
 
@@ -291,9 +312,10 @@ def build(
         policy.thresholds,
         policy.degradation,
         ObservePorts(
-            inventory, gateway, levers, wire.hold, background.spawn, evaluated, metrics, utcnow, patience, noticed
+            inventory, gateway, levers, wire.hold, background.spawn, evaluated, metrics, utcnow, patience,
+            acting=lambda: leadership.acting, noticed=noticed,
         ),
-    )
+    )  # fmt: skip
 
     async def write_down() -> None:
         drills = await book.drills.recent(EVIDENCE_DRILLS)
@@ -345,7 +367,7 @@ def build(
         return 0.0  # The embedded database has no clock of its own.
 
     def leads() -> bool:
-        return True  # One process holds the state directory's lock, and with it the database.
+        return leadership.acting
 
     drilling, desk = join(
         DrillingParts(
@@ -392,12 +414,13 @@ def build(
         )
     )
     recovering = RecoverPorts(
-        policy.service, book.receipts, book.leases, book.drills, actuator, driver, verify, utcnow,
+        policy.service, book.receipts, book.leases, book.drills, moving, driver, utcnow,
         rows=policy.degradation.rows,
         hands_off=policy.degradation.mode is Mode.OBSERVE,
+        in_hand=in_hand,
+        resolve=resolve,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, drilling, desk, clock,
-        write_down,
-        standing, learn, partial(learnt.save, settings.learnt_file),
+        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, leadership,
+        drilling, desk, clock, write_down, standing, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

@@ -87,6 +87,8 @@ class WebPorts:
     heal_all: Callable[[], Awaitable[tuple[str, ...]]]
     not_ready: Callable[[], tuple[str, ...]]
     """What is not ready yet; empty when everything is."""
+    in_charge: Callable[[], bool]
+    """Whether this control plane may move levers, or another one on the same database does."""
     registry: CollectorRegistry
     changes: Changes
     token: str
@@ -226,9 +228,10 @@ def _probes(app: FastAPI, ports: WebPorts) -> None:
 
     @app.get("/readyz", tags=["self"])
     async def readyz() -> JSONResponse:
-        """Say what is not ready yet."""
+        """Say what is not ready yet, and whether this control plane is the one in charge."""
         missing = ports.not_ready()
-        return JSONResponse({"ready": not missing, "not_ready": missing}, 503 if missing else 200)
+        body = {"ready": not missing, "not_ready": missing, "in_charge": ports.in_charge()}
+        return JSONResponse(body, 503 if missing else 200)
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["self"])
     async def metrics(request: Request) -> Response:

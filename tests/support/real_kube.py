@@ -53,7 +53,7 @@ class RealApi:
 
     def __exit__(self, *_: object) -> None:
         self._objects.delete_namespaced_custom_object(*self._where, self.name)
-        self._client.close()
+        self._client.close()  # type: ignore[no-untyped-call]
 
     def _apply(self, owner: str, spec: Object) -> None:
         """Give an owner some fields of the object; a field that an owner applies no more is taken out."""

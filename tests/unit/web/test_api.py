@@ -134,8 +134,8 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     return WebPorts(
         standing=standing, overview=overview, receipts=receipts, incidents=incidents, drills=drills, drill=drill,
         leases=leases, desk=FakeDesk(told), events=events, halt=halt, inject=inject,
-        heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, registry=registry, changes=Changes(),
-        token=TOKEN,
+        heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, in_charge=lambda: True,
+        registry=registry, changes=Changes(), token=TOKEN,
     )  # fmt: skip
 
 
@@ -461,11 +461,12 @@ async def test_a_standing_is_whole_and_in_plain_units(server: Server) -> None:
 
 
 async def test_readiness_names_what_is_missing(server: Server) -> None:
-    assert (await server.get("/readyz")).json == {"ready": True, "not_ready": []}
+    assert (await server.get("/readyz")).json == {"ready": True, "not_ready": [], "in_charge": True}
     server.told.missing = ("primary-0 has not been looked at yet",)
     answer = await server.get("/readyz")
     assert answer.status == 503
-    assert answer.json == {"ready": False, "not_ready": ["primary-0 has not been looked at yet"]}
+    missing = ["primary-0 has not been looked at yet"]
+    assert answer.json == {"ready": False, "not_ready": missing, "in_charge": True}
     assert (await server.get("/healthz")).text == "ok\n"
 
 
