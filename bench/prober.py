@@ -71,8 +71,8 @@ class Subject:
         )
         self.observer = Observer("bench", policy.thresholds, policy.degradation, ports_of)
         self.probes: list[Probe] = []
-        timeout = timedelta(seconds=plan.get("timeout_s", 0.5))
         if plan.get("http_s"):
+            timeout = timedelta(seconds=plan["timeout_s"]) if "timeout_s" in plan else HttpSpec().timeout
             self.probes.append(HttpProbe(self.wire, HttpSpec(every=timedelta(seconds=plan["http_s"]), timeout=timeout)))
         if plan.get("metrics_s"):
             spec = MetricsSpec(every=timedelta(seconds=plan["metrics_s"]), timeout=timedelta(seconds=2))

@@ -13,25 +13,70 @@ from typing import Any
 
 from chaoslib.exceptions import ActivityFailed
 
-__all__ = ["await_row", "heal", "inject", "level_is", "service_answers"]
+__all__ = [
+    "await_healed", "await_pool", "await_row", "heal", "inject", "inject_rolling", "level_is", "level_stays",
+    "service_answers",
+]  # fmt: skip
 
-_CALL_TIMEOUT_S = 30.0
+_CALL_TIMEOUT_S = 90.0
+"""Longest wait for one answer: a fault may need a minute to be in force and proven."""
 _POLL_S = 0.1
 
 
-def inject(kind: str, pool: str, endpoints: str = "100%", down_for: str = "10s") -> list[dict[str, Any]]:
-    """Break a share of a pool's endpoints, each under a stored lease.
+def inject(
+    kind: str,
+    pool: str,
+    endpoints: str | int = "100%",
+    down_for: str = "10s",
+    parameters: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Break some of a pool's endpoints at once, each under a stored lease.
 
     Args:
         kind: the fault kind, such as `node-kill`.
         pool: the pool to break.
-        endpoints: the share of its endpoints, such as `50%`; at least one.
+        endpoints: the share of its endpoints, such as `50%`, at least one; or how many.
         down_for: the lease: when the fault ends by itself.
+        parameters: how the fault is to be, by the names of its kind.
 
     Returns:
         The leases, each proven from outside.
     """
-    body = {"kind": kind, "pool": pool, "endpoints": endpoints, "down_for": down_for}
+    if isinstance(endpoints, int):
+        names = _names(pool)
+        if len(names) < endpoints:
+            raise ActivityFailed(f"pool {pool} has {len(names)} endpoints, not {endpoints}")
+        return _inject(kind, pool, down_for, parameters, only=names[:endpoints])
+    return _inject(kind, pool, down_for, parameters, endpoints=endpoints)
+
+
+def inject_rolling(
+    kind: str, pool: str, down_for: str = "10s", within_s: float = 300, parameters: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Break every endpoint of a pool, one after another, each once the one before has healed and is back.
+
+    Args:
+        kind: the fault kind, such as `node-kill`.
+        pool: the pool to break.
+        down_for: the lease of each.
+        within_s: how long each may take to be back, in seconds.
+        parameters: how the fault is to be.
+
+    Returns:
+        The leases, each proven from outside.
+    """
+    leases = []
+    for name in _names(pool):
+        leases += _inject(kind, pool, down_for, parameters, only=[name])
+        if not await_healed(within_s) or not await_pool(pool, within_s):
+            raise ActivityFailed(f"{name} was not back within {within_s:g} s; the others are left alone")
+    return leases
+
+
+def _inject(
+    kind: str, pool: str, down_for: str, parameters: dict[str, Any] | None, **which: Any
+) -> list[dict[str, Any]]:
+    body = {"kind": kind, "pool": pool, "down_for": down_for, "parameters": parameters or {}, **which}
     leases: list[dict[str, Any]] = _call("POST", f"/api/v1/drills/{_drill()}/faults", body)["leases"]
     unproven = [lease["endpoint"]["name"] for lease in leases if lease["state"] != "proven"]
     if unproven:
@@ -65,6 +110,36 @@ def await_row(row: str, phase: str, within_s: float) -> bool:
     return False
 
 
+def await_pool(pool: str, within_s: float) -> bool:
+    """Wait until every endpoint of a pool is up; False when the time is over."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if all(endpoint["up"] for endpoint in _pool(pool)["endpoints"]):
+            return True
+        time.sleep(_POLL_S)
+    return False
+
+
+def await_healed(within_s: float) -> bool:
+    """Wait until no fault of this drill is in force and none has left anything; False when the time is over."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if not any(lease["drill_id"] == _drill() for lease in _call("GET", "/api/v1/leases")):
+            return True
+        time.sleep(_POLL_S)
+    return False
+
+
+def level_stays(level: str, for_s: float) -> bool:
+    """Watch for a time; tell whether this level, such as `none`, was in force all the while."""
+    deadline = time.monotonic() + for_s
+    while time.monotonic() < deadline:
+        if not level_is(level):
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
 def level_is(level: str) -> bool:
     """Tell whether this level is in force, such as `none`."""
     return bool(_call("GET", "/api/v1/standing")["level"] == level)
@@ -75,6 +150,18 @@ def service_answers() -> bool:
     pools = _call("GET", "/api/v1/standing")["pools"]
     return any(e["up"] is True and e["answer_s"] is not None
                for pool in pools if pool["name"] == "gateway" for e in pool["endpoints"])  # fmt: skip
+
+
+def _names(pool: str) -> list[str]:
+    return [endpoint["endpoint"]["name"] for endpoint in _pool(pool)["endpoints"]]
+
+
+def _pool(name: str) -> dict[str, Any]:
+    pools: list[dict[str, Any]] = _call("GET", "/api/v1/standing")["pools"]
+    for pool in pools:
+        if pool["name"] == name:
+            return pool
+    raise ActivityFailed(f"no pool {name}; there are: {', '.join(pool['name'] for pool in pools)}")
 
 
 def _drill() -> str:

@@ -4,7 +4,8 @@ A lease is the stored promise that a fault ends: it is written before the fault 
 handed to the substrate, and whoever finds it expired heals it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -20,6 +21,24 @@ class FaultKind(StrEnum):
 
     NODE_KILL = "node-kill"
     """SIGKILL of the endpoint's whole process group; its node supervisor brings it back when the lease ends."""
+    NETWORK_PARTITION = "network-partition"
+    """The endpoint's network loses, cuts or delays what passes; both ways or one way."""
+    GPU_SATURATION = "gpu-saturation"
+    """Somebody else computes on the endpoint's device, and holds memory on it."""
+    SLOW_TOKENS = "slow-tokens"
+    """The engine stands still again and again, for a moment each: it answers, and every answer drips."""
+    STALLED_ENGINE = "stalled-engine"
+    """The engine is alive, holds its port, takes connections, and does nothing (SIGSTOP)."""
+    QUEUE_FLOOD = "queue-flood"
+    """Real requests beyond what the endpoint queues, until it answers 429 or 503."""
+    MEMORY_PRESSURE = "memory-pressure"
+    """Memory of the endpoint's machine is held by somebody else, down to a reserve."""
+    DISK_FULL = "disk-full"
+    """The control plane's own state directory is full, but for a reserve."""
+
+
+Setting = float | str
+"""What a parameter of a fault may be: a number in the unit that its name says, or one of a few words."""
 
 
 class LeaseState(StrEnum):
@@ -47,6 +66,8 @@ class Lease:
     proven_at: datetime | None = None
     healed_at: datetime | None = None
     detail: str = ""
+    parameters: Mapping[str, Setting] = field(default_factory=dict)
+    """How the fault is to be, by the names in `chaos/parameters.py`; what is left out has its default."""
 
     @property
     def open(self) -> bool:

@@ -32,7 +32,7 @@ def up(
     from controlplane.target.fleet import run_fleet
     from controlplane.target.spec import CacheSpec, FleetSpec, GatewaySpec
 
-    write_page(run_dir)
+    write_page(run_dir, netns=netns)
     spec = FleetSpec(
         run_dir=run_dir,
         gateway_port=port,
@@ -45,8 +45,12 @@ def up(
     raise typer.Exit(run_fleet(spec))
 
 
-def write_page(run_dir: Path) -> Path:
+def write_page(run_dir: Path, netns: bool = False) -> Path:
     """Write the reference fleet's policy page into a run directory, unless one is there.
+
+    Args:
+        run_dir: the fleet's run directory.
+        netns: whether its endpoints have network namespaces, which is where drills then break them.
 
     Raises:
         RunDirError: when the directory cannot be written.
@@ -58,6 +62,8 @@ def write_page(run_dir: Path) -> Path:
 
     page = run_dir / "controlplane.yaml"
     text = resources.files("controlplane.policy").joinpath("reference.yaml").read_text(encoding="utf-8")
+    if netns:
+        text = text.replace("    process: { nodes_dir: nodes }", "    netns: { nodes_dir: nodes }")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if not page.exists():

@@ -85,7 +85,56 @@ class Observed:
     answered_by: tuple[str, ...] = ()
     """The endpoints that answered the sample of requests, one element per request; empty text for no answer."""
     answered_level: tuple[str, ...] = ()
-    """The level each of those answers carried."""
+    """The level each of those answers carried; empty for a gateway that marks no answers."""
+    shed: Shed | None = None
+    """What is refused as too much."""
+    cordoned: tuple[str, ...] = ()
+    """The endpoints that are kept from new requests, sorted."""
+    rehearsed: RoutePlan | None = None
+    """The plan that a dry run took note of: nothing was moved, everything else here is how things really are."""
+    rejected: str = ""
+    """Why the gateway refused the newest configuration that was handed over; it goes on with the one before."""
+
+
+def configured_as(observed: Observed, plan: RoutePlan) -> bool:
+    """Tell whether a gateway's live configuration is the plan: weights, level, what is shed, who is cordoned."""
+    if observed.rehearsed is not None:
+        return observed.rehearsed == plan
+    return (
+        dict(observed.weights) == {pool: weight for pool, weight in plan.weights.items() if weight}
+        and observed.level == plan.level
+        and same_shed(observed.shed, plan.shed)
+        and observed.cordoned == plan.cordoned
+    )
+
+
+def shows(observed: Observed, plan: RoutePlan) -> bool:
+    """Tell whether a gateway shows the plan: its configuration, and every sampled answer with its level."""
+    if observed.rehearsed is not None:
+        return observed.rehearsed == plan
+    answered = observed.answered_by
+    return (
+        configured_as(observed, plan)
+        and bool(answered)
+        and all(answered)
+        and all(level == plan.level for level in observed.answered_level)
+    )
+
+
+def burst_of(shed: Shed) -> int:
+    """Return how many requests may come at once: as asked, or one second's worth; always one at least."""
+    return max(round(shed.burst or shed.rate), 1)
+
+
+def same_shed(one: Shed | None, other: Shed | None) -> bool:
+    """Tell whether two buckets let the same in; a gateway keeps its rate as a fraction, so 1 % apart is the same."""
+    if one is None or other is None:
+        return one is other
+    return (
+        abs(one.rate - other.rate) <= 0.01 * max(one.rate, other.rate)
+        and burst_of(one) == burst_of(other)
+        and one.floor == other.floor
+    )
 
 
 @dataclass(frozen=True, slots=True)

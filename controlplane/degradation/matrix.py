@@ -6,6 +6,7 @@ between `no` and `yes`: an unknown part never trips a row by itself and never ma
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -54,6 +55,13 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertFires:
+    """An alert, by its name (`alert: NAME` on the page); it has had its own time to be sure (its rule's `for`)."""
+
+    alert: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnyOf:
     """Trips when one part does."""
 
@@ -67,7 +75,7 @@ class AllOf:
     parts: tuple["Trigger", ...]
 
 
-Trigger = Condition | AnyOf | AllOf
+Trigger = Condition | AlertFires | AnyOf | AllOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,16 @@ class ReleasePlan:
     """Shares (0..1) given back, ascending, the last one 1."""
     hold: timedelta = timedelta(seconds=30)
     """How long the primary must be well before the first step, and how long each step is watched."""
+
+
+class Mode(StrEnum):
+    """Who pulls the lever."""
+
+    AUTO = "auto"
+    APPROVE = "approve"
+    """A row that would engage waits for a person; what is in force is given back by itself."""
+    OBSERVE = "observe"
+    """Say what would be done, and do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +109,10 @@ class Row:
     within: timedelta
     """The objective: from detection to restored service."""
     release: ReleasePlan
+    escalate: Level | None = None
+    """The row that is told to trip when this one is refused, fails, or has not helped `within` its time."""
+    mode: Mode | None = None
+    """Who pulls this row's lever; None: as the whole matrix says."""
 
     @property
     def move(self) -> Move | None:
@@ -103,12 +125,7 @@ class Row:
         return pool_of(self.move) if self.move else ""
 
 
-class Mode(StrEnum):
-    """Who pulls the lever."""
-
-    AUTO = "auto"
-    OBSERVE = "observe"
-    """Say what would be done, and do nothing."""
+MAX_SWITCHES_PER_HOUR = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +136,12 @@ class Degradation:
     mode: Mode = Mode.AUTO
     not_armed: Mapping[str, str] = field(default_factory=dict)
     """Default rows that this fleet cannot carry out, with the reason."""
+    max_switches_per_hour: int = MAX_SWITCHES_PER_HOUR
+    """Engagements, and shares taken back again, that the rows together may make by themselves; then the brake is on."""
+
+    def mode_of(self, row: Row) -> Mode:
+        """Return who pulls a row's lever."""
+        return row.mode or self.mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +155,16 @@ class Answer:
 Memory = Mapping[Condition, float]
 """Since when (monotonic seconds) each condition has been true without a break."""
 
+Alerts = AbstractSet[str] | None
+"""Names of the alerts that fire now. None: who reports them is known to be silent, so that nobody can tell."""
+
 
 def evaluate(
-    trigger: Trigger, evidence: Mapping[str, Evidence], memory: Memory, now: float
+    trigger: Trigger,
+    evidence: Mapping[str, Evidence],
+    memory: Memory,
+    now: float,
+    alerts: Alerts = frozenset(),
 ) -> tuple[Answer, dict[Condition, float]]:
     """Answer a trigger from the evidence on the primary pool.
 
@@ -143,23 +173,33 @@ def evaluate(
         evidence: the pool's signals by name.
         memory: what the last evaluation returned.
         now: monotonic seconds.
+        alerts: what fires. An alert is told when it begins and when it ends, so one that was never told is `no`.
 
     Returns:
         The answer and the memory to pass next time.
     """
     kept: dict[Condition, float] = {}
-    return _evaluate(trigger, evidence, memory, now, kept), kept
+
+    def ask(asked: Trigger) -> Answer:
+        if isinstance(asked, Condition):
+            return _condition(asked, evidence.get(asked.signal), memory, now, kept)
+        if isinstance(asked, AlertFires):
+            return _alert(asked, alerts)
+        return _combined(asked, [ask(part) for part in asked.parts])
+
+    return ask(trigger), kept
 
 
-def _evaluate(
-    trigger: Trigger, evidence: Mapping[str, Evidence], memory: Memory, now: float, kept: dict[Condition, float]
-) -> Answer:
-    if isinstance(trigger, Condition):
-        return _condition(trigger, evidence.get(trigger.signal), memory, now, kept)
-    answers = [_evaluate(part, evidence, memory, now, kept) for part in trigger.parts]
+def _combined(trigger: AnyOf | AllOf, answers: list[Answer]) -> Answer:
     order = _ANY_ORDER if isinstance(trigger, AnyOf) else _ALL_ORDER
     truth = min((a.truth for a in answers), key=order.__getitem__)
     return Answer(truth, tuple(reason for a in answers if a.truth is truth for reason in a.because))
+
+
+def _alert(asked: AlertFires, alerts: Alerts) -> Answer:
+    if alerts is None:
+        return Answer(Truth.UNKNOWN, (f"whether alert {asked.alert} fires is unknown",))
+    return Answer(Truth.YES, (f"alert {asked.alert} fires",)) if asked.alert in alerts else Answer(Truth.NO)
 
 
 # The first of these that some part answers is the whole's answer.

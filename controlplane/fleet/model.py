@@ -1,7 +1,7 @@
 """The fleet as the policy describes it and as it stands now; pure values, no I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PRIMARY = "primary"
 CACHE = "cache"
@@ -9,6 +9,9 @@ CACHE = "cache"
 
 GATEWAY_POOL = "gateway"
 """The gateway is watched like a pool of its own, under this name: what it answers is what users get."""
+
+CONTROLPLANE_POOL = "controlplane"
+"""What is broken when the control plane itself is: a pool of one, under this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +59,74 @@ class EnvoySpec:
 
 
 @dataclass(frozen=True, slots=True)
-class GatewaySpec:
-    """What splits the service's traffic over its pools."""
+class KubernetesSpec:
+    """A route object of a cluster: Istio's `VirtualService`, or a Gateway API `HTTPRoute`."""
 
-    envoy: EnvoySpec
+    kind: str
+    """`virtualservice` (networking.istio.io/v1) or `httproute` (gateway.networking.k8s.io/v1)."""
+    name: str
+    listener: str
+    """Where users' requests enter: a URL, or `file:PATH` of a file that holds `host:port`."""
+    namespace: str = "default"
+    backends: Mapping[str, str] = field(default_factory=dict)
+    """By pool: the Service's name in an `HTTPRoute`, `HOST` or `HOST/SUBSET` in a `VirtualService`; a pool that is not
+    named here is called by its own name."""
+    kubeconfig: str = ""
+    """A kubeconfig file; empty means the pod's own service account, or else what `kubectl` would use."""
+    context: str = ""
+    """A context of the kubeconfig; empty means its current one."""
+    take_over: bool = False
+    """Take the rules from whoever owns them (`--force-conflicts`); otherwise a conflict of owners is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSpec:
+    """A service of your own that moves the traffic: plans are posted to it, and read back from it."""
+
+    url: str
+    listener: str
+    """Where users' requests enter."""
+    secret: str
+    """Signs what is sent: `env:NAME` of a variable, or `file:PATH`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LitellmSpec:
+    """A LiteLLM proxy that keeps its models in its database (`store_model_in_db`)."""
+
+    url: str
+    """The proxy's base URL, where users' requests enter too."""
+    key: str
+    """Its admin key: `env:NAME` of a variable, or `file:PATH`."""
+    deployments: Mapping[str, tuple[str, ...]]
+    """By pool: the ids (`model_info.id`) of the deployments of one model group that belong to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DryRunSpec:
+    """Moves nothing, and keeps what it would have moved: the way to live with a matrix before trusting it."""
+
+    listener: str = ""
+    """Where users' requests enter; empty sends no sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySpec:
+    """What splits the service's traffic over its pools; exactly one is given."""
+
+    envoy: EnvoySpec | None = None
+    kubernetes: KubernetesSpec | None = None
+    webhook: WebhookSpec | None = None
+    litellm: LitellmSpec | None = None
+    dry_run: DryRunSpec | None = None
+
+    @property
+    def listener(self) -> str:
+        """The address at which users' requests enter, as it stands on the page; empty when it does not say."""
+        if self.litellm:
+            return self.litellm.url
+        given = self.envoy or self.kubernetes or self.webhook or self.dry_run
+        return given.listener if given else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +135,24 @@ class ProcessSubstrateSpec:
 
     nodes_dir: str
     """Where the node supervisors keep `<node>.json` and obey `<node>.hold`."""
+    links_dir: str = ""
+    """Where the link relays obey `<node>.link`; empty is `links` beside `nodes_dir`."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetnsSubstrateSpec:
+    """The same with every endpoint in a network namespace of its own (`controlplane up --netns`; Linux, root)."""
+
+    nodes_dir: str
+    """Where the node supervisors keep `<node>.json`, which names the namespace, and obey `<node>.hold`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubstrateSpec:
-    """Where the fleet runs, so that faults know what to break."""
+    """Where the fleet runs, so that faults know what to break; exactly one is given."""
 
-    process: ProcessSubstrateSpec
+    process: ProcessSubstrateSpec | None = None
+    netns: NetnsSubstrateSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from uuid import uuid4
 import structlog
 
 from controlplane.chaos.drill import Drill, DrillLog, Event, HaltBook, Outcome
-from controlplane.chaos.fault import MAX_LEASE, FaultDriver, FaultKind, Lease, LeaseBook, LeaseState
+from controlplane.chaos.fault import MAX_LEASE, FaultDriver, FaultKind, Lease, LeaseBook, LeaseState, Setting
 from controlplane.chaos.redundancy import BlastRadius, chosen
 from controlplane.errors import FaultError, UsageError
 from controlplane.fleet.model import Endpoint
@@ -74,6 +74,10 @@ class FaultRequest:
     share: float
     """Share (0..1) of the pool's endpoints; at least one is taken."""
     lasts: timedelta
+    only: tuple[str, ...] = ()
+    """Names of the endpoints to break; empty takes the share."""
+    parameters: Mapping[str, Setting] = field(default_factory=dict)
+    """How the fault is to be; every one of its kind's, settled."""
 
 
 async def inject(ports: FaultPorts, drill: Drill, request: FaultRequest) -> tuple[Lease, ...]:
@@ -115,10 +119,14 @@ async def _allowed(ports: FaultPorts, drill: Drill, request: FaultRequest) -> tu
         )
     endpoints = ports.endpoints(request.pool)
     targets = endpoints[: chosen([e.name for e in endpoints], request.share)]
-    if not targets or ports.driver is None:
+    if request.only:
+        targets = tuple(endpoint for endpoint in endpoints if endpoint.name in request.only)
+    gone = sorted(set(request.only) - {endpoint.name for endpoint in targets})
+    if not targets or gone or ports.driver is None:
         raise UsageError(
-            f"nothing to break in pool {request.pool}", "it has no endpoints", "check `fleet.pools` and its inventory"
-        )
+            f"nothing to break in pool {request.pool}", f"it has no {', '.join(gone) or 'endpoints'}",
+            "check `fleet.pools` and its inventory",
+        )  # fmt: skip
     broken = {lease.endpoint.name for lease in await ports.leases.open_leases()} | {e.name for e in targets}
     radius, total = ports.radius(drill.experiment), ports.fleet()
     if total and len(broken) / total > radius.endpoints:
@@ -145,6 +153,7 @@ def _lease(drill: Drill, request: FaultRequest, endpoint: Endpoint, now: datetim
         deadline=now + request.lasts,
         state=LeaseState.INTENDED,
         intended_at=now,
+        parameters=request.parameters,
     )
 
 

@@ -172,7 +172,8 @@ class Records:
             outcomes.clear(row)  # The first success of a new process: what failed before it was not this one.
             record.refused = self.refused[row] = False
         record.looked = True
-        outcomes.add(row, look.at, ok=ok)
+        for _ in range(look.asked):
+            outcomes.add(row, look.at, ok=ok)
         if ok:
             record.detail = ""
             record.succeeded += 1

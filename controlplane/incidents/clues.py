@@ -73,7 +73,7 @@ class ClueBook:
 
     def _outcome(self, seen: _Seen, look: Look) -> None:
         if seen.looks or not look.ok:
-            seen.looks.append((look.at, look.failure or ""))
+            seen.looks.extend([(look.at, look.failure or "")] * look.asked)
             if look.ok and not any(failure for _, failure in seen.looks):
                 seen.looks.clear()
         if look.ok:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*([smh])")
 _LARGEST = 1e18
 _RATIO = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
@@ -49,6 +50,17 @@ def number(text: object) -> float:
     if isinstance(text, int | float) and not isinstance(text, bool) and 0 <= text <= _LARGEST:
         return float(text)
     raise ValueError("a number, such as 100")
+
+
+def rate(text: object) -> float:
+    """Read a rate such as `50/s` or `3000/m` as a number a second; it is more than none.
+
+    Raises:
+        ValueError: when it is anything else; a bare number does not say of which time.
+    """
+    if isinstance(text, str) and (found := _RATE.fullmatch(text.strip())) and float(found[1]) > 0:
+        return float(found[1]) / _UNITS_S[found[2]]
+    raise ValueError("a rate such as 50/s or 3000/m")
 
 
 def spell_duration(value: timedelta) -> str:

@@ -6,11 +6,11 @@ Whatever cannot be read becomes a problem on the page and `BAD` in its place, so
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import timedelta
+from enum import StrEnum
 from functools import partial
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from controlplane.degradation.matrix import Mode
 from controlplane.policy import quantity
 from controlplane.policy.page import Page, Path, spell
 
@@ -62,10 +62,10 @@ def _scalar(page: Page, kind: Any, node: Any, path: Path) -> Any:
             return quantity.duration(node)
         if kind is float:
             return quantity.ratio(node)
-        if issubclass(kind, Mode):
-            return Mode(node)
+        if issubclass(kind, StrEnum):
+            return kind(node)
     except ValueError as error:
-        expected = str(error) if kind is not Mode else f"one of: {', '.join(Mode)}"
+        expected = f"one of: {', '.join(kind)}" if issubclass(kind, StrEnum) else str(error)
         page.wrong(path, f"`{spell(path)}: {node}` is not usable", "it is of another kind", f"write {expected}")
         return BAD
     if isinstance(node, kind) and isinstance(node, bool) == (kind is bool) and node != "":

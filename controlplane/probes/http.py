@@ -15,14 +15,16 @@ from urllib.parse import urlsplit
 import controlplane
 from controlplane.errors import UnreachableError
 from controlplane.fleet.model import GATEWAY_POOL, Endpoint
-from controlplane.probes.connection import Answer
+from controlplane.probes.exchange import Answer
 from controlplane.probes.exposition import Layout, Layouts
 from controlplane.probes.metrics import is_wanted, read_scrape, whose
 from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec
-from controlplane.probes.wire import Address, Wire, address
+from controlplane.probes.wire import Origin, Wire, address
 from controlplane.signals.engines import ENVOY, EngineNames
 
 DAY_S = 86_400.0
+ASKED_AT_MOST = 3
+"""How many times a silent endpoint is asked in one look."""
 REMEMBERED = 32_768
 """How many addresses' requests and pages are remembered; endpoints come and go under new addresses for ever."""
 _OTHER_JSON = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -33,33 +35,50 @@ Report = Callable[[Look], None]
 
 
 class Requests:
-    """Whole requests by URL, written once: what is sent to an endpoint is the same every time."""
+    """Whole requests for one path of many endpoints, written once: what is sent to one is the same every time."""
 
-    def __init__(self, wire: Wire, within: timedelta, *headers: str) -> None:
+    def __init__(self, wire: Wire, within: timedelta, path: str, *headers: str) -> None:
         self._wire = wire
         self._within_s = within.total_seconds()
+        self._path = path
         self._headers = "".join(f"{h}\r\n" for h in (f"User-Agent: {_AGENT}", *headers))
-        self._known: dict[tuple[str, bytes], tuple[Address, bytes]] = {}
+        self._known: dict[str | tuple[str, bytes], tuple[Origin, bytes]] = {}
 
-    def ask(self, url: str, done: Callable[[Answer], None], body: bytes = b"", within_s: float | None = None) -> None:
+    def ask(
+        self,
+        url: str,
+        done: Callable[[Answer], None],
+        body: bytes = b"",
+        within_s: float | None = None,
+        times: int = 1,
+    ) -> None:
         """Send a GET, or a POST when there is a body; a URL that leads nowhere is answered with that, at once.
 
         Args:
-            url: what to ask.
+            url: whom to ask; the path is put behind it.
             done: called with the answer, once, whatever happens.
             body: what to send.
             within_s: less time than these requests have otherwise.
+            times: how many times to ask in that time while nothing is answered.
         """
-        known = self._known.get((url, body))
-        if known is None:
+        known = self._known.get((url, body) if body else url)
+        if known is None or known[0].gone:
             try:
-                known = self._known[url, body] = (address(url), self._written(url, body))
+                known = self._remembered(url, body)
             except ValueError as error:
                 done(Answer(monotonic(), 0.0, Failure.NETWORK, str(error)))
                 return
-            if len(self._known) > REMEMBERED:
-                del self._known[next(iter(self._known))]
-        self._wire.ask(*known, self._within_s if within_s is None else within_s, done)
+        known[0].ask(known[1], self._within_s if within_s is None else within_s, done, times)
+
+    def _remembered(self, url: str, body: bytes) -> tuple[Origin, bytes]:
+        whole = url + self._path
+        known = self._known[(url, body) if body else url] = (
+            self._wire.origin(address(whole)),
+            self._written(whole, body),
+        )
+        if len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+        return known
 
     def _written(self, url: str, body: bytes) -> bytes:
         parts = urlsplit(url)
@@ -82,6 +101,8 @@ def _problem(answer: Answer, status: int = 0) -> tuple[Failure | None, str]:
 def _look(endpoint: Endpoint, probe: str, answer: Answer, failure: Failure | None, detail: str, **more: Any) -> Look:
     if answer.certificate_ends is not None:
         more["tls_days_left"] = (answer.certificate_ends - time()) / DAY_S
+    if answer.asked > 1:
+        more["asked"] = answer.asked
     if not more:
         return Look(endpoint, probe, answer.at, answer.took_s, failure, detail, None, answer.served_by)
     return Look(endpoint, probe, answer.at, answer.took_s, failure, detail, served_by=answer.served_by, **more)
@@ -99,14 +120,22 @@ class HttpProbe:
     name = "http"
 
     def __init__(self, wire: Wire, spec: HttpSpec) -> None:
-        self._requests = Requests(wire, spec.timeout)
+        self._requests = Requests(wire, spec.timeout, spec.path)
         self._spec = spec
         self._body = spec.body.encode()
+        self._times = min(spec.failures, ASKED_AT_MOST)
+        self._silent: set[str] = set()
+        """Endpoints that did not answer when they were last asked."""
         self.every = spec.every
 
     def start(self, endpoint: Endpoint, report: Report) -> None:
-        """Look once and report."""
-        self._requests.ask(endpoint.url + self._spec.path, lambda answer: report(self._judged(endpoint, answer)))
+        """Look once and report.
+
+        An endpoint that is silent is asked again within the same time-out, as many times as make it count as down:
+        a hang costs one time-out and not one a look. One that was silent before is asked once.
+        """
+        times = 1 if self._silent and endpoint.url in self._silent else self._times
+        self._requests.ask(endpoint.url, lambda answer: report(self._judged(endpoint, answer)), times=times)
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
@@ -115,6 +144,12 @@ class HttpProbe:
     def _judged(self, endpoint: Endpoint, answer: Answer) -> Look:
         spec = self._spec
         failure, detail = _problem(answer, spec.status)
+        if failure is Failure.TIMEOUT:
+            if len(self._silent) > REMEMBERED:
+                self._silent.clear()
+            self._silent.add(endpoint.url)
+        elif self._silent and failure is not Failure.PROBER:
+            self._silent.discard(endpoint.url)
         if failure is None and self._body and self._body not in answer.body:
             failure, detail = Failure.ANSWER, f"without {spec.body!r}: {answer.body[:80]!r}"
         if failure is None and answer.certificate_ends is not None and spec.tls_days_left:
@@ -130,7 +165,8 @@ class InferenceProbe:
     name = "inference"
 
     def __init__(self, wire: Wire, spec: InferenceSpec) -> None:
-        self._requests = Requests(wire, spec.timeout)
+        self._models_of = Requests(wire, spec.timeout, "/v1/models")
+        self._requests = Requests(wire, spec.timeout, "/v1/completions")
         self._spec = spec
         self._models: dict[str, str] = {}
         self.every = spec.every
@@ -150,7 +186,7 @@ class InferenceProbe:
             left_s = max(within_s / 2, within_s - answer.took_s)
             self._complete(endpoint, self._first_model(endpoint, answer), report, left_s)
 
-        self._requests.ask(f"{endpoint.url}/v1/models", named, within_s=within_s / 2)
+        self._models_of.ask(endpoint.url, named, within_s=within_s / 2)
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
@@ -171,8 +207,7 @@ class InferenceProbe:
         if spec.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         written = json.dumps(body).encode()
-        url = f"{endpoint.url}/v1/completions"
-        self._requests.ask(url, lambda answer: report(self._judged(endpoint, answer)), written, within_s)
+        self._requests.ask(endpoint.url, lambda answer: report(self._judged(endpoint, answer)), written, within_s)
 
     def _judged(self, endpoint: Endpoint, answer: Answer) -> Look:
         failure, detail = _problem(answer)
@@ -241,7 +276,7 @@ class MetricsProbe:
         """
         # Compression is not asked for: packing a page costs an engine's API process milliseconds, in which it answers
         # nobody. A page that comes packed is unpacked.
-        self._requests = Requests(wire, spec.timeout, "Accept: text/plain;version=0.0.4;q=0.9,*/*;q=0.1")
+        self._requests = Requests(wire, spec.timeout, "", "Accept: text/plain;version=0.0.4;q=0.9,*/*;q=0.1")
         self._spec = spec
         self._engine = engine
         self._gateway_page = gateway

@@ -42,7 +42,9 @@ class HttpSpec:
     tls_days_left: int = 14
     """A certificate that ends in fewer days fails the look. Only for `https`; 0 never does."""
     every: timedelta = timedelta(seconds=1)
-    timeout: timedelta = timedelta(milliseconds=500)
+    timeout: timedelta = timedelta(milliseconds=400)
+    """How long an endpoint may be silent. In this time it is asked up to three times, each on a connection of its own,
+    and each counts towards `failures`."""
     jitter: float = 0.1
     """Share of `every` by which looks are spread, so that a fleet is not asked in one breath."""
     failures: int = 3
@@ -197,9 +199,9 @@ class Page:
     """Why the answer may not be whole (a Prometheus-compatible server said so); empty when nothing is known to lack."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Look:
-    """One look at one endpoint."""
+    """One look at one endpoint. Not frozen: that would cost more than everything else about a look's making."""
 
     endpoint: Endpoint
     probe: str
@@ -217,6 +219,8 @@ class Look:
     """For a completion: tokens generated."""
     tls_days_left: float | None = None
     """For `https`: days until the certificate ends."""
+    asked: int = 1
+    """How many times it was asked; a look that timed out is so many failures."""
 
     @property
     def ok(self) -> bool:

@@ -39,10 +39,6 @@ class Lateness:
             stolen += min(late_s, now - at)
         return stolen
 
-    def worst_since(self, at: float) -> float:
-        """Return the longest single stretch since a moment."""
-        return max((late_s for now, late_s in self._late if now > at), default=0.0)
-
 
 class Entry(Protocol):
     """Something with a deadline."""

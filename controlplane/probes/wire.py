@@ -18,7 +18,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from controlplane.fleet.model import Endpoint
-from controlplane.probes.connection import Answer, Connection, Exchange
+from controlplane.probes.connection import Connection
+from controlplane.probes.exchange import Answer, Exchange
 from controlplane.probes.probe import Failure, Look
 from controlplane.probes.wheel import Lateness, Wheel
 
@@ -90,22 +91,64 @@ class Origin:
         self._waiting: list[Exchange] = []
         self._watchers: list[tuple[Endpoint, Callable[[Look], None]]] = []
         self._keeping = False
-        self._gone = False
+        self.gone = False
         """Nobody wants its connections any more: the endpoint left."""
 
     # -- exchanges -------------------------------------------------------------------------------------------------
 
-    def ask(self, exchange: Exchange) -> None:
+    def ask(self, request: bytes, within_s: float, done: Callable[[Answer], None], times: int = 1) -> None:
+        """Send a request and have its answer given to `done`, once, whatever happens.
+
+        Args:
+            request: the whole request, head and body.
+            within_s: the time-out. The endpoint gets all of it as the prober lived it: time in which the prober
+                itself did not run is given on top, up to as much again.
+            done: called with the answer, or with how there was none.
+            times: how many times to ask in that time while nothing is answered, each time on a connection of its own.
+        """
+        now = monotonic()
+        exchange = Exchange(self, request, now, within_s, done, times)
+        self._wire.wheel.put(now + within_s / times, exchange)
+        self.send(exchange)
+
+    def send(self, exchange: Exchange) -> None:
         """Send a request on a connection that is free, or on a new one."""
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.usable:
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if not connection.ended:
                 connection.send(exchange)
                 return
-        if len(self._live) + self._opening >= MAX_PER_ORIGIN:
+        if not self._send_apart(exchange):
             self._waiting.append(exchange)
+
+    def _send_apart(self, exchange: Exchange) -> bool:
+        """Send a request on a new connection; False when there are as many as there may be."""
+        if len(self._live) + self._opening >= MAX_PER_ORIGIN:
+            return False
+        self._wire.spawn(self._open(exchange))
+        return True
+
+    def due(self, exchange: Exchange, now: float) -> None:
+        """Ask again while the time is not out, and end the exchange when it is."""
+        lateness, within_s = self._wire.lateness, exchange.within_s
+        took_s = now - exchange.asked_at
+        stolen_s = lateness.stolen_since(exchange.asked_at)
+        lived_s = took_s - stolen_s
+        if lived_s < within_s and took_s < 2 * within_s:
+            step_s = within_s / exchange.times
+            step = len(exchange.others) + 1
+            if step < exchange.times and lived_s >= step * step_s:
+                step += 1
+                other = exchange.again(now)
+                if not self._send_apart(other):
+                    other.drop()
+            self._wire.wheel.put(now + step * step_s - lived_s, exchange)
+        elif self._wire.was_late(exchange.asked_at, now):
+            exchange.fail(Failure.PROBER, f"the prober itself was late by {stolen_s:.2f} s of {took_s:.2f} s")
         else:
-            self._wire.spawn(self._open(exchange))
+            what = "answer" if exchange.sent else "connection"
+            exchange.fail(Failure.TIMEOUT, f"no {what} within {within_s:g} s")
 
     async def _open(self, exchange: Exchange) -> None:
         self._opening += 1
@@ -134,7 +177,7 @@ class Origin:
             for host in await wire.resolve(where):
                 try:
                     _, connection = await asyncio.get_running_loop().create_connection(
-                        partial(Connection, self._rest, self._lost, self.ask), host, where.port,
+                        partial(Connection, self._rest, self._lost, self.send), host, where.port,
                         ssl=wire.tls if where.tls else None, server_hostname=where.host if where.tls else None,
                     )  # fmt: skip
                 except OSError as failed:
@@ -151,7 +194,7 @@ class Origin:
             if not exchange.over:
                 connection.send(exchange)
                 return
-        if len(self._idle) >= MAX_IDLE or self._gone:
+        if len(self._idle) >= MAX_IDLE or self.gone:
             connection.abort()
         else:
             self._idle.append(connection)
@@ -180,7 +223,7 @@ class Origin:
             if watcher in self._watchers:
                 self._watchers.remove(watcher)
             if not self._watchers:
-                self._gone = True
+                self.gone = True
                 self._wire.forget(self)
                 self.close()
 
@@ -218,7 +261,7 @@ class Origin:
 
     def end(self) -> None:
         """Let go of every connection, and keep none any more."""
-        self._gone = True
+        self.gone = True
         self._watchers.clear()
         for connection in tuple(self._live):
             connection.abort()
@@ -261,35 +304,6 @@ class Wire:
         """Drop an address that is no longer looked at."""
         if self._origins.get(origin.where) is origin:
             del self._origins[origin.where]
-
-    def ask(self, where: Address, request: bytes, within_s: float, done: Callable[[Answer], None]) -> None:
-        """Send a request and have its answer given to `done`, once, whatever happens.
-
-        Args:
-            where: whom to ask.
-            request: the whole request, head and body.
-            within_s: the time-out. The endpoint gets all of it as the prober lived it: time in which the prober
-                itself did not run is given on top, up to as much again.
-            done: called with the answer, or with how there was none.
-        """
-        now = monotonic()
-        exchange = Exchange(request, now, within_s, done, self._expired)
-        self.wheel.put(now + within_s, exchange)
-        self.origin(where).ask(exchange)
-
-    def _expired(self, exchange: Exchange, now: float) -> None:
-        took_s = now - exchange.asked_at
-        stolen_s = self.lateness.stolen_since(exchange.asked_at)
-        lived_s = took_s - stolen_s
-        if lived_s < exchange.within_s and took_s < 2 * exchange.within_s:
-            self.wheel.put(now + exchange.within_s - lived_s, exchange)
-            return
-        if self.was_late(exchange.asked_at, now):
-            late = f"the prober itself was late by {stolen_s:.2f} s of {took_s:.2f} s"
-            exchange.fail(Failure.PROBER, late)
-        else:
-            what = "answer" if exchange.sent else "connection"
-            exchange.fail(Failure.TIMEOUT, f"no {what} within {exchange.within_s:g} s")
 
     def was_late(self, since: float, now: float) -> bool:
         """Tell whether so much of some time was stolen from the prober that a time-out in it says nothing."""

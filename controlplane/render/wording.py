@@ -8,7 +8,7 @@ import re
 import unicodedata
 
 from controlplane.degradation.action import Action, ServeFromCache, SwitchPool, UsePool, spell_actions
-from controlplane.degradation.matrix import AllOf, Condition, Row, Trigger
+from controlplane.degradation.matrix import AlertFires, AllOf, Condition, Row, Trigger
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
 from controlplane.signals.sample import CATALOGUE, Direction, Unit
@@ -79,6 +79,8 @@ def spell_trigger(policy: Policy, trigger: Trigger) -> tuple[str, ...]:
     """Say what trips a row: one line for each part of which any is enough."""
     if isinstance(trigger, Condition):
         return (_condition(policy, trigger),)
+    if isinstance(trigger, AlertFires):
+        return (f"alert `{inert(trigger.alert)}` fires",)
     lines = tuple(line for part in trigger.parts for line in spell_trigger(policy, part))
     return (" **and** ".join(lines),) if isinstance(trigger, AllOf) else lines
 
@@ -87,6 +89,8 @@ def signals_of(trigger: Trigger) -> tuple[str, ...]:
     """Return the signals a trigger looks at, in the order they stand on the page, each once."""
     if isinstance(trigger, Condition):
         return (trigger.signal,)
+    if isinstance(trigger, AlertFires):
+        return ()
     return tuple(dict.fromkeys(name for part in trigger.parts for name in signals_of(part)))
 
 

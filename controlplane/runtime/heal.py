@@ -33,6 +33,7 @@ def heal_offline(loaded: Loaded, state_dir: Path) -> tuple[str, ...]:
     with held(settings), contextlib.closing(open_database(sqlite_url(settings.database))) as database:
         book = books(database)
         ports = RecoverPorts(
-            loaded.policy.service, book.receipts, book.leases, book.drills, None, fault_driver(loaded), unproven, utcnow
-        )
+            loaded.policy.service, book.receipts, book.leases, book.drills, None,
+            fault_driver(loaded, settings.state_dir), unproven, utcnow,
+        )  # fmt: skip
         return asyncio.run(heal_all(ports))

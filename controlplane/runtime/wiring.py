@@ -1,7 +1,7 @@
 """Joining the parts: the only module that names concrete drivers, and the one place where a long function is right."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,18 +12,18 @@ import aiohttp
 import yaml
 
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
-from controlplane.chaos.experiment import Experiment, Walk
+from controlplane.chaos.experiment import Experiment, Walk, overreach
 from controlplane.chaos.experiment import read as read_experiment
 from controlplane.chaos.fault import FaultDriver
 from controlplane.chaos.runner import ChaosToolkit
-from controlplane.chaos.substrates.process import ProcessNodes
+from controlplane.chaos.substrates.nodes import Place
+from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
-from controlplane.degradation.actuator import Actuator, Receipt, ReceiptState, RoutePlan
-from controlplane.degradation.envoy import EnvoyActuator
+from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
-from controlplane.fleet.files import FileInventory, resolve_address
-from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint, Inventory
+from controlplane.fleet.files import FileInventory
+from controlplane.fleet.model import CONTROLPLANE_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
 from controlplane.flows import switch
 from controlplane.flows.drill import DrillPorts
 from controlplane.flows.drill import Order as WalkOrder
@@ -51,6 +51,7 @@ from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import DrillDesk
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
 from controlplane.runtime.learnt import Learnt, answering_pool
+from controlplane.runtime.levers import gateway_of
 from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
@@ -61,8 +62,6 @@ from controlplane.store.incidents import StoredIncidents
 from controlplane.store.receipts import StoredReceipts
 from controlplane.telemetry import Metrics
 
-ENVOY_PAGE = "/stats/prometheus?filter=http.*downstream_rq"
-"""What users got; the whole page is twenty times as large."""
 HINTS_SHOWN = 3
 """How many likely causes an incident's timeline begins with."""
 SCORED_DRILLS = 200
@@ -121,14 +120,27 @@ def inventory_of(loaded: Loaded) -> Inventory:
     return FileInventory(loaded.policy.fleet, loaded.base).read()
 
 
-def fault_driver(loaded: Loaded) -> FaultDriver | None:
-    """Return the driver for where the fleet runs; None when the page does not say."""
+def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:
+    """Return every fault of where the fleet runs, as one driver; None when the page does not say."""
     substrate = loaded.policy.fleet.substrate
-    return ProcessNodes(loaded.base / substrate.process.nodes_dir) if substrate else None
+    if substrate is None:
+        return None
+    if substrate.netns:
+        nodes_dir = loaded.base / substrate.netns.nodes_dir
+        return faults("netns", Place(nodes_dir, nodes_dir.parent / "links", state_dir))
+    process = substrate.process or ProcessSubstrateSpec("nodes")
+    nodes_dir = loaded.base / process.nodes_dir
+    links_dir = loaded.base / process.links_dir if process.links_dir else nodes_dir.parent / "links"
+    return faults("process", Place(nodes_dir, links_dir, state_dir))
 
 
-def find_experiment(directory: Path, name: str) -> tuple[Experiment, Path]:
+def find_experiment(directory: Path, name: str, pools: Mapping[str, int]) -> tuple[Experiment, Path]:
     """Find and check an experiment.
+
+    Args:
+        directory: where experiments are.
+        name: a file's name without its ending.
+        pools: how many endpoints each pool has now.
 
     Raises:
         UsageError: when there is none of that name.
@@ -146,7 +158,8 @@ def find_experiment(directory: Path, name: str) -> tuple[Experiment, Path]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ExperimentError(f"cannot read {path}", str(error), "mend the file") from error
     experiment, problems = read_experiment(name, page)
-    if experiment is None:
+    problems = problems or (overreach(experiment, pools) if experiment else ())
+    if experiment is None or problems:
         first, *more = problems
         also = f" (and {len(more)} more)" if more else ""
         raise ExperimentError(f"{first.where}: {first.what}{also}", first.why, first.fix)
@@ -185,7 +198,12 @@ def build(
     wire = Wire(background.spawn)
     pages = Pages(session)
     clues = ClueBook()
-    learnt = Learnt(policy.objectives, policy.service, answering_pool(gateway=policy.fleet.gateway is not None), utcnow)
+    learnt = Learnt(
+        policy.objectives,
+        policy.service,
+        answering_pool(gateway=policy.fleet.gateway is not None and bool(policy.fleet.gateway.listener)),
+        utcnow,
+    )
     learnt.load(settings.learnt_file)
 
     versions = Versions(pages, clues, background.spawn)
@@ -204,20 +222,13 @@ def build(
         return learnt.shown(observer.standing())
 
     inventory = FileInventory(policy.fleet, loaded.base)
-    driver = fault_driver(loaded)
-    gateway: Endpoint | None = None
-    actuator: Actuator | None = None
-    if policy.fleet.gateway:
-        envoy = policy.fleet.gateway.envoy
-        admin = partial(resolve_address, envoy.admin, loaded.base)
-        admin()  # An address that is not there is said at the start, not in the first emergency.
-        listener = resolve_address(envoy.listener, loaded.base)
-        gateway = Endpoint("gateway", GATEWAY_POOL, listener, model=policy.fleet.pools[PRIMARY].model)
-        actuator = EnvoyActuator(session, loaded.base / envoy.xds_dir, admin, listener, gateway.model)
+    driver = fault_driver(loaded, settings.state_dir)
+    lever = gateway_of(policy.fleet, policy.service, loaded.base, session)
+    gateway = lever.endpoint if lever else None
+    actuator = lever.actuator if lever else None
 
     def gateway_page() -> str:
-        gateway_spec = policy.fleet.gateway
-        return f"{resolve_address(gateway_spec.envoy.admin, loaded.base)}{ENVOY_PAGE}" if gateway_spec else ""
+        return lever.page() if lever else ""
 
     inference = InferenceProbe(wire, next((p.inference for p in policy.probes if p.inference), InferenceSpec()))
 
@@ -383,8 +394,10 @@ def build(
                 clock,
             ),
             walk,
-            lambda name: find_experiment(settings.experiments_dir, name),
-            endpoints,
+            lambda name: find_experiment(
+                settings.experiments_dir, name, {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
+            ),
+            lambda pool: (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool),
             lambda: len(inventory.read().endpoints),
             lambda: learnt.counted,
             row_times,

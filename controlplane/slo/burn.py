@@ -223,11 +223,6 @@ def _burn(rule: BurnRule, window: BudgetWindow, target: float, now: float) -> Bu
     return Burn(rule, factor, long, short, trips=True)
 
 
-def spell_factors(period: timedelta) -> Mapping[str, str]:
-    """Write the rules down: `14.4x` by `1 h and 5 min`, for pages and the console."""
-    return {rule.spelled: f"{rule.factor(period):.3g}x" for rule in RULES}
-
-
 def _spell(span: timedelta) -> str:
     for size, unit in ((86_400, "d"), (3_600, "h")):
         count, rest = divmod(span.total_seconds(), size)

@@ -182,6 +182,7 @@ class StoredLeases:
             "drill_id": lease.drill_id,
             "kind": lease.kind.value,
             "endpoint": asdict(lease.endpoint),
+            "parameters": dict(lease.parameters),
             "state": lease.state.value,
             "deadline": lease.deadline,
             "intended_at": lease.intended_at,
@@ -267,4 +268,5 @@ def _lease(row: Row[Any]) -> Lease:
         proven_at=row.proven_at,
         healed_at=row.healed_at,
         detail=row.detail,
+        parameters=row.parameters,
     )

@@ -151,6 +151,7 @@ leases = Table(
     Column("drill_id", String(255), ForeignKey("drills.id"), nullable=False, index=True),
     Column("kind", String(32), nullable=False),
     Column("endpoint", JSON, nullable=False),
+    Column("parameters", JSON, nullable=False, server_default="{}"),
     Column("state", String(16), nullable=False),
     Column("deadline", Instant, nullable=False),
     Column("intended_at", Instant, nullable=False),

@@ -57,8 +57,7 @@ def listeners(folder: Path, doors: Doors, first_pool: str, access_log: Path, spe
     public = _listener("gateway", "127.0.0.1", doors.public, _manager("gateway", access_log, spec))
     public_manager = public["filter_chains"][0]["filters"][0]["typed_config"]
     public_manager["rds"] = {"route_config_name": ROUTES, "config_source": xds_file(folder, "rds")}
-    if spec.rate_per_s is not None:
-        public_manager["http_filters"].insert(0, _rate_limit(spec.rate_per_s, spec.burst))
+    public_manager["http_filters"].insert(0, _rate_limit(spec.rate_per_s, spec.burst))
     if doors.fills is None:
         return {"resources": [public]}
     fills = _listener("fills", doors.fills_host, doors.fills, _manager("fills", access_log, spec))
@@ -94,7 +93,16 @@ def routes(weights: Mapping[str, int], level: str = "none", spec: GatewaySpec | 
 
 
 def _efforts(spec: GatewaySpec) -> Document:
-    return {"timeout": f"{spec.deadline_s}s", "retry_policy": _retries(spec.max_retries)}
+    """Render deadline, retries and what is done about an endpoint that hangs with its connections open.
+
+    A try that has not begun to answer in time is tried elsewhere while the first one goes on, and whoever answers first
+    is taken (a hedge): a long answer is not cut off, and each such wait counts towards the ejection of its host.
+    """
+    efforts: Document = {"timeout": f"{spec.deadline_s}s", "retry_policy": _retries(spec.max_retries)}
+    if spec.hung_after_s is not None and spec.max_retries:
+        efforts["retry_policy"]["per_try_timeout"] = f"{spec.hung_after_s}s"
+        efforts["hedge_policy"] = {"hedge_on_per_try_timeout": True}
+    return efforts
 
 
 def _retries(most: int) -> Document:
@@ -175,8 +183,14 @@ def _tracing(name: str, url: str) -> Document:
     }
 
 
-def _rate_limit(rate_per_s: float, burst: int) -> Document:
-    """Render the token bucket, refilled ten times a second where the rate allows so that arrivals are not clumped."""
+def _rate_limit(rate_per_s: float | None, burst: int) -> Document:
+    """Render the token bucket, refilled ten times a second where the rate allows so that arrivals are not clumped.
+
+    Without a rate the filter lets everything in; it stands there so that a route may be given a bucket of its own.
+    """
+    if rate_per_s is None:
+        idle = {"@type": f"{TYPES}.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "gateway"}
+        return {"name": "envoy.filters.http.local_ratelimit", "typed_config": idle}
     per_fill = max(round(rate_per_s / 10), 1)
     everyone = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
     return {

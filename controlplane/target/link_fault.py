@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 MODES = frozenset({"pass", "drop", "reset", "delay"})
+DIRECTIONS = frozenset({"both", "to", "from"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,16 @@ class Fault:
     until: float = 0.0
     """Unix seconds."""
     lease: str = ""
+    direction: str = "both"
+    """``to`` the endpoint, ``from`` it, or ``both``; a cut (``reset``) has no direction."""
+
+    def loses(self, *, downward: bool) -> bool:
+        """Tell whether what flows this way is lost; ``downward`` is from the endpoint to the client."""
+        return self.mode == "drop" and self.direction != ("to" if downward else "from")
+
+    def holds_s(self, *, downward: bool) -> float:
+        """Return the seconds that what flows this way is held back."""
+        return 0.0 if self.direction == ("to" if downward else "from") else self.delay_s
 
 
 WELL = Fault()
@@ -33,9 +44,10 @@ def read_fault(text: str, now: float) -> Fault | None:
     try:
         raw = json.loads(text)
         fault = Fault(
-            str(raw["mode"]), float(raw.get("delay_ms", 0.0)) / 1000, float(raw["until"]), str(raw.get("lease", ""))
-        )
+            str(raw["mode"]), float(raw.get("delay_ms", 0.0)) / 1000, float(raw["until"]), str(raw.get("lease", "")),
+            str(raw.get("direction", "both")),
+        )  # fmt: skip
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    well_formed = fault.mode in MODES and fault.delay_s >= 0
+    well_formed = fault.mode in MODES and fault.direction in DIRECTIONS and fault.delay_s >= 0
     return fault if well_formed and fault.until > now else None

@@ -23,10 +23,6 @@ class Line(Protocol):
     fault: Fault
     pairs: "set[Pair]"
 
-    @property
-    def dark(self) -> bool:
-        """Whether everything is lost now."""
-
     def doubt(self, then: Callable[[], None]) -> None:
         """Do something about a connection that the endpoint ended, once it is known whether it is gone too."""
 
@@ -48,10 +44,15 @@ class Flow:
         self._ended = False
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def _lost(self) -> bool:
+        """Whether everything that flows this way is lost now."""
+        return self._link.fault.loses(downward=self._downward)
+
     def feed(self, data: bytes | None) -> None:
         """Take bytes, or None for the end."""
-        delay_s = self._link.fault.delay_s
-        if self.sink is not None and data is not None and not self._held and not delay_s and not self._link.dark:
+        delay_s = self._link.fault.holds_s(downward=self._downward)
+        if self.sink is not None and data is not None and not self._held and not delay_s and not self._lost:
             self.sink.write(data)
             return
         self._held.append((self._link.loop.time() + delay_s, data))
@@ -64,9 +65,9 @@ class Flow:
             self._timer.cancel()
             self._timer = None
         now = self._link.loop.time()
-        while self._held and self.sink is not None and not self._link.dark:
+        while self._held and self.sink is not None and not self._lost:
             due, data = self._held[0]
-            if self._link.fault.delay_s and due > now:
+            if self._link.fault.holds_s(downward=self._downward) and due > now:
                 self._timer = self._link.loop.call_later(due - now, self.pump)
                 break
             self._held.popleft()
@@ -96,7 +97,7 @@ class Flow:
     def _gate(self) -> None:
         if self.source is None or self.source.is_closing():
             return
-        wanted = not (self._blocked or self._link.dark or self._held_bytes > MOST_HELD_BYTES)
+        wanted = not (self._blocked or self._lost or self._held_bytes > MOST_HELD_BYTES)
         if wanted and not self.source.is_reading():
             self.source.resume_reading()
         elif not wanted and self.source.is_reading():

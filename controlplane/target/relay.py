@@ -7,7 +7,9 @@ the link by writing its control file, whole, by rename::
 
 ``pass`` is no fault. ``drop`` loses everything: open connections fall silent, and new ones are not even refused.
 ``reset`` cuts open connections and refuses new ones. ``delay`` holds every byte back for ``delay_ms`` in each
-direction, so a round trip takes twice as long. The fault ends at ``until`` (unix seconds) by this process's own clock,
+direction, so a round trip takes twice as long. ``"direction": "to"`` (or ``"from"``) breaks one way only: open
+connections lose what goes to (comes from) the endpoint, and new ones cannot be made, since a handshake needs both.
+The fault ends at ``until`` (unix seconds) by this process's own clock,
 whoever else is dead by then; a file without it, or one that cannot be read, counts for nothing. Ended and unreadable
 files are removed.
 

@@ -229,6 +229,8 @@ class GatewaySpec:
     """Longest answer, all tries together. A client may ask for less: x-envoy-upstream-rq-timeout-ms."""
     max_retries: int = 2
     """Tries after the first, for one request: one in the next pool, one more wherever a host is left."""
+    hung_after_s: float | None = 2.0
+    """A try that has not begun to answer after this long is tried elsewhere as well; None waits for the deadline."""
     retry_concurrency: int = 64
     """Retry budget: retries that may be under way at once in a pool. A lost pool needs one for each request in flight;
     an overload must not be answered with more load than this."""

@@ -27,6 +27,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 import controlplane
 from controlplane.chaos.drill import Drill, Event, Halt
 from controlplane.chaos.fault import FaultKind, Lease
+from controlplane.chaos.parameters import settled
 from controlplane.chaos.redundancy import Preview, spell_preview
 from controlplane.chaos.safety import Go, Refusal
 from controlplane.chaos.score import last_before, months, regressions, times_s, within_objective
@@ -127,18 +128,21 @@ class Inject(BaseModel):
     pool: str = Field(max_length=128)
     endpoints: str = "100%"
     down_for: str = "10s"
+    only: list[Annotated[str, Field(max_length=128)]] = Field(default=[], max_length=1000)
+    parameters: dict[str, float | str] = {}
 
     def request(self) -> FaultRequest:
         """Return the request with its units read.
 
         Raises:
-            UsageError: when a unit is wrong.
+            UsageError: when a unit or a parameter is wrong.
         """
         try:
             share, lasts = quantity.ratio(self.endpoints), quantity.duration(self.down_for)
         except ValueError as error:
             raise UsageError("the fault request is not usable", f"expected {error}", "mend the experiment") from error
-        return FaultRequest(self.kind, self.pool, share, lasts)
+        parameters = settled(self.kind, self.parameters)
+        return FaultRequest(self.kind, self.pool, share, lasts, tuple(self.only), parameters)
 
 
 def build_app(ports: WebPorts) -> FastAPI:

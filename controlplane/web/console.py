@@ -18,7 +18,7 @@ from controlplane.chaos.drill import Drill, DrillPhase, Outcome
 from controlplane.degradation.action import Action, ServeFromCache, SwitchPool, UsePool, pool_of, spell_actions
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.machine import Phase
-from controlplane.degradation.matrix import AllOf, AnyOf, Condition, Level, Mode, Trigger
+from controlplane.degradation.matrix import AlertFires, AllOf, AnyOf, Condition, Level, Mode, Trigger
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY
 from controlplane.flows.standing import BudgetStanding, EndpointStanding, PoolStanding, RowStanding
 from controlplane.slo.threshold import Band
@@ -147,6 +147,8 @@ def trigger_words(trigger: Trigger) -> tuple[str, ...]:
         return tuple(text for part in trigger.parts for text in trigger_words(part))
     if isinstance(trigger, AllOf):
         return (" and ".join(_inner_words(part) for part in trigger.parts),)
+    if isinstance(trigger, AlertFires):
+        return (f"alert {trigger.alert} fires",)
     return (_condition_words(trigger),)
 
 

@@ -5,7 +5,7 @@ wrong, and leaves the looks at other endpoints alone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -54,23 +54,6 @@ async def server() -> AsyncIterator[Server]:
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as opened:
         yield opened
-
-
-@pytest.fixture
-async def wire() -> AsyncIterator[Wire]:
-    tasks: set[asyncio.Task[None]] = set()
-
-    def spawn(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        tasks.add(task)
-        return task
-
-    made = Wire(spawn)
-    yield made
-    made.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def endpoint(server: Server, path: str, *, scheme: str = "http") -> Endpoint:

@@ -1,4 +1,4 @@
-"""Faults on a fleet of supervised processes on this machine (`controlplane up`).
+"""Killing the process groups that node supervisors look after (`controlplane up`).
 
 The contract with a node's supervisor is two files. `<node>.json` names the endpoint's process group; `<node>.hold`,
 written by us, tells it to leave a dead endpoint dead until a moment. That moment is the fault's own deadline: the
@@ -9,31 +9,20 @@ import asyncio
 import json
 import os
 import signal
+import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from urllib.parse import urlsplit
-
-import psutil
 
 from controlplane.chaos.fault import Lease
+from controlplane.chaos.keepers.keeper import holder
+from controlplane.chaos.substrates.knock import Door, door
+from controlplane.chaos.substrates.nodes import find_node
 from controlplane.errors import FaultError
 from controlplane.wholefile import write_whole
 
-_START_TIME_TOLERANCE_S = 0.05
 _GONE_WITHIN_S = 2.0
 _LOOK_AGAIN_S = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """What a supervisor says of its endpoint's process."""
-
-    pid: int
-    pgid: int
-    started_at: float
-    """Unix seconds; a process with this id that started at another time is somebody else."""
 
 
 class ProcessNodes:
@@ -48,10 +37,11 @@ class ProcessNodes:
         Raises:
             FaultError: when the node is not known here, or the hold or the kill is refused; nothing is left behind.
         """
-        node = self._node(lease)
+        node = find_node(self._dir, lease)
+        self._refuse_anothers(lease)
         self._write_hold(lease)
         try:
-            if _alive(node):
+            if node.alive:
                 if os.getpgid(node.pid) != node.pgid:
                     raise PermissionError(f"process {node.pid} is not in that group")
                 os.killpg(node.pgid, signal.SIGKILL)
@@ -69,10 +59,10 @@ class ProcessNodes:
 
         The kernel needs a moment: a killed process whose other threads still end keeps its sockets until they have.
         """
-        node = self._node(lease)
+        node = find_node(self._dir, lease)
         deadline = monotonic() + _GONE_WITHIN_S
         while monotonic() < deadline:
-            if not _alive(node) and not await _accepts(lease.endpoint.url):
+            if not node.alive and await door(lease.endpoint.url) is not Door.OPEN:
                 return f"process {node.pid} is gone and {lease.endpoint.url} refuses connections"
             await asyncio.sleep(_LOOK_AGAIN_S)
         return ""
@@ -80,7 +70,7 @@ class ProcessNodes:
     async def revert(self, lease: Lease) -> str:
         """Let the supervisor start the endpoint again."""
         hold = self._hold_path(lease)
-        if self._holder(hold) not in (lease.id, ""):
+        if holder(hold) not in (lease.id, ""):
             return f"{lease.endpoint.node} is held by another lease; left alone"
         try:
             hold.unlink(missing_ok=True)
@@ -90,37 +80,24 @@ class ProcessNodes:
 
     async def residue(self, lease: Lease) -> str:
         """Return what is left: our hold, or an endpoint that has not come back."""
-        if self._holder(self._hold_path(lease)) == lease.id:
+        if holder(self._hold_path(lease)) == lease.id:
             return f"{self._hold_path(lease)} still holds {lease.endpoint.node} down"
-        if not await _accepts(lease.endpoint.url):
+        if await door(lease.endpoint.url) is not Door.OPEN:
             return f"{lease.endpoint.name} does not accept connections at {lease.endpoint.url} yet"
         return ""
-
-    def _node(self, lease: Lease) -> _Node:
-        path = self._dir / f"{lease.endpoint.node}.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            node = _Node(int(found["pid"]), int(found["pgid"]), float(found["started_at"]))
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise FaultError(
-                f"no node `{lease.endpoint.node}` on this machine", f"cannot read {path}: {error}",
-                "set `fleet.substrate.process.nodes_dir` to the directory the supervisors write to",
-            ) from error  # fmt: skip
-        if node.pgid <= 1 or node.pgid == os.getpgid(0):
-            raise FaultError(
-                f"refusing to kill process group {node.pgid}", f"{path} names it", "start the endpoint in its own group"
-            )
-        return node
 
     def _hold_path(self, lease: Lease) -> Path:
         return self._dir / f"{lease.endpoint.node}.hold"
 
-    def _holder(self, hold: Path) -> str:
-        """Return the lease that holds a node down, or an empty string."""
-        try:
-            return str(json.loads(hold.read_text(encoding="utf-8"))["lease"])
-        except (OSError, ValueError, LookupError, TypeError):
-            return ""
+    def _refuse_anothers(self, lease: Lease) -> None:
+        """Leave a node alone that another lease holds down now; a hold that is over counts for nothing."""
+        hold = self._hold_path(lease)
+        other = holder(hold)
+        if other in (lease.id, ""):
+            return
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            if float(json.loads(hold.read_text(encoding="utf-8"))["until"]) > time.time():
+                raise FaultError(f"{lease.endpoint.node} is held down already", f"by lease {other}", "heal that first")
 
     def _write_hold(self, lease: Lease) -> None:
         hold = self._hold_path(lease)
@@ -128,25 +105,3 @@ class ProcessNodes:
             write_whole(hold, json.dumps({"until": lease.deadline.timestamp(), "lease": lease.id}))
         except OSError as error:
             raise FaultError(f"cannot write {hold}", str(error), "make the nodes directory writable") from error
-
-
-def _alive(node: _Node) -> bool:
-    """Tell whether the very process that the supervisor named is alive; a zombie is not."""
-    try:
-        process = psutil.Process(node.pid)
-        same = abs(process.create_time() - node.started_at) < _START_TIME_TOLERANCE_S
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def _accepts(url: str) -> bool:
-    """Tell whether something listens at an endpoint's address."""
-    address = urlsplit(url)
-    try:
-        async with asyncio.timeout(0.5):
-            _, writer = await asyncio.open_connection(address.hostname, address.port)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True

@@ -210,7 +210,7 @@ async def test_our_own_group_and_groups_that_mean_everybody_are_refused(
 
     monkeypatch.setattr(os, "killpg", kill)
     supervise(tmp_path, victim, pgid=os.getpgid(0) if pgid == "own" else pgid)
-    with pytest.raises(FaultError, match="refusing to kill"):
+    with pytest.raises(FaultError, match="refusing to break"):
         await ProcessNodes(tmp_path).apply(lease(port))
     assert not (tmp_path / "node-a.hold").exists()
 

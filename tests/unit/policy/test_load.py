@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controlplane.degradation.action import SwitchPool, UsePool
-from controlplane.degradation.matrix import AllOf, AnyOf, Condition, Level, Mode
+from controlplane.degradation.action import Cordon, Prewarm, Scale, ServeFromCache, Shed, SwitchPool, UsePool
+from controlplane.degradation.matrix import AlertFires, AllOf, AnyOf, Condition, Level, Mode
 from controlplane.errors import PolicyError, Problem, UsageError
 from controlplane.policy.load import Loaded, load, loads
 from controlplane.signals.sample import CATALOGUE
@@ -105,7 +105,10 @@ def test_the_default_trigger_of_p0_acts_on_hard_evidence_without_a_dwell() -> No
 def test_a_default_row_whose_pool_the_fleet_lacks_is_not_armed_and_says_why() -> None:
     matrix = loads(MINIMAL, PAGE).policy.degradation
     assert matrix.rows == {}
-    assert matrix.not_armed == {"P0": "the fleet has no pool `standby`", "P2": "the fleet has no pool `base`"}
+    assert matrix.not_armed == {
+        "P0": "the fleet has no pool `standby`", "P1": "the fleet has no pool `cache`",
+        "P2": "the fleet has no pool `base`",
+    }  # fmt: skip
 
 
 def test_a_row_on_the_page_that_needs_an_absent_pool_is_refused_at_its_line() -> None:
@@ -139,9 +142,10 @@ def test_a_row_on_the_page_that_needs_an_absent_pool_is_refused_at_its_line() ->
          "known keys here: events, gpu, host, http, inference, logs, metrics, promql"),
         ("probes:\n  - http: { every: often }\n", 6, "every: often` is not usable", "a duration such as"),
         ("objectives:\n  - { name: availability }\n", 6, "`objectives[0].target` is missing", "add `target:`"),
-        ("degradation: { mode: automatic }\n", 5, "mode: automatic` is not usable", "one of: auto, observe"),
-        ("degradation: { P7: {} }\n", 5, "unknown key `degradation.P7`", "known keys here: P0, P1, P2, mode"),
-        ("degradation:\n  P1: { within: 5m }\n", 6, "`degradation.P1.when` is missing", "add `when:`"),
+        ("degradation: { mode: automatic }\n", 5, "mode: automatic` is not usable", "one of: auto, approve, observe"),
+        ("degradation: { P7: {} }\n", 5, "unknown key `degradation.P7`", "known keys here: P0, P1, P2, max_switches"),
+        ("degradation: { max_switches_per_hour: 0 }\n", 5, "max_switches_per_hour: 0` lets nothing happen", "say 6"),
+        ("degradation: { max_switches_per_hour: 1.5 }\n", 5, "max_switches_per_hour` is `1.5`", "a whole number"),
         ("publish: { dir: 7 }\n", 5, "`publish.dir` is `7`", "write text"),
         ("drills:\n  monthly: { at: { hour: 24 } }\n", 6, "24:00 is no time of day", "mend the hour"),
         ("drills:\n  monthly:\n    at: { timezone: Asia/Shanghia }\n", 7, "unknown time zone `Asia/Shanghia`", "`UTC`"),
@@ -204,9 +208,27 @@ def test_conditions_nest_and_a_bare_level_compares_in_the_direction_that_is_wors
         ("when", "{}", 9, "needs one key"),
         ("when", "{ queue_depth: 1, error_rate: 1% }", 9, "needs one key"),
         ("when", "breach", 9, "is `breach`"),
-        ("do", "[]", 10, "is not one action"),
-        ("do", "{ use_pool: { pool: base } }", 10, "is not one action"),
-        ("do", "[ { use_pool: { pool: base } }, { switch_pool: {} } ]", 10, "is not one action"),
+        ("do", "[]", 10, "is not a list of actions"),
+        ("do", "{ use_pool: { pool: base } }", 10, "is not a list of actions"),
+        ("do", "[ { use_pool: { pool: base }, switch_pool: {} } ]", 10, "is not one action"),
+        ("do", "[ { use_pool: { pool: base } }, { switch_pool: {} } ]", 10, "moves the primary's traffic twice"),
+        ("do", "[ { use_pool: { pool: base, share: 0% } } ]", 10, "share` is 0%"),
+        ("do", "[ { use_pool: { pool: primary } } ]", 10, "leads back to `primary`"),
+        ("do", "[ { shed: {} } ]", 10, "shed.rate: None` is not usable"),
+        ("do", "[ { shed: { rate: 50 } } ]", 10, "shed.rate: 50` is not usable"),
+        ("do", "[ { shed: { rate: 0/s } } ]", 10, "shed.rate: 0/s` is not usable"),
+        ("do", "[ { shed: { rate: 5/s, floor: low } } ]", 10, "shed.floor` is `low`"),
+        ("do", "[ { scale: { replicas: 4 } } ]", 10, "needs one of `deployment` and `hpa`"),
+        ("do", "[ { scale: { deployment: a, hpa: a, replicas: 4 } } ]", 10, "needs one of `deployment` and `hpa`"),
+        ("do", "[ { scale: { deployment: a, max: 4 } } ]", 10, "does not say what a deployment is to have"),
+        ("do", "[ { scale: { hpa: a } } ]", 10, "does not say what a hpa is to have"),
+        ("do", "[ { scale: { hpa: a, min: 5, max: 4 } } ]", 10, "are out of order"),
+        ("do", "[ { prewarm: { pool: base, completions: 0 } } ]", 10, "sends nothing"),
+        ("do", "[ { prewarm: { pool: spare } } ]", 10, "row P1 needs pool `spare`"),
+        ("do", "[ { cordon: {} } ]", 10, "cordon.endpoint` is missing"),
+        ("do", "[ { notify: { receiver: oncall } } ]", 10, "unknown receiver `oncall`"),
+        ("do", "[ { run: { command: drain } } ]", 10, "unknown command `drain`"),
+        ("when", "{ alert: 5 }", 9, "alert` is `5`"),
         ("do", "[ { drop_traffic: {} } ]", 10, "unknown key `degradation.P1.do[0].drop_traffic`"),
         ("do", "[ { use_pool: {} } ]", 10, "do[0].use_pool.pool` is nothing"),
         ("do", "[ { use_pool: { pool: base, share: 150% } } ]", 10, "share: 150%` is not usable"),
@@ -236,13 +258,64 @@ def test_a_wrong_row_is_refused_at_its_line(key: str, value: str, line: int, wha
         ("{ pools: { primary: { endpoints: { file: a, static: ['http://b'] } } } }", "exactly one of"),
         ("{ pools: { primary: { endpoints: { static: ['10.0.0.1:80'] } } } }", "`10.0.0.1:80` is not an endpoint"),
         ("{ pools: { primary: { endpoints: { file: a } } }, engine: vlm }", "unknown engine `vlm`"),
-        ("{ pools: { primary: { endpoints: { file: a } } }, gateway: {} }", "`fleet.gateway.envoy` is missing"),
+        (
+            "{ pools: { primary: { endpoints: { file: a } } }, gateway: {} }",
+            "`fleet.gateway` needs exactly one of `envoy`",
+        ),
         ("{ pools: [ primary ] }", "`fleet.pools` is `['primary']`"),
     ],
 )
 def test_a_wrong_fleet_is_refused(fleet: str, what: str) -> None:
     found = problems(f"service: chat\nfleet: {fleet}\n")
     assert [p for p in found if what in p.what and p.where == "controlplane.yaml:2"], found
+
+
+GATEWAY = "service: chat\nfleet:\n  pools: {{ primary: {{ endpoints: {{ file: a }} }} }}\n  gateway: {gateway}\n"
+KUBERNETES = "{ kubernetes: { kind: httproute, name: chat, listener: 'http://a', backends: { primary: chat-1 } } }"
+LITELLM = "{ litellm: { url: 'http://a', key: 'env:KEY', deployments: { primary: [id-1, id-2] } } }"
+
+
+@pytest.mark.parametrize(
+    ("gateway", "listener"),
+    [
+        (KUBERNETES, "http://a"),
+        ("{ webhook: { url: 'http://b', listener: 'http://a', secret: 'file:key' } }", "http://a"),
+        (LITELLM, "http://a"),
+        ("{ dry_run: {} }", ""),
+        ("{ dry_run: { listener: 'http://a' } }", "http://a"),
+    ],
+)
+def test_a_gateway_may_be_any_of_those_that_have_a_lever(gateway: str, listener: str) -> None:
+    found = loads(GATEWAY.format(gateway=gateway), Path("controlplane.yaml")).policy.fleet.gateway
+    assert found is not None
+    assert found.listener == listener
+
+
+def test_a_pool_of_a_gateway_keeps_the_names_it_has_there() -> None:
+    found = loads(GATEWAY.format(gateway=LITELLM), Path("controlplane.yaml")).policy.fleet.gateway
+    assert found is not None
+    assert found.litellm is not None
+    assert found.litellm.deployments == {"primary": ("id-1", "id-2")}
+
+
+@pytest.mark.parametrize(
+    ("gateway", "what"),
+    [
+        (
+            "{ dry_run: {}, webhook: { url: 'http://b', listener: 'http://a', secret: 'file:k' } }",
+            "needs exactly one of",
+        ),
+        (KUBERNETES.replace("httproute", "ingress"), "unknown route `ingress`"),
+        (KUBERNETES.replace("primary:", "primry:"), "no pool `primry` in the fleet"),
+        (LITELLM.replace("primary:", "primry:"), "no pool `primry` in the fleet"),
+        (LITELLM.replace("env:KEY", "sk-1234"), "is not the place of a secret"),
+        ("{ webhook: { url: 'http://b', listener: 'http://a', secret: hunter2 } }", "is not the place of a secret"),
+    ],
+)
+def test_a_gateway_that_cannot_be_pulled_is_refused_on_its_line(gateway: str, what: str) -> None:
+    (problem,) = problems(GATEWAY.format(gateway=gateway))
+    assert what in problem.what
+    assert problem.where == "controlplane.yaml:4"
 
 
 def test_a_repeated_key_is_refused_with_both_lines() -> None:
@@ -398,10 +471,89 @@ def test_the_resolved_page_shows_the_defaults_inside_what_the_page_wrote_itself(
     resolved = loads(WHOLE + "probes:\n  - http: { every: 3s }\n", PAGE).resolved
     assert resolved["fleet"]["engine"] == "auto"
     assert resolved["probes"][0]["http"] == {
-        "path": "/health", "every": "3s", "timeout": "500ms", "status": 0, "failures": 3, "successes": 1,
+        "path": "/health", "every": "3s", "timeout": "400ms", "status": 0, "failures": 3, "successes": 1,
         "tls_days_left": 14, "jitter": "10%",
     }  # fmt: skip
 
 
 def test_relative_paths_start_at_the_page() -> None:
     assert loads(MINIMAL, Path("/etc/chat/controlplane.yaml")).base == Path("/etc/chat")
+
+
+MATRIX = """\
+degradation:
+  P0: { when: { endpoints_down: 100% }, do: [ { switch_pool: {} } ], within: 5m }
+  P1: { when: { alert: Slow }, do: [ { use_pool: { pool: base } } ], within: 15m }
+  P2: { when: { latency_p99: warn }, do: [ { shed: { rate: 50/s } } ], within: 1h }
+"""
+
+
+def matrix_page(**escalate: str) -> str:
+    text = MATRIX
+    for row in ("P0", "P1", "P2"):
+        text = text.replace(f"{row}: {{ ", f"{row}: {{ escalate: {escalate.get(row, 'null')}, ")
+    return WHOLE + text
+
+
+def test_the_default_rows_escalate_to_the_next_worse_one_that_is_armed() -> None:
+    with_cache = WHOLE + "    cache: { endpoints: { file: sd/cache.json } }\n"
+    rows = loads(with_cache, PAGE).policy.degradation.rows
+    assert {level: row.escalate for level, row in rows.items()} == {
+        Level.P0: None, Level.P1: Level.P0, Level.P2: Level.P1,
+    }  # fmt: skip
+    assert rows[Level.P1].do == (ServeFromCache("cache"),)
+    assert rows[Level.P1].when == AnyOf(
+        (
+            Condition("latency_p99", band=Band.BREACH),
+            Condition("queue_depth", above=100.0, dwell=timedelta(seconds=5)),
+            AlertFires("InferenceOverloaded"),
+        )
+    )
+    assert loads(WHOLE, PAGE).policy.degradation.rows[Level.P2].escalate is None
+
+
+@pytest.mark.parametrize(
+    ("escalate", "line", "what"),
+    [
+        ({"P1": "P1"}, 9, "the escalation goes in a circle: P1 -> P1"),
+        ({"P0": "P1", "P1": "P0"}, 9, "the escalation goes in a circle: P1 -> P0 -> P1"),
+        ({"P0": "P2", "P1": "P0", "P2": "P1"}, 10, "the escalation goes in a circle: P2 -> P1 -> P0 -> P2"),
+        ({"P2": "none"}, 10, "row P2 escalates to none, which is not armed"),
+        ({"P2": "P3"}, 10, "escalate: P3` is not usable"),
+    ],
+)
+def test_an_escalation_that_leads_nowhere_is_refused(escalate: dict[str, str], line: int, what: str) -> None:
+    problem = only(matrix_page(**escalate))
+    assert what in problem.what
+    assert problem.where == f"controlplane.yaml:{line}"
+
+
+def test_an_escalation_to_a_row_that_the_fleet_cannot_carry_out_is_refused() -> None:
+    page = "".join(line for line in matrix_page(P1="P0").splitlines(keepends=True) if "P0: {" not in line)
+    page = page.replace("standby:", "spare:")
+    assert "row P1 escalates to P0, which is not armed" in only(page).what
+
+
+def test_escalations_may_meet_in_one_row() -> None:
+    rows = loads(matrix_page(P1="P0", P2="P0"), PAGE).policy.degradation.rows
+    assert [rows[level].escalate for level in (Level.P0, Level.P1, Level.P2)] == [None, Level.P0, Level.P0]
+
+
+def test_a_row_may_do_several_things_and_each_is_read_as_it_is_written() -> None:
+    do = (
+        "[ { use_pool: { pool: base, share: 25% } }, { shed: { rate: 3000/m, burst: 20, floor: 2 } }, "
+        "{ scale: { deployment: chat, replicas: 4, namespace: prod } }, { scale: { hpa: chat, min: 2, max: 8 } }, "
+        "{ prewarm: { pool: base } }, { cordon: { endpoint: primary-1 } } ]"
+    )
+    assert loads(row_page(do=do), PAGE).policy.degradation.rows[Level.P1].do == (
+        UsePool("base", 0.25), Shed(50.0, 20.0, 2), Scale("deployment/chat", "prod", replicas=4),
+        Scale("hpa/chat", min=2, max=8), Prewarm("base"), Cordon("primary-1"),
+    )  # fmt: skip
+
+
+def test_the_mode_stands_over_the_whole_matrix_and_a_row_may_have_its_own() -> None:
+    text = row_page().replace("  P1:\n", "  mode: approve\n  P1:\n    mode: auto\n")
+    matrix = loads(text, PAGE).policy.degradation
+    assert matrix.mode_of(matrix.rows[Level.P1]) is Mode.AUTO
+    assert matrix.mode_of(matrix.rows[Level.P0]) is Mode.APPROVE
+    assert matrix.max_switches_per_hour == 6

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
@@ -22,24 +22,6 @@ WITHIN = timedelta(seconds=5)
 HASTE = timedelta(milliseconds=100)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]
-
-
-@pytest.fixture
-async def wire() -> AsyncIterator[Wire]:
-    tasks: set[asyncio.Task[None]] = set()
-
-    def spawn(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        tasks.add(task)
-        return task
-
-    opened = Wire(spawn)
-    yield opened
-    opened.close()
-    for task in tasks:
-        task.cancel()
-    ended = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [e for e in ended if isinstance(e, Exception)] == []
 
 
 @pytest.fixture

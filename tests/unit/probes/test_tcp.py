@@ -1,7 +1,7 @@
 """A held connection tells within milliseconds that nothing listens any more."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from controlplane.fleet.model import Endpoint
 from controlplane.probes import wire
 from controlplane.probes.probe import Failure, Look
-from controlplane.probes.wire import Wire
+from tests.support.wires import wired
 
 
 class Listener:
@@ -44,23 +44,8 @@ class Listener:
 async def held_at(url: str) -> AsyncIterator[tuple["asyncio.Queue[Look]", Callable[[], None]]]:
     """Hold a connection; give what is reported and what lets go. Nothing that was started may have failed."""
     seen: asyncio.Queue[Look] = asyncio.Queue()
-    tasks: set[asyncio.Task[None]] = set()
-
-    def spawn(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        tasks.add(task)
-        return task
-
-    connections = Wire(spawn)
-    release = connections.hold(Endpoint("primary-0", "primary", url), seen.put_nowait)
-    try:
-        yield seen, release
-    finally:
-        connections.close()
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [e for e in ended if isinstance(e, Exception)] == []
+    async with wired() as connections:
+        yield seen, connections.hold(Endpoint("primary-0", "primary", url), seen.put_nowait)
 
 
 @asynccontextmanager

@@ -17,35 +17,9 @@ from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, Me
 from controlplane.probes.wheel import Lateness
 from controlplane.probes.wire import Wire
 from controlplane.signals.engines import VLLM
+from tests.support.wires import wired
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-class Tasks:
-    """Tasks that end with the test."""
-
-    def __init__(self) -> None:
-        self.all: set[asyncio.Task[None]] = set()
-
-    def spawn(self, work: object) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self.all.add(task)
-        task.add_done_callback(self.all.discard)
-        return task  # type: ignore[no-any-return]
-
-
-@asynccontextmanager
-async def wired() -> AsyncIterator[Wire]:
-    tasks = Tasks()
-    wire = Wire(tasks.spawn)
-    try:
-        yield wire
-    finally:
-        wire.close()
-        for task in list(tasks.all):
-            task.cancel()
-        await asyncio.gather(*tasks.all, return_exceptions=True)
-        await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -178,6 +152,84 @@ async def test_endless_and_huge_bodies_cost_one_look(monkeypatch: pytest.MonkeyP
             assert (found.failure, found.detail) == (Failure.ANSWER, "more than 100000 bytes")
 
 
+def dated(second: int, body: bytes = b"ok", status: bytes = b"200 OK") -> bytes:
+    return plain(body, b"date: Sat, 21 Nov 2026 12:00:%02d GMT" % second, b"x-served-by: e", status=status)
+
+
+async def test_the_usual_answer_is_recognised_and_any_other_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    learn = connection.Connection._learn
+
+    def spy(self: connection.Connection, request: bytes, data: bytes) -> None:
+        read.append(data)
+        learn(self, request, data)
+
+    monkeypatch.setattr(connection.Connection, "_learn", spy)
+    answers = (
+        dated(0), dated(1), dated(2), dated(3, b"no"), dated(4, b"no", b"503 Busy"), dated(5, b"no", b"503 Busy"),
+        dated(6), dated(7).replace(b"Content-Length: 2", b"Content-Length: 3") + b"k", dated(8),
+    )  # fmt: skip
+    async with wired() as wire, serving(answering(*answers)) as port:
+        looks = [await look(wire, port, body="ok") for _ in answers]
+    assert [x.failure for x in looks] == [
+        None, None, None, Failure.ANSWER, Failure.STATUS, Failure.STATUS, None, None, None,
+    ]  # fmt: skip
+    assert {x.served_by for x in looks} == {"e"}
+    assert [answers.index(data) for data in read] == [0, 3, 4, 6, 7, 8]
+
+
+async def test_an_answer_is_usual_for_the_request_it_was_given_to() -> None:
+    async with wired() as wire, serving(answering(plain(b"{}"), plain(b"{}"))) as port:
+        assert (await look(wire, port)).ok
+        found = await InferenceProbe(wire, InferenceSpec()).look(endpoint(port))
+    assert found.failure is Failure.ANSWER
+
+
+async def test_an_answer_with_something_behind_it_is_not_taken_for_the_usual_one() -> None:
+    async with wired() as wire, serving(answering(plain(), plain() + plain(b"no"))) as port:
+        assert (await look(wire, port)).ok
+        assert (await look(wire, port)).ok
+        assert (await look(wire, port)).ok
+
+
+async def test_a_silent_endpoint_is_asked_again_on_other_connections_within_one_time_out() -> None:
+    connections: list[int] = []
+
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        await reader.read()
+        await asyncio.Event().wait()
+
+    async with wired() as wire, serving(silent) as port:
+        probe, at = HttpProbe(wire, HttpSpec(timeout=timedelta(seconds=0.3))), endpoint(port)
+        first, second = await probe.look(at), await probe.look(at)
+    assert (first.failure, first.asked, first.detail) == (Failure.TIMEOUT, 3, "no answer within 0.3 s")
+    assert (second.failure, second.asked) == (Failure.TIMEOUT, 1)
+    assert len(connections) == 4
+
+
+async def test_one_that_answers_on_another_connection_is_well_and_the_stuck_one_is_given_up() -> None:
+    connections: list[asyncio.StreamReader] = []
+
+    async def stuck_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(reader)
+        if len(connections) == 1:
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.read()
+        await answering(plain())(reader, writer)
+
+    async with wired() as wire, serving(stuck_once) as port:
+        probe = HttpProbe(wire, HttpSpec(timeout=timedelta(seconds=0.6)))
+        found = await probe.look(endpoint(port))
+        again = await probe.look(endpoint(port))
+        assert (found.failure, found.asked) == (None, 1)
+        assert found.took_s > 0.19
+        assert again.ok
+        assert again.took_s < 0.19
+        assert len(connections) == 2
+        assert connections[0].at_eof()
+
+
 async def test_a_slow_endpoint_delays_no_other() -> None:
     async with wired() as wire, serving(hang) as slow, serving(answering(plain())) as quick:
         waiting = [asyncio.ensure_future(look(wire, slow)) for _ in range(20)]
@@ -260,7 +312,6 @@ async def test_lateness_counts_only_what_lies_in_the_time_asked_for() -> None:
     assert lateness.stolen_since(9.0) == pytest.approx(0.7)
     assert lateness.stolen_since(11.5) == pytest.approx(0.2)
     assert lateness.stolen_since(11.9) == pytest.approx(0.1)
-    assert lateness.worst_since(9.0) == 0.5
 
 
 COMPLETION = b'{"choices": [{"text": "pong"}], "usage": {"completion_tokens": 4}}'

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from controlplane.slo.burn import RULES, Budget, BudgetWindow, Tally, Urgency, budget, burn_rate, spell_factors
+from controlplane.slo.burn import RULES, Budget, BudgetWindow, Tally, Urgency, budget, burn_rate
 from controlplane.slo.threshold import Band
 
 PERIOD = timedelta(days=30)
@@ -34,12 +34,6 @@ def judged(error_rate: float, lasts: timedelta) -> Budget:
 
 def test_the_factors_are_the_workbooks_for_thirty_days() -> None:
     assert [round(rule.factor(PERIOD), 6) for rule in RULES] == [14.4, 6.0, 3.0, 1.0]
-    assert spell_factors(PERIOD) == {
-        "1 h and 5 min": "14.4x",
-        "6 h and 30 min": "6x",
-        "1 d and 2 h": "3x",
-        "3 d and 6 h": "1x",
-    }
 
 
 def test_another_period_spends_the_same_shares() -> None:

@@ -98,7 +98,22 @@ def test_the_token_bucket_holds_only_the_public_door() -> None:
     assert bucket["token_bucket"] == {"max_tokens": 5, "tokens_per_fill": 2, "fill_interval": "0.100s"}
     assert bucket["response_headers_to_add"][0]["header"] == {"key": "retry-after", "value": "1"}
     assert len(manager(fills)["http_filters"]) == 1
-    assert len(manager(listening(GatewaySpec())[0])["http_filters"]) == 1
+
+
+def test_without_a_rate_the_bucket_of_the_public_door_is_there_and_empty_so_that_a_route_may_have_its_own() -> None:
+    first, router = manager(listening(GatewaySpec())[0])["http_filters"]
+    assert first["name"] == "envoy.filters.http.local_ratelimit"
+    assert "token_bucket" not in first["typed_config"]
+    assert router["name"] == "envoy.filters.http.router"
+
+
+def test_a_try_that_hangs_is_tried_elsewhere_without_being_cut_off() -> None:
+    (table,) = gateway.routes({"primary": 100}, spec=GatewaySpec(hung_after_s=1.5))["resources"]
+    action = table["virtual_hosts"][0]["routes"][0]["route"]
+    assert action["retry_policy"]["per_try_timeout"] == "1.5s"
+    assert action["hedge_policy"] == {"hedge_on_per_try_timeout": True}
+    (table,) = gateway.routes({"primary": 100}, spec=GatewaySpec(hung_after_s=None))["resources"]
+    assert "hedge_policy" not in table["virtual_hosts"][0]["routes"][0]["route"]
 
 
 def test_traces_go_to_the_collector_only_when_there_is_one() -> None:

@@ -1,0 +1,67 @@
+"""Flooding an endpoint's queue with real requests, until it says that it is full (429 or 503)."""
+
+import asyncio
+import json
+from time import monotonic
+
+from controlplane.chaos.fault import Lease
+from controlplane.chaos.keepers.flood import DIAL_S
+from controlplane.chaos.parameters import settled
+from controlplane.chaos.substrates.keeper_process import KeeperProcess
+from controlplane.chaos.substrates.knock import Door, completion_status, door
+from controlplane.chaos.substrates.nodes import Place, find_living
+from controlplane.errors import FaultError
+
+_FULL = (429, 503)
+_SEEN_WITHIN_S = 10.0
+_ASKS_AT_ONCE = 4
+_ANSWER_S = 2.0
+_ANY_MODEL = "reference"
+"""What is asked for where the inventory names no model."""
+
+
+class Flooders:
+    """Floods endpoints."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._keeper = KeeperProcess(place.nodes_dir, "flood")
+
+    async def apply(self, lease: Lease) -> str:
+        """Start a storm of requests on the endpoint.
+
+        Raises:
+            FaultError: when the endpoint is not there; nothing is left behind.
+        """
+        find_living(self._place.nodes_dir, lease)
+        if await door(lease.endpoint.url, DIAL_S) is not Door.OPEN:
+            raise FaultError(
+                f"{lease.endpoint.name} takes no connections", f"at {lease.endpoint.url}", "wait until it is up"
+            )
+        settings = settled(lease.kind, lease.parameters)
+        await self._keeper.start(lease, {**settings, "url": lease.endpoint.url, "model": _model(lease)})
+        return f"{settings['requests']:g} requests at once to {lease.endpoint.url} until {lease.deadline:%X}"
+
+    async def prove(self, lease: Lease) -> str:
+        """Show that others' requests are refused."""
+        body = json.dumps({"model": _model(lease), "prompt": "full?", "max_tokens": 1}).encode()
+        deadline = monotonic() + _SEEN_WITHIN_S
+        while self._keeper.mine(lease) and monotonic() < deadline:
+            asked = (completion_status(lease.endpoint.url, body, _ANSWER_S) for _ in range(_ASKS_AT_ONCE))
+            refused = [status for status in await asyncio.gather(*asked) if status in _FULL]
+            if refused:
+                return f"{lease.endpoint.url} answers {refused[0]} to a request of ours"
+        return ""
+
+    async def revert(self, lease: Lease) -> str:
+        """End the storm."""
+        await self._keeper.stop(lease)
+        return f"no storm on {lease.endpoint.name}"
+
+    async def residue(self, lease: Lease) -> str:
+        """Return what is left: the storm."""
+        return self._keeper.residue(lease)
+
+
+def _model(lease: Lease) -> str:
+    return lease.endpoint.model or _ANY_MODEL

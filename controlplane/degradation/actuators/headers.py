@@ -1,0 +1,12 @@
+"""The headers that a gateway and its users exchange about degradation; pure."""
+
+LEVEL_HEADER = "x-degradation-level"
+"""On every response: no downgrade is silent."""
+SERVED_BY_HEADER = "x-served-by"
+"""On every response: the endpoint that answered."""
+PRIORITY_HEADER = "x-priority"
+"""On a request: how unimportant it is; 0, or none, is the most important there is."""
+GATEWAY = "gateway"
+"""Who a request that was refused says it was answered by."""
+UNNAMED = "unnamed"
+"""Who answered where the gateway does not say; an answer all the same."""
