@@ -193,7 +193,10 @@ async def run(ports: DrillPorts, started: Started) -> Drill:
     )
     await _store(ports, ended)
     log.info("ended", drill=drill.id, outcome=outcome, reasons=ended.reasons)
-    await ports.published(ended)
+    try:
+        await ports.published(ended)
+    except ControlplaneError as error:  # What is stored stands; pages are written anew the next time.
+        log.error("not published", drill=drill.id, what=error.what, why=error.why, fix=error.fix)
     return ended
 
 

@@ -249,6 +249,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         leases=books.leases.open_leases,
         desk=plane.desk,
         events=books.drills.events,
+        report=plane.report,
         halt=books.halts.current,
         inject=lambda drill, request: faults.inject(plane.drill.faults, drill, request),
         heal_drill=lambda drill_id: faults.heal(plane.drill.faults, drill_id),

@@ -49,6 +49,7 @@ from controlplane.probes.probe import InferenceSpec, Look, Probe, ProbeSpec
 from controlplane.probes.promql import PromqlProbe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
+from controlplane.render.report import Report, html_report, markdown_report
 from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import DrillDesk
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
@@ -68,6 +69,8 @@ from controlplane.telemetry import Metrics
 
 HINTS_SHOWN = 3
 """How many likely causes an incident's timeline begins with."""
+SCORED_DRILLS = 200
+"""How many of the last drills a report's score is made of."""
 EVIDENCE_DRILLS = 20
 """How many of the last drills the runbooks show."""
 
@@ -98,6 +101,8 @@ class Plane:
     desk: DrillDesk
     """Where drills are asked for and scheduled."""
     clock: ClockWatch
+    report: Callable[[Drill], Awaitable[Report]]
+    """Everything the report of a drill is made of."""
     publish: Callable[[], Awaitable[None]]
     """Renders everything anew, with the evidence there is, and writes what changed."""
     standing: Callable[[], Standing]
@@ -330,8 +335,24 @@ def build(
                 metrics.drill_phase.labels(drill.experiment, phase).set(took)
         if drill.outcome is Outcome.PASSED and drill.ended_at:
             metrics.drill_passed_at.labels(drill.experiment).set(drill.ended_at.timestamp())
+        await write_report(drill)
         await write_down()
         changed()
+
+    async def report(drill: Drill) -> Report:
+        return Report(
+            drill, await book.leases.of_drill(drill.id), await book.drills.events(drill.id),
+            await book.drills.recent(SCORED_DRILLS),
+        )  # fmt: skip
+
+    async def write_report(drill: Drill) -> None:
+        made = await report(drill)
+        journal = Path(drill.journal)
+        pages = {
+            journal.with_suffix(".md").name: markdown_report(made),
+            journal.with_suffix(".html").name: html_report(made),
+        }
+        await asyncio.to_thread(publish, pages, journal.parent)
 
     async def engagement(row: str, after: datetime) -> Receipt | None:
         receipts = await book.receipts.recent(policy.service, 50)
@@ -422,5 +443,5 @@ def build(
     )  # fmt: skip
     return Plane(
         loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, leadership,
-        drilling, desk, clock, write_down, standing, learn, partial(learnt.save, settings.learnt_file),
+        drilling, desk, clock, report, write_down, standing, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

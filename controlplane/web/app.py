@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import PurePath
 from typing import Annotated, Any, Protocol
 
 import structlog
@@ -29,11 +30,13 @@ from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.parameters import settled
 from controlplane.chaos.redundancy import Preview, spell_preview
 from controlplane.chaos.safety import Go, Refusal
+from controlplane.chaos.score import last_before, months, regressions, times_s, within_objective
 from controlplane.degradation.actuator import Receipt
 from controlplane.errors import ControlplaneError, UsageError
 from controlplane.flows.faults import FaultRequest
 from controlplane.flows.standing import Standing
 from controlplane.policy import quantity
+from controlplane.render.report import Report, html_report, markdown_report
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
 from controlplane.web.page import IncidentView, Overview
@@ -80,6 +83,8 @@ class WebPorts:
     """Where drills are asked for."""
     events: Callable[[str], Awaitable[tuple[Event, ...]]]
     """What happened in a drill, oldest first."""
+    report: Callable[[Drill], Awaitable[Report]]
+    """Everything the report of a drill is made of."""
     halt: Callable[[], Awaitable[Halt | None]]
     """The halt in force, if any."""
     inject: Callable[[Drill, FaultRequest], Awaitable[tuple[Lease, ...]]]
@@ -151,6 +156,7 @@ def build_app(ports: WebPorts) -> FastAPI:
     _console(app, ports)
     _probes(app, ports)
     _reading(app, ports)
+    _reading_drills(app, ports)
     _acting(app, ports)
 
     @app.middleware("http")
@@ -210,6 +216,10 @@ def _console(app: FastAPI, ports: WebPorts) -> None:
     async def overview() -> str:
         return overview_html(await ports.overview())
 
+    @app.get("/drills/{drill_id}", response_class=HTMLResponse, include_in_schema=False)
+    async def report(drill_id: str) -> str:
+        return html_report(await ports.report(await _the_drill(ports, drill_id)))
+
     @app.get("/fragment", response_class=HTMLResponse, include_in_schema=False)
     async def fragment() -> str:
         return overview_fragment(await ports.overview())
@@ -256,6 +266,8 @@ def _reading(app: FastAPI, ports: WebPorts) -> None:
         """List the newest incidents first, each with its timeline."""
         return _json(await ports.incidents(_bounded(limit)))
 
+
+def _reading_drills(app: FastAPI, ports: WebPorts) -> None:
     @app.get("/api/v1/drills", tags=["drills"])
     async def drills(limit: int = 50) -> JSONResponse:
         """List the newest drills first."""
@@ -271,6 +283,25 @@ def _reading(app: FastAPI, ports: WebPorts) -> None:
         """List what happened in a drill, as it happens, oldest first."""
         await _the_drill(ports, drill_id)
         return _json(await ports.events(drill_id))
+
+    @app.get("/api/v1/drills/{drill_id}/report", tags=["drills"])
+    async def report(drill_id: str) -> JSONResponse:
+        """Return the report of one drill as Markdown, with its times, and where its page and its journal are."""
+        found = await ports.report(await _the_drill(ports, drill_id))
+        drill, journal = found.drill, PurePath(found.drill.journal or "no-journal")
+        worse = [str(regression) for regression in regressions(drill, last_before(drill, found.drills))]
+        return _json(
+            {
+                "drill": drill,
+                "times_s": times_s(drill),
+                "within_objective": within_objective(drill),
+                "regressions": worse,
+                "months": months(found.drills),
+                "markdown": markdown_report(found),
+                "markdown_path": journal.with_suffix(".md"),
+                "html_path": journal.with_suffix(".html"),
+            }
+        )
 
     @app.get("/api/v1/experiments/{experiment}/preview", tags=["drills"])
     async def preview(experiment: Annotated[str, UrlPath(pattern=EXPERIMENT_NAME)]) -> JSONResponse:

@@ -23,6 +23,7 @@ from controlplane.degradation.actuator import Receipt
 from controlplane.errors import FaultError, UsageError
 from controlplane.flows.faults import FaultRequest
 from controlplane.flows.standing import Standing
+from controlplane.render.report import Report
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.page import IncidentView, Overview
@@ -89,6 +90,9 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     async def events(drill_id: str) -> tuple[Event, ...]:
         return (Event(NOW, "step", f"begins in {drill_id}"),)
 
+    async def report(drill: Drill) -> Report:
+        return Report(drill, view.leases, await events(drill.id), view.drills)
+
     async def halt() -> Halt | None:
         return HALT
 
@@ -133,7 +137,7 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     Gauge("controlplane_thing", "A thing.", registry=registry).set(1)
     return WebPorts(
         standing=standing, overview=overview, receipts=receipts, incidents=incidents, drills=drills, drill=drill,
-        leases=leases, desk=FakeDesk(told), events=events, halt=halt, inject=inject,
+        leases=leases, desk=FakeDesk(told), events=events, report=report, halt=halt, inject=inject,
         heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, in_charge=lambda: True,
         registry=registry, changes=Changes(), token=TOKEN,
     )  # fmt: skip
@@ -396,6 +400,15 @@ async def test_what_happened_in_a_drill_is_listed(server: Server) -> None:
     assert (await server.get("/api/v1/drills/absent/events")).status == 404
 
 
+async def test_a_report_is_markdown_and_a_page_with_a_picture(server: Server) -> None:
+    found = (await server.get(f"/api/v1/drills/{DRILL.id}/report")).json
+    assert found["markdown"].startswith("# Drill `node-kill` running")
+    assert set(found["times_s"]) <= {"MTTD", "MTTM", "MTTR"}
+    page = await server.get(f"/drills/{DRILL.id}")
+    assert page.headers["content-type"].startswith("text/html")
+    assert (await server.get("/drills/absent")).status == 404
+
+
 async def test_a_drill_is_started_for_who_asked(server: Server) -> None:
     answer = await server.post("/api/v1/drills", {"experiment": "node-kill", "requested_by": "ana"})
     assert server.told.calls == ["start node-kill for ana"]
@@ -424,7 +437,8 @@ async def test_a_limit_that_is_no_number_is_not_valid(server: Server, limit: str
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 PAGES = ("/", "/fragment", "/healthz", "/readyz", "/metrics", "/api/v1/standing", "/api/v1/drills", "/api/v1/leases",
-         "/api/v1/receipts", "/api/v1/incidents", f"/api/v1/drills/{DRILL.id}", "/openapi.json", "/static/console.css",
+         "/api/v1/receipts", "/api/v1/incidents", f"/api/v1/drills/{DRILL.id}", f"/api/v1/drills/{DRILL.id}/report",
+         f"/drills/{DRILL.id}", "/api/v1/halt", "/openapi.json", "/static/console.css",
          "/static/console.js")  # fmt: skip
 
 
@@ -482,7 +496,7 @@ async def test_metrics_speak_both_formats(server: Server) -> None:
 
 async def test_the_description_lists_every_route_and_marks_those_that_want_the_token(server: Server) -> None:
     document = (await server.get("/openapi.json")).json
-    pages = {"/", "/fragment", "/events"}
+    pages = {"/", "/fragment", "/events", "/drills/{drill_id}"}
     routes = {(r.path, m) for r in _routes(server.app) for m in r.methods if m != "HEAD" and r.path not in pages}
     described = {(path, method.upper()) for path, item in document["paths"].items() for method in item}
     assert described == routes

@@ -1,0 +1,89 @@
+"""Alertmanager's v2 API: silences for the length of a fault, and what fires now. Every call has a deadline."""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from controlplane.chaos.contract import Firing, Silence
+from controlplane.errors import UnreachableError
+
+TIMEOUT_S = 5.0
+AUTHOR = "controlplane"
+
+
+class Alertmanager:
+    """One Alertmanager, or a cluster's any member."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
+
+    async def silence(self, silence: Silence) -> str:
+        """Make or change a silence; return its id.
+
+        Raises:
+            UnreachableError: when it could not be made.
+        """
+        names = "|".join(re.escape(name) for name in silence.alerts)
+        body = {
+            "matchers": [
+                {"name": "alertname", "value": f"^(?:{names})$", "isRegex": True, "isEqual": True},
+                # An alert that is about the control plane itself carries no service; one of another service is not ours.
+                {"name": "service", "value": f"^(?:{re.escape(silence.service)})?$", "isRegex": True, "isEqual": True},
+            ],
+            "startsAt": datetime.now(UTC).isoformat(),
+            "endsAt": silence.ends_at.astimezone(UTC).isoformat(),
+            "createdBy": AUTHOR,
+            "comment": silence.comment,
+            **({"id": silence.id} if silence.id else {}),
+        }
+        return str((await self._call("POST", "/api/v2/silences", body))["silenceID"])
+
+    async def lift(self, silence_id: str) -> None:
+        """End a silence; one that has ended is success.
+
+        Raises:
+            UnreachableError: when nobody answers; it ends at its deadline all the same.
+        """
+        here = f"/api/v2/silence/{quote(silence_id, safe='')}"
+        if (await self._call("GET", here))["status"]["state"] != "expired":
+            await self._call("DELETE", here)
+
+    async def firing(self) -> tuple[Firing, ...]:
+        """Return what fires now, silenced or not.
+
+        Raises:
+            UnreachableError: when nobody answers.
+        """
+        found = await self._call("GET", "/api/v2/alerts?active=true&silenced=true&inhibited=true&unprocessed=true")
+        try:
+            return tuple(
+                Firing(
+                    str(alert["labels"]["alertname"]),
+                    datetime.fromisoformat(alert["startsAt"]),
+                    str(alert["labels"].get("service", "")),
+                )
+                for alert in found
+            )
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self._unreachable(f"it answers with no list of alerts: {error!r}") from error
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        try:
+            async with self._session.request(method, self._url + path, json=body, timeout=timeout) as answer:
+                text = await answer.text()
+                if answer.status >= 300:
+                    raise self._unreachable(f"{method} {path} gave status {answer.status}: {text[:200]}")
+                return json.loads(text) if text.strip() else None
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise self._unreachable(f"{method} {path}: {error!r}") from error
+
+    def _unreachable(self, why: str) -> UnreachableError:
+        return UnreachableError(
+            f"Alertmanager at {self._url} does not do as asked", why, "see `drills.alertmanager` of the page"
+        )

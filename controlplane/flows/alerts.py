@@ -1,0 +1,117 @@
+"""Alerts during a drill: a silence that ends with the faults, and a record of everything that fired meanwhile.
+
+Called by the drill's journey, as a task beside the watch. It decides nothing while the drill runs: an Alertmanager
+that does not answer lets people be paged, and fails the contract at the end.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+
+from controlplane.chaos.contract import AlertRoom, Contract, Firing, Silence, broken
+from controlplane.chaos.drill import Drill, DrillLog, Event
+from controlplane.chaos.fault import LeaseBook
+from controlplane.errors import UnreachableError
+
+LOOK_EVERY_S = 0.5
+ARRIVE_WITHIN_S = 5.0
+"""How long an expected alert may be on its way to Alertmanager when the drill ends."""
+
+log = structlog.get_logger("drill")
+
+
+@dataclass(frozen=True, slots=True)
+class AlertPorts:
+    """What this touches."""
+
+    room: AlertRoom | None
+    """None when the page names no Alertmanager."""
+    leases: LeaseBook
+    log: DrillLog
+    service: str
+    now: Callable[[], datetime]
+
+
+@dataclass(slots=True)
+class Watched:
+    """What was seen of one drill's alerts."""
+
+    fired: set[Firing] = field(default_factory=set)
+    silence: str = ""
+    """Id of the silence; empty before there is one."""
+    until: datetime | None = None
+    """When it ends by itself."""
+    looked: bool = False
+    """Whether Alertmanager answered at all."""
+    trouble: str = ""
+    """What went wrong last."""
+
+
+async def follow(ports: AlertPorts, drill: Drill, contract: Contract, watched: Watched) -> None:
+    """Keep the silence as long as the drill's faults are leased, and note what fires; until it is called off."""
+    while True:
+        await _look(ports, drill, contract, watched)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def _look(ports: AlertPorts, drill: Drill, contract: Contract, watched: Watched) -> None:
+    if ports.room is None:
+        return
+    try:
+        leases = [lease for lease in await ports.leases.of_drill(drill.id) if lease.open]
+        ends = max((lease.deadline for lease in leases), default=None)
+        if ends and contract.expected and (watched.until is None or ends > watched.until):
+            comment = f"drill {drill.id} of {drill.experiment} expects these; ends by itself with its faults"
+            asked = Silence(contract.expected, ports.service, ends, comment, watched.silence)
+            watched.silence, watched.until = await ports.room.silence(asked), ends
+            await _note(ports, drill, f"silenced until {ends:%H:%M:%S}: {', '.join(contract.expected)}")
+        if watched.silence and not leases:
+            await _lift(ports, drill, watched)
+        for alert in await ports.room.firing():
+            if alert not in watched.fired and alert.since >= drill.started_at:
+                await _note(ports, drill, f"{alert.name} fires since {alert.since:%H:%M:%S}")
+            watched.fired.add(alert)
+        watched.looked = True
+    except UnreachableError as error:
+        if error.why != watched.trouble:
+            log.error("alerts unknown", drill=drill.id, what=error.what, why=error.why)
+        watched.trouble = error.why
+
+
+async def _lift(ports: AlertPorts, drill: Drill, watched: Watched) -> None:
+    if ports.room and watched.silence:
+        await ports.room.lift(watched.silence)
+        watched.silence, watched.until = "", None
+        await _note(ports, drill, "the silence is lifted")
+
+
+async def _note(ports: AlertPorts, drill: Drill, text: str) -> None:
+    await ports.log.note(drill.id, Event(ports.now(), "alert", text))
+
+
+async def settle(ports: AlertPorts, drill: Drill, contract: Contract, watched: Watched) -> tuple[str, ...]:
+    """End the silence, wait a moment for alerts that are on their way, and hold what fired against the contract.
+
+    Returns:
+        Every breach of the contract, in words; none without an Alertmanager or a contract.
+    """
+    if ports.room is None:
+        return ()
+    until = ports.now() + timedelta(seconds=ARRIVE_WITHIN_S)
+    while True:
+        await _look(ports, drill, contract, watched)
+        reasons = broken(contract, watched.fired, drill.started_at, ports.service)
+        on_their_way = any(text.startswith("expected") for text in reasons)
+        if not on_their_way or ports.now() >= until:
+            break
+        await asyncio.sleep(LOOK_EVERY_S)
+    try:
+        await _lift(ports, drill, watched)
+    except UnreachableError as error:
+        log.error("silence not lifted", drill=drill.id, ends=str(watched.until), why=error.why)
+    if contract and not watched.looked:
+        return (f"the alerts are unknown: {watched.trouble}",)
+    return reasons

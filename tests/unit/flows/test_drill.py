@@ -1,0 +1,293 @@
+"""A drill from its gates to its outcome, whatever its child does: faults end first, and nothing is believed."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from controlplane.chaos.drill import Halt, Outcome
+from controlplane.chaos.experiment import Walk
+from controlplane.chaos.fault import MAX_LEASE, FaultKind, Lease, LeaseState
+from controlplane.chaos.guard import Reading
+from controlplane.chaos.redundancy import BlastRadius
+from controlplane.chaos.safety import Go, Refusal
+from controlplane.errors import ExperimentError, FaultError, StoreError, UsageError
+from controlplane.flows.drill import Order, dry_run, run, start
+from controlplane.flows.faults import FaultRequest, heal, inject
+from controlplane.flows.halt import halt, resume
+from tests.unit.flows.drilling import COMPLETED, PLAN, Bench, utcnow
+
+
+async def good(bench: Bench, order: Order) -> Walk:
+    await bench.break_primaries(order)
+    bench.counted = (100.0, 1.0)
+    await heal(bench.faults, order.drill_id)
+    return COMPLETED
+
+
+async def hangs(bench: Bench, order: Order) -> Walk:
+    await bench.break_primaries(order)
+    await asyncio.sleep(3600)
+    return COMPLETED
+
+
+def states(bench: Bench) -> set[LeaseState]:
+    return {lease.state for lease in bench.leases.kept.values()}
+
+
+async def within(seconds: float, bench: Bench) -> None:
+    """Wait until the faults are in force."""
+    async with asyncio.timeout(seconds):
+        while states(bench) != {LeaseState.PROVEN}:  # noqa: ASYNC110 - the fakes tell nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_a_drill_that_does_what_it_says_passes_and_is_published(tmp_path: Path) -> None:
+    bench = Bench(good, tmp_path)
+    ended = await run(bench.ports, await bench.begun())
+    assert (ended.outcome, ended.reasons) == (Outcome.PASSED, ())
+    assert bench.published == [ended]
+    assert bench.drills.kept[ended.id] == ended
+    assert states(bench) == {LeaseState.HEALED}
+    assert sum(part.requests for part in ended.users.values()) == 100.0
+    assert bench.log.kept[0].kind == "gate"
+    assert len(bench.log.texts("fault")) == 2
+    assert bench.log.texts("end") == ["passed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"readings": {"availability": Reading(0.5)}}, "guard availability: availability is 50%, below 99%"),
+        ({"readings": {}}, "guard availability: availability is unknown"),
+        ({"leads": False}, "this control plane no longer leads"),
+        ({"leads": None}, "this control plane no longer leads"),
+        ({"halts.kept": Halt("smoke", "ann", utcnow())}, "halted by ann: smoke"),
+    ],
+    ids=["breach", "unknown", "not leading", "leader unknown", "halted elsewhere"],
+)
+async def test_a_run_is_stopped_its_faults_ended_its_child_killed(
+    tmp_path: Path, change: dict[str, object], why: str
+) -> None:
+    bench = Bench(hangs, tmp_path)
+    running = asyncio.create_task(run(bench.ports, await bench.begun()))
+    await within(10, bench)
+    for name, value in change.items():
+        holder, _, attribute = name.rpartition(".")
+        setattr(bench.halts if holder else bench, attribute, value)
+    ended = await asyncio.wait_for(running, 10)
+    assert ended.outcome is Outcome.ABORTED
+    assert ended.reasons[0].startswith(why)
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
+    assert states(bench) == {LeaseState.HEALED}
+    assert bench.ended_child.is_set()
+    assert bench.log.texts("guard")[0].startswith(f"stopped: {why}")
+
+
+async def test_a_drill_that_somebody_else_called_off_is_stopped(tmp_path: Path) -> None:
+    bench = Bench(hangs, tmp_path)
+    started = await bench.begun()
+    running = asyncio.create_task(run(bench.ports, started))
+    await within(10, bench)
+    await bench.drills.end(replace(started.drill, outcome=Outcome.ABORTED))
+    assert (await asyncio.wait_for(running, 10)).reasons == ("called off by another control plane",)
+    assert states(bench) == {LeaseState.HEALED}
+
+
+async def test_a_store_that_cannot_be_asked_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(hangs, tmp_path)
+    running = asyncio.create_task(run(bench.ports, await bench.begun()))
+    await within(10, bench)
+
+    async def refuses(*_: object) -> Halt | None:
+        raise StoreError("the database refuses", "disk full", "free space")
+
+    monkeypatch.setattr(type(bench.halts), "current", refuses)
+    ended = await asyncio.wait_for(running, 10)
+    assert ended.outcome is Outcome.ABORTED
+    assert "cannot be evaluated: the database refuses: disk full" in ended.reasons[0]
+    assert states(bench) == {LeaseState.HEALED}
+
+
+async def test_a_child_that_is_dead_or_lies_changes_nothing_about_safety(tmp_path: Path) -> None:
+    async def dies(bench: Bench, order: Order) -> Walk:
+        await bench.break_primaries(order)
+        raise ExperimentError("the runner was ended", "`kill` did not end in time")
+
+    async def lies(_: Bench, __: Order) -> Walk:
+        return COMPLETED
+
+    bench = Bench(dies, tmp_path)
+    ended = await run(bench.ports, await bench.begun())
+    assert ended.outcome is Outcome.ABORTED
+    assert ended.reasons[0] == "the runner was ended: `kill` did not end in time"
+    assert states(bench) == {LeaseState.HEALED}
+    liar = Bench(lies, tmp_path)
+    assert (await run(liar.ports, await liar.begun())).outcome is Outcome.INVALID
+
+
+async def test_a_fault_that_stays_is_said_and_fails_the_drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.flows.faults.HEAL_WITHIN_S", 0.2)
+    monkeypatch.setattr("controlplane.flows.drill.until_healed.__defaults__", (0.2,))
+
+    async def sticks(bench: Bench, order: Order) -> Walk:
+        first, _ = await bench.break_primaries(order)
+        bench.driver.left[first.id] = "nft set still holds it"
+        return COMPLETED
+
+    bench = Bench(sticks, tmp_path)
+    ended = await run(bench.ports, await bench.begun())
+    assert ended.outcome is Outcome.FAILED
+    assert "left behind: nft set still holds it" in ended.reasons
+    assert states(bench) == {LeaseState.HEALED, LeaseState.PROVEN}
+
+
+async def test_a_process_that_stops_ends_its_faults_on_the_way_out(tmp_path: Path) -> None:
+    bench = Bench(hangs, tmp_path)
+    running = asyncio.create_task(run(bench.ports, await bench.begun()))
+    await within(10, bench)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
+    assert bench.ended_child.is_set()
+
+
+# -- starting ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_closed_gate_refuses_and_nothing_is_stored(tmp_path: Path) -> None:
+    bench = Bench(good, tmp_path, facts={"open_incidents": 1})
+    assert await start(bench.ports, "node-kill", PLAN, "ann") == Refusal(("1 incident is open",))
+    assert bench.drills.kept == {}
+    assert bench.log.kept == []
+
+
+async def test_a_gate_that_is_unknown_for_a_moment_is_asked_again(tmp_path: Path) -> None:
+    bench = Bench(good, tmp_path, facts={"budget_left": None})
+    asked = asyncio.create_task(start(bench.ports, "node-kill", PLAN, "ann"))
+    await asyncio.sleep(0)
+    bench.facts["budget_left"] = 0.9
+    assert not isinstance(await asyncio.wait_for(asked, 10), Refusal)
+
+
+async def test_a_gate_that_stays_unknown_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.flows.drill.SETTLE_S", 0.0)
+    bench = Bench(good, tmp_path, facts={"budget_left": None})
+    assert isinstance(await start(bench.ports, "node-kill", PLAN, "ann"), Refusal)
+
+
+async def test_a_dry_run_tells_and_touches_nothing(tmp_path: Path) -> None:
+    bench = Bench(good, tmp_path)
+    preview, asked = await dry_run(bench.ports, "node-kill", PLAN)
+    assert isinstance(asked, Go)
+    assert preview.survivors == ("standby-0",)
+    narrow = replace(PLAN, blast_radius=BlastRadius(0.25))
+    assert isinstance((await dry_run(bench.ports, "node-kill", narrow))[1], Refusal)
+    assert (bench.drills.kept, bench.leases.kept, bench.log.kept) == ({}, {}, [])
+
+
+# -- injecting ---------------------------------------------------------------------------------------------------------
+
+REQUEST = FaultRequest(FaultKind.NODE_KILL, "primary", 1.0, timedelta(seconds=30))
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (replace(REQUEST, lasts=MAX_LEASE + timedelta(seconds=1)), "may not last"),
+        (replace(REQUEST, lasts=timedelta(0)), "may not last"),
+        (replace(REQUEST, pool="vanished"), "nothing to break in pool vanished"),
+    ],
+)
+async def test_what_is_not_allowed_is_not_injected(tmp_path: Path, request_: FaultRequest, said: str) -> None:
+    bench = Bench(good, tmp_path)
+    drill = (await bench.begun()).drill
+    with pytest.raises(UsageError) as error:
+        await inject(bench.faults, drill, request_)
+    assert said in error.value.what
+    assert bench.leases.kept == {}
+
+
+async def test_faults_that_add_up_to_more_than_the_blast_radius_are_refused(tmp_path: Path) -> None:
+    bench = Bench(good, tmp_path)
+    drill = (await bench.begun()).drill
+    await inject(bench.faults, drill, REQUEST)
+    with pytest.raises(UsageError, match="3 of 4 endpoints would be broken at once"):
+        await inject(bench.faults, drill, replace(REQUEST, pool="standby"))
+    assert len(bench.leases.kept) == 2
+
+
+async def test_a_drill_that_ended_was_stopped_or_halted_injects_nothing(tmp_path: Path) -> None:
+    bench = Bench(good, tmp_path)
+    drill = (await bench.begun()).drill
+    with pytest.raises(UsageError, match="has ended"):
+        await inject(bench.faults, replace(drill, outcome=Outcome.PASSED), REQUEST)
+    bench.halts.kept = Halt("smoke", "ann", utcnow())
+    with pytest.raises(UsageError, match="being stopped"):
+        await inject(bench.faults, drill, REQUEST)
+    bench.halts.kept = None
+    bench.stops.stop(drill.id, "a guard broke")
+    with pytest.raises(UsageError, match="being stopped"):
+        await inject(bench.faults, drill, REQUEST)
+    assert bench.leases.kept == {}
+
+
+async def test_a_stop_that_comes_while_faults_are_injected_heals_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(good, tmp_path)
+    drill = (await bench.begun()).drill
+
+    async def stopped_meanwhile(_: object, lease: Lease) -> str:
+        bench.stops.stop(drill.id, "a guard broke")
+        return f"broke {lease.endpoint.name}"
+
+    monkeypatch.setattr(type(bench.driver), "apply", stopped_meanwhile)
+    with pytest.raises(FaultError, match="stopped while it injected"):
+        await inject(bench.faults, drill, REQUEST)
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
+
+
+# -- halting -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_halt_ends_every_fault_stops_the_drill_and_blocks_the_next(tmp_path: Path) -> None:
+    bench = Bench(hangs, tmp_path)
+    running = asyncio.create_task(run(bench.ports, await bench.begun()))
+    await within(10, bench)
+    in_force, done = await halt(bench.halting, "smoke", "ann")
+    assert (in_force.why, len(done)) == ("smoke", 2)
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
+    ended = await asyncio.wait_for(running, 10)
+    assert (ended.outcome, ended.reasons) == (Outcome.ABORTED, ("halted by ann: smoke",))
+    assert await start(bench.ports, "node-kill", PLAN, "ann") == Refusal(("drills are halted: smoke",))
+    assert await resume(bench.halting, "bob") == in_force
+    assert not isinstance(await start(bench.ports, "node-kill", PLAN, "ann"), Refusal)
+
+
+async def test_a_halt_ends_the_faults_even_when_it_cannot_be_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(good, tmp_path)
+    await inject(bench.faults, (await bench.begun()).drill, REQUEST)
+
+    async def refuses(*_: object) -> None:
+        raise StoreError("the database refuses", "disk full", "free space")
+
+    monkeypatch.setattr(type(bench.halts), "halt", refuses)
+    with pytest.raises(StoreError):
+        await halt(bench.halting, "smoke", "ann")
+    assert states(bench) == {LeaseState.HEALED}
+
+
+async def test_one_fault_that_cannot_be_ended_keeps_no_other_from_it(tmp_path: Path) -> None:
+    bench = Bench(good, tmp_path)
+    first, second = await inject(bench.faults, (await bench.begun()).drill, REQUEST)
+    bench.driver.broken.add(first.id)
+    _, done = await halt(bench.halting, "smoke", "ann")
+    assert sum("not healed" in line for line in done) == 1
+    assert bench.leases.kept[second.id].state is LeaseState.HEALED
+    assert bench.leases.kept[first.id].state is LeaseState.PROVEN
