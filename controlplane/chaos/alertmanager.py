@@ -32,7 +32,7 @@ class Alertmanager:
         body = {
             "matchers": [
                 {"name": "alertname", "value": f"^(?:{names})$", "isRegex": True, "isEqual": True},
-                # An alert that is about the control plane itself carries no service; one of another service is not ours.
+                # One about the control plane itself carries no service; one of another service is not ours.
                 {"name": "service", "value": f"^(?:{re.escape(silence.service)})?$", "isRegex": True, "isEqual": True},
             ],
             "startsAt": datetime.now(UTC).isoformat(),

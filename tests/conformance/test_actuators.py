@@ -7,7 +7,6 @@ projects' own schemas and, where `CONTROLPLANE_TEST_CRDSERVER` names the kubecon
 import asyncio
 import copy
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -302,19 +301,18 @@ async def test_an_envoy_that_refuses_a_configuration_keeps_the_old_one_and_is_se
 # -- Kubernetes, with others at the same object ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ROUTES)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.removeprefix("real-") in ROUTES])
 async def test_rules_that_belong_to_somebody_else_are_refused_by_their_name_and_taken_over_when_the_page_says_so(
     kind: str, tmp_path: Path
 ) -> None:
+    owner = "argocd-controller"
+    if kind.startswith("real-"):
+        with RealApi(kind.removeprefix("real-"), f"chat-{uuid4().hex[:8]}", owner) as real:
+            await conflict(kind.removeprefix("real-"), real.name, Path(REAL), owner)
+        return
     with kube.api_server() as api:
-        api.put(kube.PLURALS[kind], kube.ROUTES[kind](), "argocd-controller")
-        await conflict(kind, "chat", kube.kubeconfig(tmp_path, api.url), "argocd-controller")
-
-
-@pytest.mark.parametrize("kind", [kind for kind in ROUTES if REAL])
-async def test_a_real_api_server_names_the_other_owner_too(kind: str) -> None:
-    with RealApi(kind, f"chat-{uuid4().hex[:8]}", "argocd-controller") as api:
-        await conflict(kind, api.name, Path(REAL), "argocd-controller")
+        api.put(kube.PLURALS[kind], kube.ROUTES[kind](), owner)
+        await conflict(kind, "chat", kube.kubeconfig(tmp_path, api.url), owner)
 
 
 async def conflict(kind: str, name: str, config: Path, owner: str) -> None:
@@ -336,8 +334,3 @@ async def conflict(kind: str, name: str, config: Path, owner: str) -> None:
         assert configured_as(await polite.configured(), SWITCHED)
         await polite.apply(NORMAL, "k1")
         assert configured_as(await polite.configured(), NORMAL)
-
-
-def test_a_real_api_server_is_asked_where_there_is_one() -> None:
-    assert bool(REAL) == bool(os.environ.get("CONTROLPLANE_TEST_CRDSERVER"))
-    assert ("real-httproute" in KINDS) == bool(REAL)

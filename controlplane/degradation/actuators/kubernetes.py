@@ -141,7 +141,10 @@ class ScaleHand:
 
     async def preflight(self, errand: Errand) -> Preflight:
         """Try the change without keeping it, and remember what is."""
-        scale = _scale(errand)
+        try:
+            scale = _scale(errand)
+        except ActuatorError as error:
+            return Preflight(f"{error.what}: {error.why}")
         try:
             before = await self._now(scale)
             if _what(scale) == "deployment" and (other := await self._autoscaler(scale)):
