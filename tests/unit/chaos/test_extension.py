@@ -1,4 +1,4 @@
-"""The extension against a control plane that answers what a test wants: it asks, waits for a bounded time, and fails aloud."""
+"""The extension against a control plane that answers what a test wants: it asks, waits a bounded time, fails aloud."""
 
 import json
 import threading
@@ -130,7 +130,8 @@ def test_a_level_stays_only_when_it_is_never_left(api: Api) -> None:
     assert not extension.level_stays("none", 5)
 
 
-def test_a_pool_that_is_not_there_fails_the_activity(api: Api) -> None:
+@pytest.mark.usefixtures("api")
+def test_a_pool_that_is_not_there_fails_the_activity() -> None:
     with pytest.raises(ActivityFailed, match="no pool moon; there are: primary"):
         extension.await_pool("moon", 1)
 
