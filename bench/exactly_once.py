@@ -47,6 +47,7 @@ def run() -> list[Figure]:
         fired = told["fired"]
         figures += [
             Figure(f"double actions ({what})", twice, f"of {fired} triggers", fired, COMMAND, "0", twice == 0),
+            Figure("  of them moves of a plane whose term was over", told["stale"], "moves", fired, COMMAND),
             Figure("  engaged and released", told["engaged"], "episodes", fired, COMMAND),
             Figure("  changes of hands", told["terms"], "terms", fired, COMMAND),
             Figure("  refused by the fence", told["fenced"], "triggers", fired, COMMAND),

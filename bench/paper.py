@@ -4,7 +4,6 @@ Used by the benches `exactly-once` and `receipt-crash` and by the tests that run
 log and is on disk before the call returns, so that nothing a process does before it is killed is forgotten.
 """
 
-import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -146,6 +145,11 @@ class PaperHand:
         return "seen" if self._path(errand).exists() else ""
 
 
+def errands_done(folder: Path) -> list[str]:
+    """Return the errands that are in force."""
+    return sorted(path.stem for path in folder.glob("*.done"))
+
+
 async def _answers(endpoint: Endpoint) -> Look:
     return Look(endpoint, "inference", 0.0, 0.0)
 
@@ -237,8 +241,3 @@ def paper_plane(
         in_hand=in_hand,
     )  # fmt: skip
     return PaperPlane(switching, recovering, leadership, receipts, p0), database
-
-
-async def breathe() -> None:
-    """Let other tasks run."""
-    await asyncio.sleep(0)

@@ -105,9 +105,11 @@ class Leadership:
             FencedError: when we are not.
         """
         term = self.term
-        if term is None:
+        if term:
+            await self._book.confirm(term)
+        # Asked again: whoever was stopped while the database answered is told of a time that is long over.
+        if term is None or self.term != term:
             raise FencedError("not in charge", f"the lease of {self._service} is not ours", "ask the one in charge")
-        await self._book.confirm(term)
 
     async def resign(self) -> None:
         """Let go, so that another one need not wait."""
