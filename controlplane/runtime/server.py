@@ -103,7 +103,8 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
     background, timetable = Background(), Timetable()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)) as session:
         plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
-        plane.observer.resume(await recover.settle_receipts(plane.recover))
+        engaged = await recover.settle_receipts(plane.recover)
+        plane.decider.resume(engaged, await plane.books.instructions.in_force(loaded.policy.service))
         await recover.settle_drills(plane.recover)
         await plane.publish()
         app = build_app(_web_ports(plane, background, metrics, changes, token))
@@ -240,7 +241,7 @@ def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: 
         )
 
     def not_ready() -> tuple[str, ...]:
-        standing = plane.observer.standing()
+        standing = plane.standing()
         unseen = [e.endpoint.name for pool in standing.pools for e in pool.endpoints if e.up is None]
         missing = (*standing.problems, *(f"{name} has not been looked at yet" for name in unseen))
         missing = missing if standing.pools else ("no inventory has been read yet",)

@@ -25,13 +25,16 @@ from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory, resolve_address
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint, Inventory
-from controlplane.flows import switch
+from controlplane.flows import people, switch
+from controlplane.flows.decide import DecidePorts, Decider
 from controlplane.flows.drill import DrillPorts
-from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
+from controlplane.flows.lever import Decision, Levers
+from controlplane.flows.observe import ObservePorts, Observer
+from controlplane.flows.people import PeoplePorts, TellPorts
 from controlplane.flows.publish import publish
 from controlplane.flows.records import Patience
 from controlplane.flows.recover import RecoverPorts
-from controlplane.flows.standing import Standing
+from controlplane.flows.standing import Standing, stand
 from controlplane.flows.switch import Order, SwitchPorts
 from controlplane.incidents.cause import hints
 from controlplane.incidents.clues import ClueBook
@@ -54,6 +57,7 @@ from controlplane.signals.engines import engine_named
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredLeases
 from controlplane.store.incidents import StoredIncidents
+from controlplane.store.instructions import StoredInstructions
 from controlplane.store.receipts import StoredReceipts
 from controlplane.telemetry import Metrics
 
@@ -73,6 +77,7 @@ class Books:
     incidents: StoredIncidents
     drills: StoredDrills
     leases: StoredLeases
+    instructions: StoredInstructions
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,8 @@ class Plane:
     loaded: Loaded
     books: Books
     observer: Observer
+    decider: Decider
+    people: PeoplePorts
     wire: Wire
     probes: tuple[Probe, ...]
     recover: RecoverPorts
@@ -98,7 +105,10 @@ class Plane:
 
 def books(database: Database) -> Books:
     """Open every book of a database."""
-    return Books(StoredReceipts(database), StoredIncidents(database), StoredDrills(database), StoredLeases(database))
+    return Books(
+        StoredReceipts(database), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
+        StoredInstructions(database),
+    )  # fmt: skip
 
 
 def inventory_of(loaded: Loaded) -> Inventory:
@@ -186,7 +196,9 @@ def build(
         learnt.judged(observer.verdicts, metrics)
 
     def standing() -> Standing:
-        return learnt.shown(observer.standing())
+        matrix = decider.standing()
+        seen = stand(policy.service, utcnow(), matrix, observer.pools(matrix.plan), observer.problems)
+        return learnt.shown(seen)
 
     inventory = FileInventory(policy.fleet, loaded.base)
     driver = fault_driver(loaded)
@@ -230,6 +242,7 @@ def build(
         recent = await book.drills.recent(1)
         return recent[0].id if recent and recent[0].outcome is Outcome.RUNNING else ""
 
+    telling = TellPorts(policy.service, book.instructions, book.incidents, utcnow)
     levers: Levers | None = None
     if actuator:
         switching = SwitchPorts(actuator, book.receipts, book.incidents, inference.look, endpoints, utcnow)
@@ -251,7 +264,21 @@ def build(
         async def resolve(level: Level, why: str) -> None:
             await switch.resolve(switching, policy.service, level, why)
 
-        levers = Levers(engage, shift, close, resolve)
+        async def ask(decision: Decision, text: str) -> None:
+            level, because = decision.row.level, decision.because
+            await people.ask(telling, level, because, decision.detected_at, decision.decided_at, text)
+
+        levers = Levers(engage, shift, close, resolve, ask)
+
+    decider = Decider(
+        policy.service,
+        policy.degradation,
+        DecidePorts(
+            levers, background.spawn, changed, metrics, utcnow,
+            tell=partial(people.tell, telling), begun=partial(people.begun, telling),
+            ended=partial(people.lapsed, telling),
+        ),
+    )  # fmt: skip
 
     async def verify(plan: RoutePlan) -> str:
         proof = await switch.verify(actuator, plan) if actuator else switch.Proof(ok=False, detail="")
@@ -262,9 +289,8 @@ def build(
     observer = Observer(
         policy.service,
         policy.thresholds,
-        policy.degradation,
         ObservePorts(
-            inventory, gateway, levers, wire.hold, background.spawn, changed, metrics, utcnow, patience, noticed
+            inventory, gateway, decider.decide, wire.hold, background.spawn, changed, metrics, utcnow, patience, noticed
         ),
     )
 
@@ -293,7 +319,7 @@ def build(
             open_incidents=len(await book.incidents.open_incidents(policy.service)),
             standby_answers=any(look.ok for look in looks) if looks else None,
             running_drill=await running_drill(),
-            level=observer.level,
+            level=decider.level,
             leases_open=len(await book.leases.open_leases()),
             now=utcnow(),
         )
@@ -342,6 +368,7 @@ def build(
         hands_off=policy.degradation.mode is Mode.OBSERVE,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down,
-        standing, learn, partial(learnt.save, settings.learnt_file),
+        loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop), wire,
+        tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down, standing, learn,
+        partial(learnt.save, settings.learnt_file),
     )  # fmt: skip
