@@ -127,6 +127,17 @@ class Metrics:
             "controlplane_row_phase", "1 for the phase a row of the matrix is in, 0 for the others.",
             ("service", "row", "phase"), registry=reg,
         )  # fmt: skip
+        self.row_waits = Gauge(
+            "controlplane_row_waits", "1 while a row's trigger holds and something holds it back (a person, a pin).",
+            ("service", "row"), registry=reg,
+        )  # fmt: skip
+        self.brake = Gauge(
+            "controlplane_brake", "1 while nothing engages or is given back by itself.", ("service",), registry=reg
+        )
+        self.worries = Counter(
+            "controlplane_worries", "What people had to hear of the matrix (failed, late, brake).",
+            ("service", "row", "worry"), registry=reg,
+        )  # fmt: skip
         self.switches = Counter(
             "controlplane_switches", "Levers pulled, by how it ended (verified, failed, refused).",
             ("service", "row", "outcome"), registry=reg,

@@ -17,6 +17,7 @@ import uvloop
 import controlplane
 from controlplane.chaos.fault import FaultKind
 from controlplane.clock import utcnow
+from controlplane.degradation.instruction import Instruction
 from controlplane.errors import ControlplaneError
 from controlplane.flows import faults, recover
 from controlplane.policy.load import Loaded
@@ -140,14 +141,20 @@ async def _take_part(plane: Plane) -> None:
     term = plane.leadership.term
     if term is None:
         plane.recover.in_hand.receipts.clear()
-        plane.observer.resume(await plane.books.receipts.open_receipts(plane.loaded.policy.service))
+        service = plane.loaded.policy.service
+        plane.decider.resume(await plane.books.receipts.open_receipts(service), await _said(plane))
     elif plane.leadership.acting:
         await recover.tend_receipts(plane.recover)
         await recover.heal_expired(plane.recover)
     elif not plane.recover.in_hand.moving:
-        plane.observer.resume(await recover.settle_receipts(plane.recover))
+        plane.decider.resume(await recover.settle_receipts(plane.recover), await _said(plane))
         await recover.settle_drills(plane.recover)
         plane.leadership.settled(term)
+
+
+async def _said(plane: Plane) -> tuple[Instruction, ...]:
+    """Return what people have said that still holds."""
+    return await plane.books.instructions.in_force(plane.loaded.policy.service)
 
 
 def _schedule(plane: Plane, timetable: Timetable, background: Background, metrics: Metrics) -> list[Pace]:
@@ -232,7 +239,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         )
 
     def not_ready() -> tuple[str, ...]:
-        standing = plane.observer.standing()
+        standing = plane.standing()
         unseen = [e.endpoint.name for pool in standing.pools for e in pool.endpoints if e.up is None]
         missing = (*standing.problems, *(f"{name} has not been looked at yet" for name in unseen))
         missing = missing if standing.pools else ("no inventory has been read yet",)

@@ -19,22 +19,24 @@ from controlplane.chaos.runner import ChaosToolkit
 from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
-from controlplane.degradation.action import Errand
-from controlplane.degradation.actuator import Hand, Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.fencing import FencedActuator, FencedHand, Term
 from controlplane.degradation.gate import PoolFacts
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory
 from controlplane.fleet.model import CONTROLPLANE_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
-from controlplane.flows import carry, switch
+from controlplane.flows import carry, people, switch
+from controlplane.flows.decide import DecidePorts, Decider
 from controlplane.flows.drill import DrillPorts
 from controlplane.flows.drill import Order as WalkOrder
-from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
+from controlplane.flows.lever import Decision, Levers
+from controlplane.flows.observe import ObservePorts, Observer
+from controlplane.flows.people import PeoplePorts, TellPorts
 from controlplane.flows.publish import publish
 from controlplane.flows.records import Patience
 from controlplane.flows.recover import RecoverPorts
-from controlplane.flows.standing import Standing
+from controlplane.flows.standing import Standing, stand
 from controlplane.flows.switch import Order, SwitchPorts
 from controlplane.incidents.cause import hints
 from controlplane.incidents.clues import ClueBook
@@ -55,7 +57,7 @@ from controlplane.runtime.drills import DrillDesk
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
 from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
-from controlplane.runtime.levers import gateway_of
+from controlplane.runtime.levers import gateway_of, hands_of
 from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
@@ -63,6 +65,7 @@ from controlplane.signals.engines import engine_named
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
 from controlplane.store.incidents import StoredIncidents
+from controlplane.store.instructions import StoredInstructions
 from controlplane.store.leader import StoredTerms
 from controlplane.store.receipts import StoredReceipts
 from controlplane.telemetry import Metrics
@@ -84,6 +87,7 @@ class Books:
     drills: StoredDrills
     leases: StoredLeases
     halts: StoredHalts
+    instructions: StoredInstructions
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class Plane:
     loaded: Loaded
     books: Books
     observer: Observer
+    decider: Decider
+    people: PeoplePorts
     wire: Wire
     probes: tuple[Probe, ...]
     recover: RecoverPorts
@@ -117,7 +123,7 @@ def books(database: Database, term: Callable[[], Term | None] | None = None) -> 
     """Open every book of a database; whoever moves levers gives the term in which it is in charge."""
     return Books(
         StoredReceipts(database, term), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
-        StoredHalts(database),
+        StoredHalts(database), StoredInstructions(database),
     )  # fmt: skip
 
 
@@ -227,7 +233,9 @@ def build(
         learnt.judged(observer.verdicts, metrics)
 
     def standing() -> Standing:
-        return learnt.shown(observer.standing())
+        matrix = decider.standing()
+        seen = stand(policy.service, utcnow(), matrix, observer.pools(matrix.plan), observer.problems)
+        return learnt.shown(seen)
 
     inventory = FileInventory(policy.fleet, loaded.base)
     driver = fault_driver(loaded, settings.state_dir)
@@ -275,8 +283,12 @@ def build(
     async def resolve(level: Level, why: str) -> None:
         await switch.resolve(book.incidents, utcnow, policy.service, level, why)
 
-    hands: dict[type[Errand], Hand] = {}
+    hands = hands_of(
+        policy.fleet, policy.service, loaded.base, session, endpoints, policy.degradation.receivers,
+        policy.degradation.commands, settings.state_dir / "commands", utcnow,
+    )  # fmt: skip
     moving: carry.Levers | None = None
+    telling = TellPorts(policy.service, book.instructions, book.incidents, utcnow)
     levers: Levers | None = None
     if actuator:
         moving = carry.Levers(
@@ -302,7 +314,21 @@ def build(
         async def close(receipt: Receipt) -> Receipt:
             return await switch.close(switching, receipt)
 
-        levers = Levers(engage, shift, close, resolve)
+        async def ask(decision: Decision, text: str) -> None:
+            level, because = decision.row.level, decision.because
+            await people.ask(telling, level, because, decision.detected_at, decision.decided_at, text)
+
+        levers = Levers(engage, shift, close, resolve, ask)
+
+    decider = Decider(
+        policy.service,
+        policy.degradation,
+        DecidePorts(
+            levers, background.spawn, changed, metrics, utcnow,
+            acting=lambda: leadership.acting, tell=partial(people.tell, telling), begun=partial(people.begun, telling),
+            ended=partial(people.lapsed, telling),
+        ),
+    )  # fmt: skip
 
     judged, clock = Judged(), ClockWatch(utcnow)
 
@@ -315,10 +341,9 @@ def build(
     observer = Observer(
         policy.service,
         policy.thresholds,
-        policy.degradation,
         ObservePorts(
-            inventory, gateway, levers, wire.hold, background.spawn, evaluated, metrics, utcnow, patience,
-            acting=lambda: leadership.acting, noticed=noticed,
+            inventory, gateway, decider.decide, wire.hold, background.spawn, evaluated, metrics, utcnow, patience,
+            noticed=noticed,
         ),
     )  # fmt: skip
 
@@ -401,7 +426,7 @@ def build(
             driver,
             FactPorts(
                 policy,
-                observer.standing,
+                standing,
                 learnt.budgets,
                 lambda: judged.at,
                 leads,
@@ -442,6 +467,7 @@ def build(
         resolve=resolve,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, leadership,
-        drilling, desk, clock, report, write_down, standing, learn, partial(learnt.save, settings.learnt_file),
+        loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop), wire,
+        tuple(probe(spec) for spec in policy.probes), recovering, leadership, drilling, desk, clock, report, write_down,
+        standing, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

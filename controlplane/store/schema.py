@@ -100,6 +100,23 @@ timeline = Table(
     Column("text", Text, nullable=False),
 )
 
+instructions = Table(
+    "instructions",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("service", String(128), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("level", String(8), nullable=False),
+    Column("who", String(128), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("until", Instant),
+    Column("ended_at", Instant),
+    Column("ended_by", String(128), nullable=False, default=""),
+    Column("ended_why", Text, nullable=False, default=""),
+    Index("instructions_by_time", "service", "at"),
+)
+
 drills = Table(
     "drills",
     metadata,

@@ -17,6 +17,7 @@ from controlplane.degradation.actuator import (
     RoutePlan,
     Step,
 )
+from controlplane.degradation.instruction import Instruction
 from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row
 from controlplane.errors import ActuatorError, FaultError, FencedError, StoreError
 from controlplane.fleet.model import Endpoint
@@ -151,6 +152,30 @@ class FakeIncidents:
 
     def texts(self, kind: str) -> list[str]:
         return [entry.text for _, entry in self.notes if entry.kind == kind]
+
+
+@dataclass(slots=True)
+class FakeInstructions:
+    """An instruction book in memory."""
+
+    kept: dict[str, Instruction] = field(default_factory=dict)
+    writable: bool = True
+
+    async def begin(self, instruction: Instruction) -> None:
+        if not self.writable:
+            raise StoreError("the database refuses", "disk full", "free space")
+        assert instruction.id not in self.kept
+        self.kept[instruction.id] = instruction
+
+    async def end(self, instruction_id: str, at: datetime, by: str, why: str) -> None:
+        if self.kept[instruction_id].ended_at is None:
+            self.kept[instruction_id] = replace(self.kept[instruction_id], ended_at=at, ended_by=by, ended_why=why)
+
+    async def in_force(self, service: str) -> tuple[Instruction, ...]:
+        return tuple(i for i in self.kept.values() if i.service == service and i.ended_at is None)
+
+    async def recent(self, service: str, limit: int) -> tuple[Instruction, ...]:
+        return tuple(reversed([i for i in self.kept.values() if i.service == service]))[:limit]
 
 
 @dataclass(slots=True)
