@@ -85,5 +85,5 @@ class Alertmanager:
 
     def _unreachable(self, why: str) -> UnreachableError:
         return UnreachableError(
-            f"Alertmanager at {self._url} does not do as asked", why, "see `drills.alertmanager` of the page"
+            f"Alertmanager at {self._url} does not do as asked", why, "see `alertmanager:` of the page"
         )

@@ -35,6 +35,7 @@ from controlplane.web.page import IncidentView, Overview, ScheduledDrill
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
 RECOVER_EVERY = timedelta(seconds=2)
+HEAR_EVERY = timedelta(seconds=2)
 LEARN_EVERY = timedelta(seconds=5)
 KEEP_EVERY = timedelta(minutes=5)
 LAG_EVERY_S = 0.25
@@ -192,6 +193,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         await asyncio.to_thread(plane.keep)
 
     timetable.every(LEARN_EVERY, learn, "learn")
+    timetable.every(HEAR_EVERY, plane.hear, "hear")
     timetable.every(KEEP_EVERY, keep, "keep")
     collector = Collector(lambda: plane.observer.targets)
 

@@ -11,6 +11,7 @@ from time import monotonic
 import aiohttp
 import yaml
 
+from controlplane.chaos.alertmanager import Alertmanager
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
 from controlplane.chaos.experiment import Experiment, Walk, overreach
 from controlplane.chaos.experiment import read as read_experiment
@@ -52,6 +53,7 @@ from controlplane.probes.promql import PromqlProbe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
 from controlplane.render.report import Report, html_report, markdown_report
+from controlplane.runtime.alerts import FiringAlerts
 from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import DrillDesk
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
@@ -113,6 +115,8 @@ class Plane:
     """Renders everything anew, with the evidence there is, and writes what changed."""
     standing: Callable[[], Standing]
     """How the service stands, with its error budgets and what is usual."""
+    hear: Callable[[], Awaitable[None]]
+    """Asks which alerts fire; called every few seconds."""
     learn: Callable[[], None]
     """Takes the newest verdicts into clues and baselines; called every few seconds."""
     keep: Callable[[], None]
@@ -288,12 +292,13 @@ def build(
         policy.degradation.commands, settings.state_dir / "commands", utcnow,
     )  # fmt: skip
     moving: carry.Levers | None = None
-    telling = TellPorts(policy.service, book.instructions, book.incidents, utcnow)
+    telling = TellPorts(policy.service, book.instructions, book.incidents, utcnow, hands.page)
+    firing = FiringAlerts(Alertmanager(session, policy.alertmanager) if policy.alertmanager else None, policy.service)
     levers: Levers | None = None
     if actuator:
         moving = carry.Levers(
             FencedActuator(actuator, leadership.confirm),
-            {kind: FencedHand(hand, leadership.confirm) for kind, hand in hands.items()},
+            {kind: FencedHand(hand, leadership.confirm) for kind, hand in hands.by_errand.items()},
         )
         switching = SwitchPorts(
             moving, book.receipts, book.incidents, inference.look, endpoints, utcnow, pool_facts, in_hand=in_hand
@@ -325,8 +330,8 @@ def build(
         policy.degradation,
         DecidePorts(
             levers, background.spawn, changed, metrics, utcnow,
-            acting=lambda: leadership.acting, tell=partial(people.tell, telling), begun=partial(people.begun, telling),
-            ended=partial(people.lapsed, telling),
+            tell=partial(people.tell, telling), begun=partial(people.begun, telling),
+            acting=lambda: leadership.acting, alerts=lambda: firing.names, ended=partial(people.lapsed, telling),
         ),
     )  # fmt: skip
 
@@ -469,5 +474,5 @@ def build(
     return Plane(
         loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop), wire,
         tuple(probe(spec) for spec in policy.probes), recovering, leadership, drilling, desk, clock, report, write_down,
-        standing, learn, partial(learnt.save, settings.learnt_file),
+        standing, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

@@ -97,6 +97,22 @@ async def test_slack_gets_its_own_shape_and_its_address_is_never_shown(hand: Not
     assert "receiver chat" in failed.value.what
 
 
+async def test_a_page_reaches_every_receiver_as_an_alert_of_its_own(hand: NotifyHand, inbox: Inbox) -> None:
+    await hand.page("P1 has not mended the harm in its time; no other row is left: a person has to act")
+    assert [path for path, _, _ in inbox.got] == ["/am/api/v2/alerts", "/hook", "/services/T0/B0/secret"]
+    (alert,) = inbox.got[0][1]
+    assert alert["labels"]["alertname"] == "ControlplaneNeedsAPerson"
+    assert alert["endsAt"] == "2026-03-03T11:00:00+00:00"
+    assert all("a person has to act" in str(body) for _, body, _ in inbox.got)
+
+
+async def test_a_receiver_that_fails_keeps_no_other_from_being_paged(hand: NotifyHand, inbox: Inbox) -> None:
+    inbox.status = 400
+    with pytest.raises(ActuatorError, match="chat"):
+        await hand.page("P0 waits")
+    assert {path for path, _, _ in inbox.got} >= {"/am/api/v2/alerts", "/hook", "/services/T0/B0/secret"}
+
+
 async def test_a_receiver_that_is_not_known_is_refused_by_name(hand: NotifyHand, inbox: Inbox) -> None:
     assert "no receiver oncall" in (await hand.preflight(Notify("oncall"))).refusal
     with pytest.raises(ActuatorError, match="oncall"):

@@ -86,7 +86,9 @@ async def test_an_address_that_is_not_there_is_said_at_the_start(
 async def test_there_is_a_hand_for_every_kind_of_errand_and_it_does_nothing_that_the_page_does_not_name(
     session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    hands = hands_of(fleet(None), "chat", tmp_path, session, lambda _: (), {}, {}, tmp_path, lambda: datetime.now(UTC))
+    hands = hands_of(
+        fleet(None), "chat", tmp_path, session, lambda _: (), {}, {}, tmp_path, lambda: datetime.now(UTC)
+    ).by_errand
     assert set(hands) == {Scale, Prewarm, Notify, Run}
     for errand in (Prewarm("primary"), Notify("oncall"), Run("drain"), Scale("engine")):
         assert (await hands[type(errand)].preflight(errand)).refusal
