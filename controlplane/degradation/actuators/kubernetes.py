@@ -186,7 +186,7 @@ class ScaleHand:
                 return f"{_called(scale)}: left at {_spell(now)}, which somebody else has set since"
             await self._set(scale, was, dry_run=False)
         except RefusedError as refused:
-            if refused.status == 404:
+            if refused.status == 404 and not refused.no_such_api:
                 return f"{_called(scale)}: gone"
             raise _error(_called(scale), refused) from refused
         return f"{_called(scale)}: {_spell(was)} again"
