@@ -21,7 +21,7 @@ from controlplane.chaos.safety import GateSpec, Refusal
 from controlplane.clock import utcnow
 from controlplane.errors import ControlplaneError
 from controlplane.flows import drill as drill_flow
-from controlplane.flows import recover
+from controlplane.flows import people, recover
 from controlplane.policy.load import Loaded
 from controlplane.policy.model import DrillPlan
 from controlplane.runtime.collector import Collector
@@ -33,6 +33,7 @@ from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.telemetry import Metrics, configure_logging
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
+from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview, ScheduledDrill
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
@@ -261,9 +262,20 @@ def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: 
         heal_drill=lambda drill_id: drill_flow.heal(plane.drill, drill_id),
         heal_all=lambda: recover.heal_all(plane.recover),
         not_ready=not_ready,
+        lever=_lever_ports(plane),
         registry=metrics.registry,
         changes=changes,
         token=token,
+    )
+
+
+def _lever_ports(plane: Plane) -> LeverPorts:
+    service = plane.loaded.policy.service
+    return LeverPorts(
+        instruct=partial(people.instruct, plane.people),
+        end=partial(people.end, plane.people),
+        instructions=lambda limit: plane.books.instructions.recent(service, limit),
+        recording=plane.recorder.points,
     )
 
 

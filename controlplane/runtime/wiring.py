@@ -1,7 +1,7 @@
 """Joining the parts: the only module that names concrete drivers, and the one place where a long function is right."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -50,10 +50,12 @@ from controlplane.probes.promql import PromqlProbe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
 from controlplane.runtime.learnt import Learnt, answering_pool
+from controlplane.runtime.recorder import Recorder
 from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
 from controlplane.signals.engines import engine_named
+from controlplane.slo.verdict import Verdict
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredLeases
 from controlplane.store.incidents import StoredIncidents
@@ -89,6 +91,7 @@ class Plane:
     observer: Observer
     decider: Decider
     people: PeoplePorts
+    recorder: Recorder
     wire: Wire
     probes: tuple[Probe, ...]
     recover: RecoverPorts
@@ -284,13 +287,19 @@ def build(
         proof = await switch.verify(actuator, plan) if actuator else switch.Proof(ok=False, detail="")
         return proof.detail if proof.ok else ""
 
+    recorder = Recorder(utcnow)
+
+    def judged(verdicts: Mapping[str, Verdict]) -> None:
+        recorder.judged(verdicts)
+        decider.decide(verdicts)
+
     alive = next((p.http or p.inference for p in policy.probes if p.http or p.inference), None)
     patience = Patience(alive.failures, alive.successes) if alive else Patience()
     observer = Observer(
         policy.service,
         policy.thresholds,
         ObservePorts(
-            inventory, gateway, decider.decide, wire.hold, background.spawn, changed, metrics, utcnow, patience, noticed
+            inventory, gateway, judged, wire.hold, background.spawn, changed, metrics, utcnow, patience, noticed
         ),
     )
 
@@ -368,7 +377,8 @@ def build(
         hands_off=policy.degradation.mode is Mode.OBSERVE,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop), wire,
+        loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop),
+        recorder, wire,
         tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down, standing, learn,
         partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

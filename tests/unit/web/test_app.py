@@ -13,6 +13,7 @@ from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
+from controlplane.web.levers import LeverPorts
 from tests.support import overviews
 
 
@@ -20,7 +21,7 @@ def ports(standing: Standing) -> WebPorts:
     nothing = cast("Callable[..., Any]", None)
     return WebPorts(
         lambda: standing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing,
-        lambda: (), CollectorRegistry(), Changes(), "token",
+        lambda: (), cast("LeverPorts", None), CollectorRegistry(), Changes(), "token",
     )  # fmt: skip
 
 
