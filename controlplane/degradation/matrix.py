@@ -158,6 +158,15 @@ class Answer:
     because: tuple[str, ...] = ()
 
 
+def signals_of(trigger: Trigger) -> tuple[str, ...]:
+    """Return the signals a trigger looks at, in the order they stand on the page, each once."""
+    if isinstance(trigger, Condition):
+        return (trigger.signal,)
+    if isinstance(trigger, AlertFires):
+        return ()
+    return tuple(dict.fromkeys(name for part in trigger.parts for name in signals_of(part)))
+
+
 Memory = Mapping[Condition, float]
 """Since when (monotonic seconds) each condition has been true without a break."""
 

@@ -19,7 +19,7 @@ from controlplane.chaos.fault import FaultKind
 from controlplane.clock import utcnow
 from controlplane.degradation.instruction import Instruction
 from controlplane.errors import ControlplaneError
-from controlplane.flows import faults, recover
+from controlplane.flows import faults, people, recover
 from controlplane.policy.load import Loaded
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.drills import SCHEDULE_EVERY
@@ -31,6 +31,7 @@ from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.telemetry import Metrics, configure_logging
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
+from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview, ScheduledDrill
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
@@ -265,9 +266,20 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         heal_all=lambda: recover.heal_all(plane.recover),
         not_ready=not_ready,
         in_charge=lambda: plane.leadership.acting,
+        lever=_lever_ports(plane),
         registry=metrics.registry,
         changes=changes,
         token=token,
+    )
+
+
+def _lever_ports(plane: Plane) -> LeverPorts:
+    service = plane.loaded.policy.service
+    return LeverPorts(
+        instruct=partial(people.instruct, plane.people),
+        end=partial(people.end, plane.people),
+        instructions=lambda limit: plane.books.instructions.recent(service, limit),
+        recording=plane.recorder.points,
     )
 
 

@@ -60,10 +60,12 @@ from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
 from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of, hands_of
+from controlplane.runtime.recorder import Recorder
 from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
 from controlplane.signals.engines import engine_named
+from controlplane.slo.verdict import Verdict
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
 from controlplane.store.incidents import StoredIncidents
@@ -101,6 +103,7 @@ class Plane:
     observer: Observer
     decider: Decider
     people: PeoplePorts
+    recorder: Recorder
     wire: Wire
     probes: tuple[Probe, ...]
     recover: RecoverPorts
@@ -335,11 +338,17 @@ def build(
         ),
     )  # fmt: skip
 
-    judged, clock = Judged(), ClockWatch(utcnow)
+    last, clock = Judged(), ClockWatch(utcnow)
 
     def evaluated() -> None:
-        judged.mark()
+        last.mark()
         changed()
+
+    recorder = Recorder(utcnow)
+
+    def judged(verdicts: Mapping[str, Verdict]) -> None:
+        recorder.judged(verdicts)
+        decider.decide(verdicts)
 
     alive = next((p.http or p.inference for p in policy.probes if p.http or p.inference), None)
     patience = Patience(alive.failures, alive.successes) if alive else Patience()
@@ -347,7 +356,7 @@ def build(
         policy.service,
         policy.thresholds,
         ObservePorts(
-            inventory, gateway, decider.decide, wire.hold, background.spawn, evaluated, metrics, utcnow, patience,
+            inventory, gateway, judged, wire.hold, background.spawn, evaluated, metrics, utcnow, patience,
             noticed=noticed,
         ),
     )  # fmt: skip
@@ -433,7 +442,7 @@ def build(
                 policy,
                 standing,
                 learnt.budgets,
-                lambda: judged.at,
+                lambda: last.at,
                 leads,
                 book.halts,
                 book.leases,
@@ -472,7 +481,8 @@ def build(
         resolve=resolve,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop), wire,
+        loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop),
+        recorder, wire,
         tuple(probe(spec) for spec in policy.probes), recovering, leadership, drilling, desk, clock, report, write_down,
         standing, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

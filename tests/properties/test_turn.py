@@ -121,6 +121,16 @@ class MatrixMachine(RuleBasedStateMachine):
     def a_person_pulls_the_brake(self) -> None:
         self.state = replace(self.state, braked=True)
 
+    @precondition(lambda self: not self.asked and self.matrix.mode is not Mode.OBSERVE)
+    @rule(level=st.sampled_from(LEVELS))
+    def a_row_is_put_in_force_by_hand(self, level: Level) -> None:
+        pinned = self.pins.pop(level, Pin.NOT)
+        self.pins[level] = Pin.IN_FORCE
+        self.evaluate(11.0)
+        self.pins[level] = pinned
+        if self.asked.pop(level, None):
+            self.carry(turn.end(self.matrix, self.state, level, self.now, ok=True))
+
     @rule()
     def all_is_well_for_a_while(self) -> None:
         self.values, self.alerts, self.well = dict.fromkeys(self.values, 0.0), frozenset(), True
@@ -220,5 +230,5 @@ class MatrixMachine(RuleBasedStateMachine):
         assert {row.state.word for row in self.state.rows.values()} == {Word.NONE}
 
 
-MatrixMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+MatrixMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestAMatrixUnderAnySequence = MatrixMachine.TestCase
