@@ -22,6 +22,7 @@ RUNS = 10
 RATE_PER_S = 200
 STREAMS_PER_S = 4
 DOWN_S = 1.0
+LEASED_S = 60.0
 KILL_GOAL_S = 0.5
 HANG_GOAL_S = 1.5
 CLIENT_TIMEOUT_S = 5.0
@@ -76,7 +77,15 @@ def load(run_dir: Path, record: Path, rate_per_s: float, *more: str) -> Abstract
 
 
 def _kill(run_dir: Path) -> tuple[float, Callable[[], None]]:
-    return kill_pool(run_dir, "primary", DOWN_S), lambda: None
+    """SIGKILL every endpoint of the primary pool, and keep them down until the classic pipeline has noticed, too."""
+    at = kill_pool(run_dir, "primary", LEASED_S)
+
+    def release() -> None:
+        time.sleep(max(0.0, at + DOWN_S - time.time()))
+        for hold in (run_dir / "nodes").glob("node-primary-*.hold"):
+            hold.unlink(missing_ok=True)
+
+    return at, release
 
 
 def _hang(run_dir: Path) -> tuple[float, Callable[[], None]]:

@@ -33,6 +33,8 @@ class Levers:
 
     actuator: Actuator
     hands: Mapping[type[Errand], Hand] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a split is handed over: a rollout looks at the rows and moves the lever in one go."""
 
     def hand(self, errand: Errand) -> Hand:
         """Return who can carry an errand out.
@@ -120,7 +122,8 @@ async def carry_out(levers: Levers, receipt: Receipt, noted: Noted) -> tuple[tup
             continue
         try:
             if step.errand is None:
-                await levers.actuator.apply(receipt.after, step_key(receipt, i))
+                async with levers.lock:
+                    await levers.actuator.apply(receipt.after, step_key(receipt, i))
                 detail = ""
             else:
                 detail = await levers.hand(step.errand).apply(step.errand, step_key(receipt, i))

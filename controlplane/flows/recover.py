@@ -79,11 +79,16 @@ async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
             continue
         engaged[receipt.level] = receipt
     kept: tuple[Receipt, ...] = ()
+    rolled_out = engaged.pop(Level.NONE, None)
+    if rolled_out and engaged:
+        await ports.receipts.move(rolled_out.id, ReceiptState.REVERTED, ports.now(), "a row took the lever over")
     if engaged:
         kept = await _finish(ports, ports.levers, tuple(engaged.values()))
     elif not ports.hands_off:
-        await _normal(ports, ports.levers.actuator)
+        await _stands(ports, ports.levers.actuator, rolled_out.after if rolled_out else route(()))
     ports.in_hand.receipts = {receipt.id: receipt for receipt in kept}
+    if rolled_out and not engaged:
+        ports.in_hand.receipts[rolled_out.id] = rolled_out
     return kept
 
 
@@ -103,6 +108,9 @@ async def tend_receipts(ports: RecoverPorts) -> None:
             await _close(ports, ports.levers, receipt)
         elif mine is None:
             await _call_off(ports, ports.levers, receipt, "its journey broke off; undone")
+        elif mine.level is Level.NONE and mine.state is ReceiptState.VERIFIED and len(ports.in_hand.receipts) > 1:
+            ports.in_hand.receipts.pop(receipt.id)
+            await ports.receipts.move(receipt.id, ReceiptState.REVERTED, ports.now(), "a row took the lever over")
         elif _rank(mine.state) > _rank(receipt.state):
             await ports.receipts.move(receipt.id, mine.state, ports.now(), mine.detail, mine.steps)
     if ports.in_hand.plan and not ports.in_hand.moving and not ports.hands_off:
@@ -126,6 +134,9 @@ async def _put_back(ports: RecoverPorts, actuator: Actuator, plan: RoutePlan) ->
 
 async def _why_not_engaged(ports: RecoverPorts, levers: Levers, receipt: Receipt) -> str:
     """Return why an open receipt's row is not engaged, or an empty string when it is, or may be."""
+    if receipt.level is Level.NONE:  # A rollout; one that was seen through stands.
+        over = receipt.state is ReceiptState.VERIFIED
+        return "" if over else "the control plane stopped while it was rolled out: traffic goes back"
     if receipt.level not in ports.rows:
         return f"row {receipt.level} is no longer on the page"
     if receipt.state is ReceiptState.INTENDED and not await _begun(levers.actuator, receipt):
@@ -248,12 +259,11 @@ async def _settle(ports: RecoverPorts, levers: Levers, receipt: Receipt, split: 
     return await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, ports.now(), told, steps)
 
 
-async def _normal(ports: RecoverPorts, actuator: Actuator) -> None:
+async def _stands(ports: RecoverPorts, actuator: Actuator, normal: RoutePlan) -> None:
     """With no row engaged the gateway must show the normal split; a leftover of another life is put right."""
-    normal = route(())
     try:
         live = await actuator.configured()
-        if dict(live.weights) != dict(normal.weights) or live.level != normal.level:
+        if _split(live.weights) != _split(normal.weights) or live.level != normal.level:
             log.warning("drift", found=dict(live.weights), level=live.level)
             await actuator.apply(normal, _key(ports))
         ports.in_hand.plan = normal
