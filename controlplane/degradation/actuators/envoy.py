@@ -69,16 +69,16 @@ class EnvoyActuator:
     async def preflight(self, plan: RoutePlan) -> Preflight:
         """Ask whether the files have every pool and endpoint of the plan, and Envoy can be read and can do it."""
         try:
-            await asyncio.to_thread(self._changes, plan)
-            live = await self.configured()
+            _, live, rejected = await asyncio.gather(
+                asyncio.to_thread(self._changes, plan), self.configured(), self._rejections()
+            )
             if plan.shed and not await self._can_shed():
                 return Preflight(f"Envoy has no {RATE_LIMIT_FILTER} in its http_filters: a bucket would do nothing")
         except (OSError, *_ODD_SHAPES) as error:
             return Preflight(f"{self._xds} cannot take the plan: {error}")
         except ActuatorError as error:
             return Preflight(f"{error.what}: {error.why}")
-        with suppress(ActuatorError):
-            self._rejected_before = await self._rejections()
+        self._rejected_before = rejected
         return Preflight(preview=_preview(live, plan))
 
     async def apply(self, plan: RoutePlan, key: str) -> None:  # noqa: ARG002 - a file is written as often as one likes
