@@ -605,7 +605,10 @@ async def test_the_description_lists_every_route_and_marks_those_that_want_the_t
 
 def _routes(app: FastAPI) -> list[Any]:
     own = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/static")
-    return [route for route in app.routes if getattr(route, "path", "") not in own]
+    included = [
+        route for router in app.routes if hasattr(router, "original_router") for route in router.original_router.routes
+    ]
+    return [route for route in (*app.routes, *included) if getattr(route, "path", None) not in (None, *own)]
 
 
 async def test_the_event_stream_tells_of_a_change_and_ends_when_the_server_stops(server: Server) -> None:
