@@ -26,6 +26,8 @@ and shows as overdue."""
 PACE_TICK_S = 0.01
 PACE_CATCH_UP = 4
 """Places that one tick works through at most when it is late."""
+PACE_PASS_OVER = 10
+"""Empty places that are passed over at most, before the members are asked for again."""
 
 log = structlog.get_logger("scheduler")
 
@@ -136,6 +138,7 @@ class Pace:
     def start(self) -> None:
         """Begin; the first interval starts now."""
         self._began = monotonic()
+        self._spread(self._members())
         self._again()
 
     def stop(self) -> None:
@@ -145,6 +148,11 @@ class Pace:
             self._timer = None
 
     def _again(self) -> None:
+        # Waking up for nobody costs as much as a few looks: places where nobody is to be called are passed over.
+        for place in range(self._done + 1, self._done + PACE_PASS_OVER):
+            if self._places[place % self._places_n] or place in self._later:
+                break
+            self._done = place
         coming = self._began + (self._done + 1) * self._tick_s - monotonic()
         # Also when it is late it comes back through the loop, so that answers are read before more is asked.
         self._timer = asyncio.get_running_loop().call_later(max(0.001, coming), self._tick)
