@@ -24,6 +24,10 @@ MISFIRE_GRACE = timedelta(hours=1)
 and shows as overdue."""
 
 PACE_TICK_S = 0.01
+"""The shortest tick."""
+PACE_PLACES, PACE_TICK_AT_MOST_S = 100, 0.05
+"""An interval has about so many places, in ticks no longer than this: waking up costs more than a look or two, so what
+is not urgent is asked for a few endpoints at a time."""
 PACE_CATCH_UP = 4
 """Places that one tick works through at most when it is late."""
 PACE_PASS_OVER = 10
@@ -123,7 +127,8 @@ class Pace:
         self.left_out = 0
         """Places that were a whole interval late; their members were not called that time."""
         self._name = name
-        self._places_n = max(1, round(every.total_seconds() / PACE_TICK_S))
+        tick_s = min(max(PACE_TICK_S, every.total_seconds() / PACE_PLACES), PACE_TICK_AT_MOST_S)
+        self._places_n = max(1, round(every.total_seconds() / tick_s))
         self._tick_s = every.total_seconds() / self._places_n
         self._members = members
         self._call = call
