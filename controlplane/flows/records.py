@@ -152,7 +152,7 @@ class Records:
         A look that says nothing, because the prober itself was at fault, is counted as such and changes nothing.
         """
         was_down, first = record.down, not record.looked
-        if look.says_nothing:
+        if look.failure is Failure.PROBER:
             if look.says_alive:
                 self.outcomes.discard(record.row, look.at)
             return False
@@ -185,8 +185,7 @@ class Records:
             outcomes.clear(row)  # The first success of a new process: what failed before it was not this one.
             record.refused = self.refused[row] = False
         record.looked = True
-        for _ in range(look.asked):
-            outcomes.add(row, look.at, ok=ok)
+        outcomes.add(row, look.at, ok=ok, times=look.asked)
         if ok:
             record.detail = ""
             record.succeeded += 1
