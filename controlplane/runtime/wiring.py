@@ -350,8 +350,8 @@ def build(
         recorder.judged(verdicts)
         decider.decide(verdicts)
 
-    alive = next((p.http or p.inference for p in policy.probes if p.http or p.inference), None)
-    patience = Patience(alive.failures, alive.successes) if alive else Patience()
+    patience = {"http" if p.http else "inference": Patience(alive.failures, alive.successes)
+                for p in policy.probes if (alive := p.http or p.inference)}  # fmt: skip
     observer = Observer(
         policy.service,
         policy.thresholds,
