@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import controlplane
-from controlplane.cli import demo, drill, fleet, plane, policy, target
+from controlplane.cli import demo, drill, fleet, plane, policy, rollout, target
 from controlplane.errors import ControlplaneError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def root(
 policy.register(app)
 plane.register(app)
 drill.register(app)
+rollout.register(app)
 fleet.register(app)
 target.register(app)
 demo.register(app)

@@ -357,6 +357,11 @@ class Observer:
                 pulls.append(Pull(other.row.level, other.row.do, 1.0 - share_given_back(other.state, other.row)))
         return route(pulls)
 
+    def split_is(self, plan: RoutePlan) -> None:
+        """Take note of a split that somebody else made: a rollout."""
+        self._plan = plan
+        self._ports.changed()
+
     def resume(self, receipts: tuple[Receipt, ...]) -> None:
         """Take over the rows that are engaged: by an earlier life of this control plane, or by another one."""
         for gone in self._rows.values():

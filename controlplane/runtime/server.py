@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import TypedDict
 
 import aiohttp
 import structlog
@@ -20,12 +21,15 @@ from controlplane.chaos.drill import Drill
 from controlplane.chaos.fault import FaultKind
 from controlplane.chaos.safety import GateSpec, Refusal
 from controlplane.clock import utcnow
+from controlplane.degradation.actuator import Receipt
 from controlplane.errors import ControlplaneError
 from controlplane.flows import drill as drill_flow
 from controlplane.flows import recover
+from controlplane.flows.rollout import Refused
 from controlplane.policy.load import Loaded
 from controlplane.policy.model import DrillPlan
 from controlplane.runtime.collector import Collector
+from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable, upcoming
 from controlplane.runtime.state_dir import held, operator_token, publish_address
 from controlplane.runtime.wiring import Plane, build
@@ -35,6 +39,7 @@ from controlplane.telemetry import Metrics, configure_logging
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.page import IncidentView, Overview, ScheduledDrill
+from controlplane.web.rollouts import StartRollout
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
 RECOVER_EVERY = timedelta(seconds=2)
@@ -43,6 +48,15 @@ KEEP_EVERY = timedelta(minutes=5)
 LAG_EVERY_S = 0.25
 SHOWN = 12
 """How many of the newest things the console's front page shows."""
+
+
+class RolloutDoors(TypedDict):
+    """What `WebPorts` asks of rollouts."""
+
+    start_rollout: StartRollout
+    abort_rollout: Callable[[str], Awaitable[Receipt | Refused]]
+    newest_rollout: Callable[[], Awaitable[Receipt | None]]
+
 
 NOT_IN_CHARGE = Refusal(("this control plane is not in charge: ask the one that is",))
 
@@ -288,10 +302,28 @@ def _web_ports(plane: Plane, background: Background, metrics: Metrics, changes: 
         heal_all=lambda: recover.heal_all(plane.recover),
         not_ready=not_ready,
         in_charge=lambda: plane.leadership.acting,
+        **_rollout_ports(plane.rollouts),
         registry=metrics.registry,
         changes=changes,
         token=token,
     )
+
+
+def _rollout_ports(desk: RolloutDesk | None) -> RolloutDoors:
+    if desk:
+        return {"start_rollout": desk.start, "abort_rollout": desk.abort, "newest_rollout": desk.newest}
+    refused = Refused("the fleet has no gateway: nothing can be moved")
+
+    async def no_start(*_: object) -> Refused:
+        return refused
+
+    async def no_abort(_: str) -> Refused:
+        return refused
+
+    async def none() -> None:
+        return None
+
+    return {"start_rollout": no_start, "abort_rollout": no_abort, "newest_rollout": none}
 
 
 def _next_drill(plane: Plane, now: datetime) -> ScheduledDrill | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 import aiohttp
+import structlog
 import yaml
 
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
@@ -21,9 +22,11 @@ from controlplane.chaos.substrates.process import ProcessNodes
 from controlplane.clock import utcnow
 from controlplane.degradation.action import Errand
 from controlplane.degradation.actuator import Actuator, Hand, Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.canary import Health, health
 from controlplane.degradation.envoy import EnvoyActuator
 from controlplane.degradation.fencing import FencedActuator, FencedHand, Term
 from controlplane.degradation.gate import PoolFacts
+from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory, resolve_address
@@ -34,6 +37,7 @@ from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
 from controlplane.flows.publish import publish
 from controlplane.flows.records import Patience
 from controlplane.flows.recover import RecoverPorts
+from controlplane.flows.rollout import RolloutPorts
 from controlplane.flows.standing import Standing
 from controlplane.flows.switch import Order, SwitchPorts
 from controlplane.incidents.cause import hints
@@ -51,6 +55,7 @@ from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
 from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
+from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
@@ -68,6 +73,10 @@ HINTS_SHOWN = 3
 """How many likely causes an incident's timeline begins with."""
 EVIDENCE_DRILLS = 20
 """How many of the last drills the runbooks show."""
+AWAY = (Phase.ENGAGING, Phase.ENGAGED, Phase.RELEASING)
+"""Phases of a row in which the lever is its own."""
+
+log = structlog.get_logger("wiring")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,8 @@ class Plane:
     probes: tuple[Probe, ...]
     recover: RecoverPorts
     leadership: Leadership
+    rollouts: RolloutDesk | None
+    """None without a gateway."""
     drill: DrillPorts
     publish: Callable[[], Awaitable[None]]
     """Renders everything anew, with the evidence there is, and writes what changed."""
@@ -245,7 +256,7 @@ def build(
         verdict = next((v for v in observer.verdicts if v.pool == pool), None)
         evidence = {e.signal: e for e in verdict.evidence} if verdict else None
         down = evidence["endpoints_down"].value if evidence and "endpoints_down" in evidence else None
-        up = round(len(members) * (1.0 - down)) if down is not None else 0
+        up = round(len(members) * (1.0 - down)) if down is not None else None
         return PoolFacts(up, evidence, frozenset().union(*(versions.models(e) for e in members)))
 
     async def resolve(level: Level, why: str) -> None:
@@ -291,6 +302,23 @@ def build(
             acting=lambda: leadership.acting, noticed=noticed,
         ),
     )  # fmt: skip
+
+    def busy() -> str:
+        return next((r.row.level.value for r in observer.standing().rows if r.phase in AWAY), "")
+
+    def pool_health(pool: str) -> Health:
+        return health(pool_facts(pool).evidence or {})
+
+    async def tell(what: str) -> None:
+        log.warning("told", what=what)
+
+    rollouts: RolloutDesk | None = None
+    if moving:
+        rolling = RolloutPorts(
+            moving, book.receipts, inference.look, endpoints, pool_facts, pool_health, busy, observer.split_is, tell,
+            utcnow, in_hand,
+        )  # fmt: skip
+        rollouts = RolloutDesk(policy.service, rolling, book.receipts, leadership, background.spawn)
 
     async def write_down() -> None:
         drills = await book.drills.recent(EVIDENCE_DRILLS)
@@ -368,7 +396,6 @@ def build(
         resolve=resolve,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, leadership, drilling,
-        write_down,
-        standing, learn, partial(learnt.save, settings.learnt_file),
+        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, leadership, rollouts,
+        drilling, write_down, standing, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

@@ -30,11 +30,13 @@ from controlplane.chaos.safety import Refusal
 from controlplane.degradation.actuator import Receipt
 from controlplane.errors import ControlplaneError, UsageError
 from controlplane.flows.drill import FaultRequest
+from controlplane.flows.rollout import Refused
 from controlplane.flows.standing import Standing
 from controlplane.policy import quantity
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
 from controlplane.web.page import IncidentView, Overview
+from controlplane.web.rollouts import StartRollout, add_rollouts
 
 log = structlog.get_logger("web")
 
@@ -65,6 +67,9 @@ class WebPorts:
     """What is not ready yet; empty when everything is."""
     in_charge: Callable[[], bool]
     """Whether this control plane may move levers, or another one on the same database does."""
+    start_rollout: StartRollout
+    abort_rollout: Callable[[str], Awaitable[Receipt | Refused]]
+    newest_rollout: Callable[[], Awaitable[Receipt | None]]
     registry: CollectorRegistry
     changes: Changes
     token: str
@@ -238,6 +243,9 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
             raise HTTPException(401, "a valid operator token is needed", {"WWW-Authenticate": "Bearer"})
 
     guarded = [Depends(operator)]
+    add_rollouts(
+        app, guarded, ports.start_rollout, ports.abort_rollout, ports.newest_rollout, _json, _problem
+    )  # fmt: skip
     drill_id_path = UrlPath(pattern=r"^[0-9a-f]{1,32}$")
 
     @app.post("/api/v1/drills", status_code=202, tags=["drills"], dependencies=guarded)

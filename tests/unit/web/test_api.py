@@ -21,6 +21,7 @@ from controlplane.chaos.safety import Refusal
 from controlplane.degradation.actuator import Receipt
 from controlplane.errors import FaultError, UsageError
 from controlplane.flows.drill import FaultRequest
+from controlplane.flows.rollout import Refused
 from controlplane.flows.standing import Standing
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
@@ -36,6 +37,8 @@ POSTS: dict[str, tuple[str, dict[str, object], int]] = {
     "inject": (f"/api/v1/drills/{DRILL.id}/faults", FAULT, 201),
     "heal a drill": (f"/api/v1/drills/{DRILL.id}/heal", {}, 200),
     "heal": ("/api/v1/heal", {}, 200),
+    "roll out": ("/api/v1/rollouts", {"service": "chat", "to": "next"}, 202),
+    "abort a rollout": ("/api/v1/rollouts/abort", {}, 200),
 }
 
 
@@ -46,6 +49,7 @@ class Told:
     calls: list[str] = field(default_factory=list)
     limits: list[int] = field(default_factory=list)
     requests: list[FaultRequest] = field(default_factory=list)
+    rollout: Refused | None = None
     missing: tuple[str, ...] = ()
     answer: Drill | Refusal | Exception = DRILL
 
@@ -58,6 +62,19 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
         if isinstance(told.answer, Exception):
             raise told.answer
         return told.answer
+
+    async def start_rollout(
+        service: str, pool: str, steps: tuple[float, ...], hold: timedelta, asked_by: str
+    ) -> Receipt | Refused:
+        told.calls.append(f"roll {service} out to {pool} by {steps} each {hold} for {asked_by}")
+        return told.rollout or view.receipts[0]
+
+    async def abort(asked_by: str) -> Receipt | Refused:
+        told.calls.append(f"abort for {asked_by}")
+        return told.rollout or view.receipts[0]
+
+    async def newest() -> Receipt | None:
+        return view.receipts[0]
 
     async def inject(drill: Drill, request: FaultRequest) -> tuple[Lease, ...]:
         told.calls.append(f"inject {drill.id}")
@@ -101,7 +118,8 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     return WebPorts(
         standing=standing, overview=overview, receipts=receipts, incidents=incidents, drills=drills, drill=drill,
         leases=leases, start_drill=start, inject=inject, heal_drill=heal_drill, heal_all=heal_all,
-        not_ready=lambda: told.missing, in_charge=lambda: True, registry=registry, changes=Changes(), token=TOKEN,
+        not_ready=lambda: told.missing, in_charge=lambda: True, start_rollout=start_rollout, abort_rollout=abort,
+        newest_rollout=newest, registry=registry, changes=Changes(), token=TOKEN,
     )  # fmt: skip
 
 
@@ -225,6 +243,20 @@ async def test_who_has_no_token_does_not_learn_which_drills_there_are(server: Se
 
 
 # -- saying no ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_rollout_is_read_with_its_units_and_a_refusal_is_a_conflict(server: Server) -> None:
+    body = {"service": "chat", "to": "next", "steps": ["5%", "100%"], "hold": "2m", "requested_by": "ann"}
+    assert (await server.post("/api/v1/rollouts", body)).status == 202
+    assert server.told.calls == ["roll chat out to next by (0.05, 1.0) each 0:02:00 for ann"]
+    assert (await server.get("/api/v1/rollouts/newest")).json["id"]
+    assert (await server.post("/api/v1/rollouts", {**body, "steps": ["much"]})).status == 400
+    assert (await server.post("/api/v1/rollouts", {**body, "pool": "x"})).status == 422
+    server.told.rollout = Refused("P0 is not idle")
+    for path, sent in (("/api/v1/rollouts", body), ("/api/v1/rollouts/abort", {})):
+        answer = await server.post(path, sent)
+        assert (answer.status, answer.json["detail"]) == (409, "P0 is not idle")
+        assert answer.is_problem
 
 
 async def test_a_refusal_is_a_conflict_with_every_reason(server: Server) -> None:

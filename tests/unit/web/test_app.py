@@ -20,7 +20,7 @@ def ports(standing: Standing) -> WebPorts:
     nothing = cast("Callable[..., Any]", None)
     return WebPorts(
         lambda: standing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing,
-        lambda: (), lambda: True, CollectorRegistry(), Changes(), "token",
+        lambda: (), lambda: True, nothing, nothing, nothing, CollectorRegistry(), Changes(), "token",
     )  # fmt: skip
 
 
