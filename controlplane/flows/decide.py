@@ -189,6 +189,12 @@ class Decider:
     def _given_back(self, level: Level) -> float:
         return share_given_back(self._state.rows[level].state, self._records[level].row)
 
+    def split_is(self, plan: RoutePlan) -> None:
+        """Take note of a split that somebody else made: a rollout."""
+        if self._lever:
+            self._lever.plan = plan
+        self._ports.changed()
+
     def resume(self, receipts: tuple[Receipt, ...], instructions: tuple[Instruction, ...] = ()) -> None:
         """Take over the rows in force and what people have said: from an earlier life, or from another control plane.
 

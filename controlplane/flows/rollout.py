@@ -88,7 +88,10 @@ async def begin(ports: RolloutPorts, rollout: Rollout) -> Receipt | Refused:
     if rollout.pool == PRIMARY:
         return Refused(f"{PRIMARY} serves already")
     looks = await asyncio.gather(*(ports.complete(endpoint) for endpoint in ports.endpoints(rollout.pool)))
-    asked = tuple(Asked(look.endpoint.name, look.ok, f"{look.failure} {look.detail}".strip()) for look in looks)
+    asked = tuple(
+        Asked(look.endpoint.name, None if look.says_nothing else look.ok, f"{look.failure} {look.detail}".strip())
+        for look in looks
+    )
     opinion = judge_standby(
         rollout.pool, asked, ports.facts(rollout.pool), ports.facts(PRIMARY), rollout.steps[0], same_model=False
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 import aiohttp
+import structlog
 import yaml
 
 from controlplane.chaos.alertmanager import Alertmanager
@@ -21,8 +22,10 @@ from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.canary import Health, health
 from controlplane.degradation.fencing import FencedActuator, FencedHand, Term
 from controlplane.degradation.gate import PoolFacts
+from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory
@@ -37,6 +40,7 @@ from controlplane.flows.people import PeoplePorts, TellPorts
 from controlplane.flows.publish import publish
 from controlplane.flows.records import Patience
 from controlplane.flows.recover import RecoverPorts
+from controlplane.flows.rollout import RolloutPorts
 from controlplane.flows.standing import Standing, stand
 from controlplane.flows.switch import Order, SwitchPorts
 from controlplane.incidents.cause import hints
@@ -61,6 +65,7 @@ from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of, hands_of
 from controlplane.runtime.recorder import Recorder
+from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
@@ -80,6 +85,10 @@ SCORED_DRILLS = 200
 """How many of the last drills a report's score is made of."""
 EVIDENCE_DRILLS = 20
 """How many of the last drills the runbooks show."""
+AWAY = (Phase.ENGAGING, Phase.ENGAGED, Phase.RELEASING)
+"""Phases of a row in which the lever is its own."""
+
+log = structlog.get_logger("wiring")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,8 @@ class Plane:
     probes: tuple[Probe, ...]
     recover: RecoverPorts
     leadership: Leadership
+    rollouts: RolloutDesk | None
+    """None without a gateway."""
     drill: DrillPorts
     desk: DrillDesk
     """Where drills are asked for and scheduled."""
@@ -284,7 +295,7 @@ def build(
         verdict = next((v for v in observer.verdicts if v.pool == pool), None)
         evidence = {e.signal: e for e in verdict.evidence} if verdict else None
         down = evidence["endpoints_down"].value if evidence and "endpoints_down" in evidence else None
-        up = round(len(members) * (1.0 - down)) if down is not None else 0
+        up = round(len(members) * (1.0 - down)) if down is not None else None
         return PoolFacts(up, evidence, frozenset().union(*(versions.models(e) for e in members)))
 
     async def resolve(level: Level, why: str) -> None:
@@ -360,6 +371,23 @@ def build(
             noticed=noticed,
         ),
     )  # fmt: skip
+
+    def busy() -> str:
+        return next((r.row.level.value for r in decider.standing().rows if r.phase in AWAY), "")
+
+    def pool_health(pool: str) -> Health:
+        return health(pool_facts(pool).evidence or {})
+
+    async def tell(what: str) -> None:
+        log.warning("told", what=what)
+
+    rollouts: RolloutDesk | None = None
+    if moving:
+        rolling = RolloutPorts(
+            moving, book.receipts, inference.look, endpoints, pool_facts, pool_health, busy, decider.split_is, tell,
+            utcnow, in_hand,
+        )  # fmt: skip
+        rollouts = RolloutDesk(policy.service, rolling, book.receipts, leadership, background.spawn)
 
     async def write_down() -> None:
         drills = await book.drills.recent(EVIDENCE_DRILLS)
@@ -482,7 +510,6 @@ def build(
     )  # fmt: skip
     return Plane(
         loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop),
-        recorder, wire,
-        tuple(probe(spec) for spec in policy.probes), recovering, leadership, drilling, desk, clock, report, write_down,
-        standing, firing.ask, learn, partial(learnt.save, settings.learnt_file),
+        recorder, wire, tuple(probe(spec) for spec in policy.probes), recovering, leadership, rollouts, drilling, desk,
+        clock, report, write_down, standing, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip
