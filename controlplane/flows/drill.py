@@ -13,7 +13,9 @@ from uuid import uuid4
 
 import structlog
 
+from controlplane.chaos.contract import Contract
 from controlplane.chaos.drill import (
+    NO_ROW,
     Drill,
     DrillBook,
     DrillLog,
@@ -30,6 +32,7 @@ from controlplane.chaos.guard import Guard
 from controlplane.chaos.redundancy import Preview
 from controlplane.chaos.safety import GateFacts, Go, Refusal, gate
 from controlplane.errors import ControlplaneError, StoreError, UsageError
+from controlplane.flows.alerts import AlertPorts, Watched, follow, settle
 from controlplane.flows.faults import FaultPorts, close_as_they_end, heal, until_healed
 from controlplane.flows.watch import Users, WatchPorts, watch
 from controlplane.policy.model import DrillPlan
@@ -66,6 +69,7 @@ class DrillPorts:
     log: DrillLog
     faults: FaultPorts
     watching: WatchPorts
+    alerts: AlertPorts
     walk: Callable[[Order], Awaitable[Walk]]
     """Runs an experiment's file for a drill."""
     experiment: Callable[[str], tuple[Experiment, Path]]
@@ -142,7 +146,7 @@ async def dry_run(ports: DrillPorts, name: str, plan: DrillPlan) -> tuple[Previe
 
 
 def _objective(ports: DrillPorts, experiment: Experiment) -> timedelta:
-    objective = ports.objective(experiment.row)
+    objective = timedelta(0) if experiment.row == NO_ROW else ports.objective(experiment.row)
     if objective is None:
         raise UsageError(
             f"{experiment.name} proves row {experiment.row}, which is not armed",
@@ -171,7 +175,14 @@ async def run(ports: DrillPorts, started: Started) -> Drill:
     """Walk a started drill to its end, judge it, and publish what it proved."""
     drill = started.drill
     users = Users(ports.watching.counted())
-    walk, trouble, stopped = await _walk_watched(ports, started, users)
+    contract = Contract(started.experiment.expected_alerts, started.experiment.forbidden_alerts)
+    watched = Watched()
+    following = asyncio.create_task(follow(ports.alerts, drill, contract, watched))
+    try:
+        walk, trouble, stopped = await _walk_watched(ports, started, users)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
     residues = await _settle(ports, drill, stopped)
     leases = await ports.faults.leases.of_drill(drill.id)
     users.take(leases, ports.watching.counted(), ports.watching.readings())
@@ -185,7 +196,9 @@ async def run(ports: DrillPorts, started: Started) -> Drill:
         journal_status=walk.status,
         deviated=walk.deviated,
         failed_activities=walk.failed_activities,
+        proves_row=drill.row != NO_ROW,
         stopped=stopped,
+        alerts=await settle(ports.alerts, drill, contract, watched),
     )
     outcome, reasons = judge(facts)
     ended = replace(

@@ -11,6 +11,7 @@ from time import monotonic
 import aiohttp
 import yaml
 
+from controlplane.chaos.alertmanager import Alertmanager
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
 from controlplane.chaos.experiment import Experiment, Walk, overreach
 from controlplane.chaos.experiment import read as read_experiment
@@ -365,6 +366,9 @@ def build(
     async def same_clock() -> float:
         return 0.0  # The embedded database has no clock of its own.
 
+    def breakable(pool: str) -> tuple[Endpoint, ...]:
+        return (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool)
+
     def leads() -> bool:
         return True  # One process holds the state directory's lock, and with it the database.
 
@@ -388,7 +392,7 @@ def build(
                 book.incidents,
                 running_drill,
                 answers,
-                endpoints,
+                breakable,
                 same_clock,
                 utcnow,
                 clock,
@@ -397,13 +401,14 @@ def build(
             lambda name: find_experiment(
                 settings.experiments_dir, name, {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
             ),
-            lambda pool: (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool),
+            breakable,
             lambda: len(inventory.read().endpoints),
             lambda: learnt.counted,
             row_times,
             recovered,
             objective,
             published,
+            Alertmanager(session, policy.alertmanager) if policy.alertmanager else None,
             settings.journals,
             background.spawn,
             leads,
