@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.figures import report
 
-NOT_BENCHES = {"__init__", "__main__", "deaths", "figures", "fleet", "prober", "simulated"}
+NOT_BENCHES = {"__init__", "__main__", "crash_plane", "deaths", "figures", "fleet", "prober", "simulated"}
 NAMES = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in NOT_BENCHES)
 
 

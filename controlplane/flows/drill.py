@@ -232,16 +232,26 @@ async def _walk_watched(ports: DrillPorts, started: Started, users: Users) -> tu
         await asyncio.wait((walking, watching), return_when=asyncio.FIRST_COMPLETED)
         if watching.done():
             stopped = _why(watching)
+            at = ports.now()
             ports.faults.stops.stop(drill.id, stopped)
-            await heal(ports.faults, drill.id)
-            log.warning("stopped", drill=drill.id, why=stopped)
-            await ports.log.note(drill.id, Event(ports.now(), "guard", f"stopped: {stopped}; every fault was ended"))
+            ended = await heal(ports.faults, drill.id)
+            log.warning("stopped", drill=drill.id, why=stopped, ended=ended)
+            await _note_stop(ports, drill, stopped, at)
     finally:
         for task in (walking, watching, closing):
             task.cancel()
         await heal(ports.faults, drill.id)
         await asyncio.gather(walking, watching, closing, return_exceptions=True)
     return (*_walked(walking), stopped)
+
+
+async def _note_stop(ports: DrillPorts, drill: Drill, why: str, at: datetime) -> None:
+    """Note the stop with its own time, and that the faults were ended; they are ended whether or not this is stored."""
+    try:
+        await ports.log.note(drill.id, Event(at, "guard", f"stopped: {why}"))
+        await ports.log.note(drill.id, Event(ports.now(), "heal", "every fault was told to end"))
+    except StoreError as error:
+        log.error("not noted", drill=drill.id, what=error.what, why=error.why)
 
 
 def _why(watching: "asyncio.Task[str]") -> str:
