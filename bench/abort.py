@@ -6,6 +6,7 @@ half has 20 nodes of its own (small processes with a supervisor that obeys the h
 
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import structlog
 
 from bench.figures import Figure, below
 from bench.fleet import get, kill_pool, process, running_fleet, wait_until
@@ -49,11 +51,12 @@ drills:
 
 def run() -> list[Figure]:
     """Measure both."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     ended, healed = zip(*_guard_runs(), strict=True)
     halted, back = zip(*(_halt_once() for _ in range(HALT_RUNS)), strict=True)
     return [
-        below("guard breach to every fault told to end", ended, 2.0, COMMAND),
-        below("guard breach to proven healed (nodes are back)", healed, 10.0, COMMAND),
+        below("guard has broken (its `for` is over) to every fault told to end", ended, 2.0, COMMAND),
+        below("guard has broken to proven healed (nodes are back)", healed, 10.0, COMMAND),
         below(f"halt to {NODES} faults told to end", halted, None, COMMAND),
         below(f"halt to {NODES} faults proven healed (nodes are back)", back, 3.0, COMMAND),
         Figure("halt, worst", round(max(back), 4), "s", len(back), COMMAND, "< 3 s", max(back) < 3.0),
