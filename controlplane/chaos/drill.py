@@ -8,6 +8,9 @@ from typing import Protocol
 
 from controlplane.chaos.fault import Lease
 
+NO_ROW = "none"
+"""As the row of an experiment: redundancy must carry the fault, and no row may have to engage."""
+
 
 class DrillPhase(StrEnum):
     """The moments a drill times, in the order they happen."""
@@ -245,6 +248,8 @@ class Facts:
     """Chaos Toolkit saw the steady state deviate."""
     failed_activities: tuple[str, ...] = ()
     """Activities of the method that did not do what they should, by name: Chaos Toolkit calls such a run completed."""
+    proves_row: bool = True
+    """False when redundancy must carry the fault: no row has to engage, and none has to give anything back."""
     stopped: str = ""
     """Why the run was stopped before its end: a guard, a halt, a person; empty when nobody did."""
     alerts: tuple[str, ...] = ()
@@ -265,18 +270,25 @@ def judge(facts: Facts) -> tuple[Outcome, tuple[str, ...]]:
     if facts.proven < facts.injected:
         return Outcome.INVALID, (f"only {facts.proven} of {facts.injected} faults could be proven from outside",)
     reasons = [*left, *facts.alerts]
-    took = _between(facts.phases, DrillPhase.DETECTED, DrillPhase.VERIFIED)
-    if took is None:
-        reasons.append("the row never restored service: no verified receipt")
-    elif took > facts.objective:
-        reasons.append(f"objective missed: {took.total_seconds():.1f} s from detected to verified")
-    reasons += [text for phase, text in _MISSING.items() if phase not in facts.phases]
+    if facts.proves_row:
+        took = _between(facts.phases, DrillPhase.DETECTED, DrillPhase.VERIFIED)
+        reasons += _too_slow(took, facts.objective)
+    needed = set(_MISSING) if facts.proves_row else {DrillPhase.HEALED}
+    reasons += [text for phase, text in _MISSING.items() if phase in needed and phase not in facts.phases]
     if facts.deviated:
         reasons.append("the steady state did not hold afterwards")
     reasons += [f"activity failed: {name}" for name in facts.failed_activities]
     if facts.journal_status not in ("completed", "failed"):
         return Outcome.ABORTED, (*reasons, f"the runner ended as {facts.journal_status or 'dead, without a journal'}")
     return (Outcome.FAILED if reasons else Outcome.PASSED), tuple(reasons)
+
+
+def _too_slow(took: timedelta | None, objective: timedelta) -> list[str]:
+    if took is None:
+        return ["the row never restored service: no verified receipt"]
+    if took > objective:
+        return [f"objective missed: {took.total_seconds():.1f} s from detected to verified"]
+    return []
 
 
 def _between(phases: Mapping[DrillPhase, datetime], start: DrillPhase, end: DrillPhase) -> timedelta | None:

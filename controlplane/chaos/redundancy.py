@@ -1,10 +1,11 @@
 """What an experiment would break, what survives it, and at what load; pure. The gate, the preview and `inject` ask."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from controlplane.chaos.experiment import PlannedFault
 from controlplane.chaos.fault import MAX_LEASE
 
 
@@ -16,18 +17,6 @@ class BlastRadius:
     """Share (0..1) of all endpoints that may be broken or down at once; never all of them."""
     survivors: int = 1
     """How many endpoints must be left to serve the traffic."""
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One fault an experiment asks for."""
-
-    kind: str
-    pool: str
-    share: str
-    """As it is written, such as `50%`."""
-    lasts: str
-    """As it is written, such as `8s`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +77,48 @@ class Preview:
 
 
 def chosen(names: Sequence[str], share: float) -> int:
-    """Return how many of a pool's endpoints a share is: at least one, never more than the share rounded."""
+    """Return how many of a pool's endpoints a share is: at least one, never more than there are."""
     return min(len(names), max(1, round(len(names) * share)))
 
 
-def planned(page: Mapping[str, Any]) -> tuple[Planned, ...]:
-    """Return the faults that an experiment's page asks for, in its order; the page has been checked before."""
-    found = []
+def waves(page: Mapping[str, Any], faults: Sequence[PlannedFault]) -> tuple[tuple[PlannedFault, ...], ...]:
+    """Return which faults of an experiment may be in force together, in its order.
+
+    A fault counts as in force until a step has waited for its pool, or for every fault, to be back: a lease that runs
+    out promises that it ends, not that what was broken serves again.
+
+    Args:
+        page: the experiment's file, checked before.
+        faults: what it breaks, in the order of its steps.
+    """
+    found: list[tuple[PlannedFault, ...]] = []
+    standing: tuple[PlannedFault, ...] = ()
+    left = list(faults)
     for step in page.get("method") or ():
         provider = step.get("provider") if isinstance(step, Mapping) else None
-        if isinstance(provider, Mapping) and provider.get("func") == "inject":
-            asked = provider.get("arguments") or {}
-            lasts = asked.get("down_for", asked.get("lasts", "10s"))
-            found.append(
-                Planned(
-                    str(asked.get("kind", "")),
-                    str(asked.get("pool", "")),
-                    str(asked.get("endpoints", "100%")),
-                    str(lasts),
-                )
-            )
-    return tuple(found)
+        if not isinstance(provider, Mapping):
+            continue
+        func, arguments = provider.get("func"), provider.get("arguments") or {}
+        if func in ("inject", "inject_rolling") and left:
+            standing = (*standing, left.pop(0))
+            found.append(standing)
+        elif func == "await_healed":
+            standing = ()
+        elif func == "await_pool":
+            standing = tuple(fault for fault in standing if fault.pool != arguments.get("pool"))
+    return (*found, tuple(faults)) if left else tuple(found)
+
+
+def worst(previews: Sequence[Preview], targets: Sequence[Target]) -> Preview:
+    """Return the preview of a whole experiment from those of its waves: the worst moment, and every refusal.
+
+    Args:
+        previews: one a wave; at least one.
+        targets: everything that is broken in the course of it.
+    """
+    at_worst = max(previews, key=lambda found: (bool(found.refusals), len(found.gone), -len(found.survivors)))
+    refusals = tuple(dict.fromkeys(text for found in previews for text in found.refusals))
+    return replace(at_worst, targets=tuple(targets), refusals=refusals)
 
 
 def preview(
@@ -121,10 +131,8 @@ def preview(
 ) -> Preview:
     """Do the arithmetic of a drill before it starts.
 
-    What is broken one after another counts as broken at once: a fault may heal later than it should.
-
     Args:
-        targets: what would be broken.
+        targets: what would be broken at once; endpoints that are not of the fleet take nothing of it away.
         pools: the fleet as it stands.
         primary: the pool that serves normally.
         takes_over: the pool that the drilled row would send the traffic to.
@@ -132,7 +140,8 @@ def preview(
         rate_per_s: requests per second to be served.
     """
     by_name = {pool.name: pool for pool in pools}
-    broken = {name for target in targets for name in target.endpoints}
+    known = {name for pool in pools for name in (*pool.up, *pool.not_up)}
+    broken = known & {name for target in targets for name in target.endpoints}
     down = {name for pool in pools for name in pool.not_up}
     total = sum(pool.total for pool in pools)
     gone = tuple(sorted(broken | down))

@@ -13,7 +13,9 @@ from uuid import uuid4
 
 import structlog
 
+from controlplane.chaos.contract import Contract
 from controlplane.chaos.drill import (
+    NO_ROW,
     Drill,
     DrillBook,
     DrillLog,
@@ -30,6 +32,7 @@ from controlplane.chaos.guard import Guard
 from controlplane.chaos.redundancy import Preview
 from controlplane.chaos.safety import GateFacts, Go, Refusal, gate
 from controlplane.errors import ControlplaneError, StoreError, UsageError
+from controlplane.flows.alerts import AlertPorts, Watched, follow, settle
 from controlplane.flows.faults import FaultPorts, close_as_they_end, heal, until_healed
 from controlplane.flows.watch import Users, WatchPorts, watch
 from controlplane.policy.model import DrillPlan
@@ -66,6 +69,7 @@ class DrillPorts:
     log: DrillLog
     faults: FaultPorts
     watching: WatchPorts
+    alerts: AlertPorts
     walk: Callable[[Order], Awaitable[Walk]]
     """Runs an experiment's file for a drill."""
     experiment: Callable[[str], tuple[Experiment, Path]]
@@ -142,7 +146,7 @@ async def dry_run(ports: DrillPorts, name: str, plan: DrillPlan) -> tuple[Previe
 
 
 def _objective(ports: DrillPorts, experiment: Experiment) -> timedelta:
-    objective = ports.objective(experiment.row)
+    objective = timedelta(0) if experiment.row == NO_ROW else ports.objective(experiment.row)
     if objective is None:
         raise UsageError(
             f"{experiment.name} proves row {experiment.row}, which is not armed",
@@ -171,7 +175,14 @@ async def run(ports: DrillPorts, started: Started) -> Drill:
     """Walk a started drill to its end, judge it, and publish what it proved."""
     drill = started.drill
     users = Users(ports.watching.counted())
-    walk, trouble, stopped = await _walk_watched(ports, started, users)
+    contract = Contract(started.experiment.expected_alerts, started.experiment.forbidden_alerts)
+    watched = Watched()
+    following = asyncio.create_task(follow(ports.alerts, drill, contract, watched))
+    try:
+        walk, trouble, stopped = await _walk_watched(ports, started, users)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
     residues = await _settle(ports, drill, stopped)
     leases = await ports.faults.leases.of_drill(drill.id)
     users.take(leases, ports.watching.counted(), ports.watching.readings())
@@ -185,7 +196,9 @@ async def run(ports: DrillPorts, started: Started) -> Drill:
         journal_status=walk.status,
         deviated=walk.deviated,
         failed_activities=walk.failed_activities,
+        proves_row=drill.row != NO_ROW,
         stopped=stopped,
+        alerts=await settle(ports.alerts, drill, contract, watched),
     )
     outcome, reasons = judge(facts)
     ended = replace(
@@ -219,16 +232,26 @@ async def _walk_watched(ports: DrillPorts, started: Started, users: Users) -> tu
         await asyncio.wait((walking, watching), return_when=asyncio.FIRST_COMPLETED)
         if watching.done():
             stopped = _why(watching)
+            at = ports.now()
             ports.faults.stops.stop(drill.id, stopped)
-            await heal(ports.faults, drill.id)
-            log.warning("stopped", drill=drill.id, why=stopped)
-            await ports.log.note(drill.id, Event(ports.now(), "guard", f"stopped: {stopped}; every fault was ended"))
+            ended = await heal(ports.faults, drill.id)
+            log.warning("stopped", drill=drill.id, why=stopped, ended=ended)
+            await _note_stop(ports, drill, stopped, at)
     finally:
         for task in (walking, watching, closing):
             task.cancel()
         await heal(ports.faults, drill.id)
         await asyncio.gather(walking, watching, closing, return_exceptions=True)
     return (*_walked(walking), stopped)
+
+
+async def _note_stop(ports: DrillPorts, drill: Drill, why: str, at: datetime) -> None:
+    """Note the stop with its own time, and that the faults were ended; they are ended whether or not this is stored."""
+    try:
+        await ports.log.note(drill.id, Event(at, "guard", f"stopped: {why}"))
+        await ports.log.note(drill.id, Event(ports.now(), "heal", "every fault was told to end"))
+    except StoreError as error:
+        log.error("not noted", drill=drill.id, what=error.what, why=error.why)
 
 
 def _why(watching: "asyncio.Task[str]") -> str:

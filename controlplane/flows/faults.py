@@ -16,7 +16,7 @@ from controlplane.chaos.drill import Drill, DrillLog, Event, HaltBook, Outcome
 from controlplane.chaos.fault import MAX_LEASE, FaultDriver, FaultKind, Lease, LeaseBook, LeaseState, Setting
 from controlplane.chaos.redundancy import BlastRadius, chosen
 from controlplane.errors import FaultError, UsageError
-from controlplane.fleet.model import Endpoint
+from controlplane.fleet.model import CONTROLPLANE_POOL, Endpoint
 
 REVERT_WITHIN_S = 5.0
 """A driver that takes longer to end one fault is given up for now; the next round asks it again."""
@@ -127,7 +127,8 @@ async def _allowed(ports: FaultPorts, drill: Drill, request: FaultRequest) -> tu
             f"nothing to break in pool {request.pool}", f"it has no {', '.join(gone) or 'endpoints'}",
             "check `fleet.pools` and its inventory",
         )  # fmt: skip
-    broken = {lease.endpoint.name for lease in await ports.leases.open_leases()} | {e.name for e in targets}
+    hit = (*(lease.endpoint for lease in await ports.leases.open_leases()), *targets)
+    broken = {endpoint.name for endpoint in hit if endpoint.pool != CONTROLPLANE_POOL}
     radius, total = ports.radius(drill.experiment), ports.fleet()
     if total and len(broken) / total > radius.endpoints:
         raise UsageError(

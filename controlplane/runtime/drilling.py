@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from controlplane.chaos.contract import AlertRoom
 from controlplane.chaos.drill import Drill, DrillBook, DrillLog, HaltBook, RowTimes
 from controlplane.chaos.experiment import Experiment, Walk
 from controlplane.chaos.fault import FaultDriver, LeaseBook
 from controlplane.chaos.redundancy import BlastRadius
 from controlplane.fleet.model import Endpoint
+from controlplane.flows.alerts import AlertPorts
 from controlplane.flows.drill import DrillPorts, Order
 from controlplane.flows.faults import FaultPorts, Stops
 from controlplane.flows.halt import HaltPorts
@@ -41,6 +43,7 @@ class DrillingParts:
     recovered: Callable[[str, datetime], Awaitable[datetime | None]]
     objective: Callable[[str], timedelta | None]
     published: Callable[[Drill], Awaitable[None]]
+    alerts: AlertRoom | None
     journals: Path
     spawn: Callable[[Coroutine[None, None, None]], object]
     leads: Callable[[], bool | None]
@@ -68,6 +71,7 @@ def join(parts: DrillingParts) -> tuple[DrillPorts, DrillDesk]:
             drills=parts.drills, leases=parts.leases, halts=parts.halts, stops=stops, leads=parts.leads,
             readings=gathered.readings, counted=parts.counted, now=parts.now,
         ),
+        alerts=AlertPorts(parts.alerts, parts.leases, parts.log, parts.policy.service, parts.now),
         walk=parts.walk,
         experiment=parts.experiment,
         preview=gathered.preview,

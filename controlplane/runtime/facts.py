@@ -13,19 +13,18 @@ import yaml
 
 from controlplane.chaos import guard, redundancy
 from controlplane.chaos.drill import HaltBook
-from controlplane.chaos.experiment import Experiment
+from controlplane.chaos.experiment import Experiment, PlannedFault
 from controlplane.chaos.fault import LeaseBook
 from controlplane.chaos.guard import Reading
-from controlplane.chaos.redundancy import Planned, PoolNow, Preview, Target
+from controlplane.chaos.redundancy import PoolNow, Preview, Target
 from controlplane.chaos.safety import GateFacts, left_of_period, pages
 from controlplane.chaos.schedule import frozen
-from controlplane.degradation.matrix import LEVELS, Level
+from controlplane.degradation.matrix import LEVELS, Level, Row
 from controlplane.errors import ExperimentError, StoreError
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint
 from controlplane.flows.standing import BudgetStanding, Standing
 from controlplane.flows.watch import ERROR_BOUND, LATENCY
 from controlplane.incidents.incident import IncidentBook
-from controlplane.policy import quantity
 from controlplane.policy.model import DrillPlan, Policy
 
 T = TypeVar("T")
@@ -121,25 +120,30 @@ class DrillFacts:
             ExperimentError: when its faults cannot be read.
         """
         standing = self._ports.standing()
-        targets = [self._target(path, asked) for asked in redundancy.planned(_page(path))]
         up = {e.endpoint.name: e.up for pool in standing.pools for e in pool.endpoints}
         pools = [self._pool_now(name, up) for name in self._ports.policy.fleet.pools]
-        row = self._ports.policy.degradation.rows.get(Level(experiment.row)) if experiment.row in LEVELS else None
+        row = self._row(experiment)
         rate = self.readings().get("request_rate")
-        return redundancy.preview(
-            targets, pools, PRIMARY, row.target if row else "", plan.blast_radius, rate.value if rate else None
-        )
+        waves = redundancy.waves(_page(path), experiment.faults) or ((),)
+        previews = [
+            redundancy.preview(
+                [self._target(fault) for fault in wave], pools, PRIMARY, row.target if row else "", plan.blast_radius,
+                rate.value if rate else None,
+            )
+            for wave in waves
+        ]  # fmt: skip
+        return redundancy.worst(previews, [self._target(fault) for fault in experiment.faults])
 
-    def _target(self, path: Path, asked: Planned) -> Target:
-        try:
-            share, lasts = quantity.ratio(asked.share), quantity.duration(asked.lasts)
-        except ValueError as error:
-            raise ExperimentError(
-                f"{path} asks for `{asked.share}` of pool {asked.pool} for `{asked.lasts}`", f"expected {error}",
-                "mend the experiment",
-            ) from error  # fmt: skip
-        names = [e.name for e in self._ports.endpoints(asked.pool)]
-        return Target(asked.kind, asked.pool, tuple(names[: redundancy.chosen(names, share)]), lasts)
+    def _row(self, experiment: Experiment) -> Row | None:
+        """Return the row an experiment proves; the most severe one there is where redundancy must carry the fault."""
+        rows = self._ports.policy.degradation.rows
+        if experiment.row == Level.NONE:
+            return next((rows[level] for level in reversed(LEVELS) if level in rows), None)
+        return rows.get(Level(experiment.row)) if experiment.row in LEVELS else None
+
+    def _target(self, fault: PlannedFault) -> Target:
+        names = [e.name for e in self._ports.endpoints(fault.pool)]
+        return Target(fault.kind, fault.pool, tuple(names[: fault.broken_at_once(len(names))]), fault.lasts)
 
     def _pool_now(self, name: str, up: Mapping[str, bool | None]) -> PoolNow:
         names = [e.name for e in self._ports.endpoints(name)]
@@ -175,8 +179,8 @@ class DrillFacts:
 
     async def _standby_answers(self, experiment: Experiment) -> bool | None:
         """Ask the very pool that the drilled row would send everything to."""
-        target = self._ports.policy.degradation.rows[Level(experiment.row)].target
-        endpoints = self._ports.endpoints(target)
+        row = self._row(experiment)
+        endpoints = self._ports.endpoints(row.target) if row else ()
         for endpoint in endpoints:
             if await self._ports.answers(endpoint):
                 return True

@@ -454,6 +454,9 @@ def build(
     async def same_clock() -> float:
         return 0.0  # The embedded database has no clock of its own.
 
+    def breakable(pool: str) -> tuple[Endpoint, ...]:
+        return (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool)
+
     def leads() -> bool:
         return leadership.acting
 
@@ -477,7 +480,7 @@ def build(
                 book.incidents,
                 running_drill,
                 answers,
-                endpoints,
+                breakable,
                 same_clock,
                 utcnow,
                 clock,
@@ -486,13 +489,14 @@ def build(
             lambda name: find_experiment(
                 settings.experiments_dir, name, {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
             ),
-            lambda pool: (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool),
+            breakable,
             lambda: len(inventory.read().endpoints),
             lambda: learnt.counted,
             row_times,
             recovered,
             objective,
             published,
+            Alertmanager(session, policy.alertmanager) if policy.alertmanager else None,
             settings.journals,
             background.spawn,
             leads,

@@ -109,3 +109,22 @@ def test_a_drill_tells_its_phases_in_seconds_from_the_fault() -> None:
     assert drill.seconds(DrillPhase.VERIFIED) == 4.0
     assert replace(drill, phases=without(DrillPhase.FAULT)).seconds(DrillPhase.VERIFIED) is None
     assert replace(drill, phases=without(DrillPhase.VERIFIED)).seconds(DrillPhase.VERIFIED) is None
+
+
+def test_an_experiment_that_redundancy_must_carry_needs_no_row_but_must_heal() -> None:
+    phases = {DrillPhase.FAULT: at(0), DrillPhase.HEALED: at(8)}
+    facts = replace(GOOD, phases=phases, proves_row=False, objective=timedelta(0))
+    assert judge(facts) == (Outcome.PASSED, ())
+    assert judge(replace(facts, phases={DrillPhase.FAULT: at(0)}))[0] is Outcome.FAILED
+    assert judge(replace(facts, failed_activities=("no level is in force",)))[0] is Outcome.FAILED
+
+
+def test_a_run_that_was_stopped_is_aborted_for_that_reason_and_what_is_left() -> None:
+    stopped = replace(GOOD, stopped="guard availability: below 99%", residues=("a hold",), deviated=True)
+    assert judge(stopped) == (Outcome.ABORTED, ("guard availability: below 99%", "left behind: a hold"))
+
+
+def test_alerts_outside_the_contract_fail_the_drill() -> None:
+    assert judge(replace(GOOD, alerts=("expected alert X did not fire",))) == (
+        Outcome.FAILED, ("expected alert X did not fire",),
+    )  # fmt: skip

@@ -9,17 +9,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.chaos.fault import MAX_LEASE
+from controlplane.chaos.experiment import PlannedFault, read
+from controlplane.chaos.fault import MAX_LEASE, FaultKind
 from controlplane.chaos.redundancy import (
     BlastRadius,
-    Planned,
     PoolNow,
     Preview,
     Target,
     chosen,
-    planned,
     preview,
     spell_preview,
+    waves,
+    worst,
 )
 
 FLEET = (
@@ -81,11 +82,36 @@ def test_without_traffic_the_load_is_not_known_and_said_so() -> None:
     assert spell_preview(found)[-1] == "load: not known, no traffic was seen"
 
 
-def test_the_faults_of_an_experiment_are_read_from_its_page() -> None:
-    page = yaml.safe_load(Path("experiments/node-kill.yaml").read_text(encoding="utf-8"))
-    assert planned(page) == (Planned("node-kill", "primary", "100%", "8s"),)
-    assert planned({}) == ()
-    assert planned({"method": [{"provider": {"func": "inject"}}, "x", None]}) == (Planned("", "", "100%", "10s"),)
+def together(name: str) -> list[list[str]]:
+    """Return the pools whose faults may be in force together, by the experiment's steps."""
+    page = yaml.safe_load((Path("experiments") / f"{name}.yaml").read_text(encoding="utf-8"))
+    experiment, problems = read(name, page)
+    assert experiment, problems
+    return [[fault.pool for fault in wave] for wave in waves(page, experiment.faults)]
+
+
+def test_faults_are_in_force_together_until_a_step_has_waited_for_their_pool() -> None:
+    assert together("node-kill") == [["primary"]]
+    assert together("standby-cut") == [["primary"], ["standby"]]
+
+
+def test_faults_of_steps_that_cannot_be_told_apart_count_as_together() -> None:
+    fault = PlannedFault(FaultKind.NODE_KILL, "primary", 1.0, 0, timedelta(seconds=8), {})
+    assert waves({}, (fault, fault)) == ((fault, fault),)
+    assert waves({"method": [{"provider": {"func": "inject"}}, "x", None]}, (fault,)) == ((fault,),)
+    assert waves({"method": []}, ()) == ()
+
+
+def test_of_several_waves_the_worst_is_told_and_every_refusal() -> None:
+    none = replace(KILL_ONE, endpoints=())
+    found = worst([look(KILL_ALL), look(KILL_ONE), look(none)], [KILL_ALL, KILL_ONE, none])
+    assert found.refusals == ("node-kill: pool primary has no endpoint to break",)
+    assert len(found.targets) == 3
+
+
+def test_what_is_not_of_the_fleet_takes_nothing_of_it_away() -> None:
+    found = look(Target("disk-full", "controlplane", ("controlplane",), timedelta(seconds=8)))
+    assert (found.gone, found.refusals, found.serving) == ((), (), "primary")
 
 
 @given(st.integers(1, 50), st.floats(0.0, 1.0))

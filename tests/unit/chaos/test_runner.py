@@ -1,13 +1,17 @@
 """What Chaos Toolkit left behind is read for what it says, and a torn journal says nothing."""
 
+import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from controlplane.chaos.experiment import Walk
-from controlplane.chaos.runner import read_journal
+from controlplane.chaos.runner import STEP_LIMIT_S, ChaosToolkit, limits, prepared, read_journal
+from controlplane.errors import ExperimentError
 
 NOTHING = Walk("", deviated=False, failed_activities=())
 
@@ -54,3 +58,87 @@ def test_a_journal_that_is_not_text_says_nothing(tmp_path: Path) -> None:
     path = tmp_path / "journal.json"
     path.write_bytes(b"\xff\xfe\x00")
     assert read_journal(path) == NOTHING
+
+
+# -- a real child ------------------------------------------------------------------------------------------------------
+
+
+LOOK = {"type": "python", "module": "shutil", "func": "which", "arguments": {"cmd": "ls"}}
+FAIL = {"type": "python", "module": "shutil", "func": "copy", "arguments": {"src": "/absent", "dst": "/absent"}}
+HANG = {"type": "process", "path": "sleep", "arguments": "3600"}
+
+
+def page(tmp_path: Path, **steps: Mapping[str, object]) -> Path:
+    """Write an experiment of steps; the runner itself allows any provider."""
+    method = [{"name": name, "type": "action", "provider": provider} for name, provider in steps.items()]
+    path = tmp_path / "story.yaml"
+    path.write_text(json.dumps({"version": "1.0.0", "title": "t", "description": "d", "method": method}))
+    return path
+
+
+class Notes:
+    """What the runner told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.first = asyncio.Event()
+
+    async def __call__(self, text: str) -> None:
+        self.texts.append(text)
+        self.first.set()
+
+
+RUNNER = ChaosToolkit("http://127.0.0.1:1", "token")
+
+
+async def test_steps_are_told_as_they_happen_and_rollbacks_always_run(tmp_path: Path) -> None:
+    notes = Notes()
+    story = page(tmp_path, look=LOOK, fail=FAIL)
+    walk = await RUNNER.walk(story, "d1", tmp_path / "j.json", 60, notes)
+    assert walk.status == "completed"
+    assert walk.failed_activities == ("fail",)
+    assert notes.texts[:3] == ["begins: look", "succeeded: look", "begins: fail"]
+    assert notes.texts[3].startswith("failed: fail")
+    run = json.loads((tmp_path / "j.experiment.json").read_text(encoding="utf-8"))
+    assert run["runtime"]["rollbacks"]["strategy"] == "always"
+
+
+async def test_a_step_that_hangs_is_ended_by_our_own_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.chaos.runner.STEP_LIMIT_S", 0.2)
+    story = page(tmp_path, hang=HANG)
+    with pytest.raises(ExperimentError) as error:
+        await RUNNER.walk(story, "d1", tmp_path / "j.json", 60, Notes())
+    assert error.value.why == "`hang` did not end in time"
+
+
+async def test_a_run_that_is_called_off_ends_its_child_at_once(tmp_path: Path) -> None:
+    notes = Notes()
+    story = page(tmp_path, hang=HANG)
+    walking = asyncio.create_task(RUNNER.walk(story, "d1", tmp_path / "j.json", 600, notes))
+    await asyncio.wait_for(notes.first.wait(), 60)
+    mine = [p for p in psutil.Process().children() if "chaostoolkit" in p.cmdline()]
+    assert len(mine) == 1
+    mine += mine[0].children()
+    walking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await walking
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in mine)
+
+
+def test_a_step_may_take_what_it_says_it_waits_for_and_our_limit() -> None:
+    steps = [
+        {"name": "wait", "provider": {"arguments": {"within_s": 300}}, "pauses": {"before": 5, "after": 2.5}},
+        {"name": "wait", "provider": {}},
+        {"name": "kill"},
+        "nonsense",
+    ]
+    found = limits({"method": steps, "steady-state-hypothesis": {"probes": [{"name": "well"}]}, "rollbacks": None})
+    assert found == {"wait": STEP_LIMIT_S + 307.5, "kill": STEP_LIMIT_S, "well": STEP_LIMIT_S}
+
+
+def test_the_strategy_is_written_in_whatever_the_file_says() -> None:
+    found = prepared(
+        {"title": "t", "runtime": {"rollbacks": {"strategy": "never"}, "hypothesis": {"strategy": "default"}}}
+    )
+    assert found["runtime"] == {"rollbacks": {"strategy": "always"}, "hypothesis": {"strategy": "default"}}
+    assert prepared({})["runtime"] == {"rollbacks": {"strategy": "always"}}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from controlplane.chaos.contract import AlertRoom
 from controlplane.chaos.drill import Drill, Event, Halt, RowTimes
 from controlplane.chaos.experiment import Experiment, Walk
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
@@ -13,6 +14,7 @@ from controlplane.chaos.guard import Guard, Reading
 from controlplane.chaos.redundancy import BlastRadius, PoolNow, Preview, Target, preview
 from controlplane.chaos.safety import GateFacts
 from controlplane.fleet.model import Endpoint
+from controlplane.flows.alerts import AlertPorts
 from controlplane.flows.drill import DrillPorts, Order, Started, start
 from controlplane.flows.faults import FaultPorts, FaultRequest, Stops, inject
 from controlplane.flows.halt import HaltPorts
@@ -102,6 +104,8 @@ class Bench:
     facts: dict[str, object] = field(default_factory=dict)
     published: list[Drill] = field(default_factory=list)
     ended_child: asyncio.Event = field(default_factory=asyncio.Event)
+    experiment: Experiment = EXPERIMENT
+    room: AlertRoom | None = None
     radius: BlastRadius = field(default_factory=BlastRadius)
 
     @property
@@ -125,8 +129,9 @@ class Bench:
                 self.drills, self.leases, self.halts, self.stops, lambda: self.leads, lambda: self.readings,
                 lambda: self.counted, utcnow,
             ),
+            alerts=AlertPorts(self.room, self.leases, self.log, "chat", utcnow),
             walk=self._walk,
-            experiment=lambda _: (EXPERIMENT, Path("node-kill.yaml")),
+            experiment=lambda _: (self.experiment, Path("node-kill.yaml")),
             preview=self._preview,
             facts=self._facts,
             row_times=self._row_times,
@@ -136,6 +141,10 @@ class Bench:
             journals=self.journals,
             now=utcnow,
         )  # fmt: skip
+
+    async def tick(self) -> None:
+        """Let the others run for a moment."""
+        await asyncio.sleep(0.005)
 
     async def begun(self, plan: DrillPlan = PLAN) -> Started:
         """Return a drill that has passed its gates."""

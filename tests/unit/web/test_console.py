@@ -10,6 +10,7 @@ from time import perf_counter
 import pytest
 from markupsafe import Markup
 
+from controlplane.chaos.drill import Halt
 from controlplane.degradation.action import SwitchPool, UsePool
 from controlplane.degradation.matrix import AllOf, AnyOf, Condition, Level
 from controlplane.flows.standing import PoolStanding
@@ -392,3 +393,15 @@ def test_evidence_says_over_what_time_how_old_it_is_and_what_is_usual() -> None:
 def test_a_budget_says_what_is_left_and_since_when_it_counts() -> None:
     text = Page(console.overview_html(overviews.idle())).text
     assert "availability 99.95%: 87.1% of the error budget left; 111,301,200 events in 30 d" in text
+
+
+def test_a_halt_is_said_with_its_reason_and_offers_the_way_back() -> None:
+    view = overviews.idle()
+    page = console.overview_html(view)
+    assert 'data-post="/api/v1/halt"' in page
+    assert 'name="why"' in page
+    halted = console.overview_html(replace(view, halt=Halt("<b>smoke</b>", "ann", view.now)))
+    assert 'data-post="/api/v1/resume"' in halted
+    assert 'data-post="/api/v1/halt"' not in halted
+    assert "&lt;b&gt;smoke&lt;/b&gt;" in halted
+    assert "No drill runs and none starts" in halted

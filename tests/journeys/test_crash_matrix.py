@@ -1,0 +1,47 @@
+"""A few cells of the crash-point matrix; `make bench ONLY=crash-matrix` goes through all of it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench.crash_matrix import WHENS, WHOS, WRITES, Case, cases, experiment, run_case
+from controlplane.chaos.experiment import read
+from controlplane.chaos.fault import FaultKind
+from controlplane.chaos.substrates.registry import DRIVERS
+from tests.support.processes import Fleet
+
+pytestmark = pytest.mark.journey
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with Fleet(tmp_path_factory.mktemp("matrix") / "run") as fleet:
+        yield fleet
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(FaultKind.NODE_KILL, "intend", "after", "both"),
+        Case(FaultKind.NODE_KILL, "injected", "before", "plane"),
+        Case(FaultKind.NETWORK_PARTITION, "injected", "before", "both"),
+        Case(FaultKind.NETWORK_PARTITION, "proven", "after", "child"),
+        Case(FaultKind.STALLED_ENGINE, "proven", "before", "plane"),
+    ],
+    ids=str,
+)
+def test_a_crash_leaves_nothing_once_the_lease_has_run_out(fleet: Fleet, case: Case) -> None:
+    result = run_case(fleet.run_dir, case)
+    assert result.left == ()
+    assert result.leases == 1
+    assert result.crashed == (case.who != "child")
+
+
+def test_every_kind_there_is_has_its_cells() -> None:
+    kinds = set(DRIVERS["process"])
+    assert kinds == set(FaultKind)
+    assert len(list(cases(kinds))) == len(kinds) * len(WRITES) * len(WHENS) * len(WHOS)
+    for kind in kinds:
+        found, problems = read("crash", experiment(kind))
+        assert problems == (), kind
+        assert found is not None

@@ -1,0 +1,121 @@
+"""Alerts during a drill: a silence as long as the faults, and a contract that fails the drill when it is broken."""
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from controlplane.chaos.contract import Contract, Firing, Silence, broken
+from controlplane.chaos.drill import Outcome
+from controlplane.chaos.experiment import Walk
+from controlplane.errors import UnreachableError
+from controlplane.flows.drill import Order, run
+from controlplane.flows.faults import heal
+from tests.unit.flows.drilling import COMPLETED, EXPERIMENT, Bench, utcnow
+
+NOW = utcnow()
+CONTRACT = Contract(("DegradationEngaged",), ("ObjectiveMissed",))
+ASKING = replace(EXPERIMENT, expected_alerts=CONTRACT.expected, forbidden_alerts=CONTRACT.forbidden)
+
+
+@dataclass(slots=True)
+class FakeRoom:
+    """An Alertmanager in memory."""
+
+    fires: list[Firing] = field(default_factory=list)
+    silences: list[Silence] = field(default_factory=list)
+    lifted: list[str] = field(default_factory=list)
+    answers: bool = True
+
+    async def silence(self, silence: Silence) -> str:
+        self._ask()
+        self.silences.append(silence)
+        return "s1"
+
+    async def lift(self, silence_id: str) -> None:
+        self._ask()
+        self.lifted.append(silence_id)
+
+    async def firing(self) -> tuple[Firing, ...]:
+        self._ask()
+        return tuple(self.fires)
+
+    def _ask(self) -> None:
+        if not self.answers:
+            raise UnreachableError("Alertmanager does not answer", "refused", "start it")
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.flows.alerts.ARRIVE_WITHIN_S", 0.2)
+    monkeypatch.setattr("controlplane.flows.alerts.LOOK_EVERY_S", 0.01)
+
+
+def bench(tmp_path: Path, room: FakeRoom, *fires: str) -> Bench:
+    async def child(bench: Bench, order: Order) -> Walk:
+        await bench.break_primaries(order)
+        room.fires += [Firing(name, utcnow(), "chat") for name in fires]
+        while room.answers and not room.silences and bench.experiment.expected_alerts:
+            await bench.tick()
+        await heal(bench.faults, order.drill_id)
+        return COMPLETED
+
+    return Bench(child, tmp_path, room=room, experiment=ASKING)
+
+
+async def test_the_expected_alerts_are_silenced_until_the_last_deadline_and_no_longer(tmp_path: Path) -> None:
+    room = FakeRoom()
+    made = bench(tmp_path, room, "DegradationEngaged")
+    ended = await run(made.ports, await made.begun())
+    assert (ended.outcome, ended.reasons) == (Outcome.PASSED, ())
+    (silence,) = room.silences
+    assert silence.alerts == ("DegradationEngaged",)
+    assert silence.ends_at == max(lease.deadline for lease in made.leases.kept.values())
+    assert ended.id in silence.comment
+    assert room.lifted == ["s1"]
+    assert any(text.startswith("DegradationEngaged fires") for text in made.log.texts("alert"))
+
+
+@pytest.mark.parametrize(
+    ("fires", "reasons"),
+    [
+        ((), ("expected alert DegradationEngaged did not fire",)),
+        (("DegradationEngaged", "ObjectiveMissed"), ("forbidden alert ObjectiveMissed fired",)),
+    ],
+)
+async def test_a_broken_contract_fails_the_drill(
+    tmp_path: Path, fires: tuple[str, ...], reasons: tuple[str, ...]
+) -> None:
+    made = bench(tmp_path, FakeRoom(), *fires)
+    ended = await run(made.ports, await made.begun())
+    assert (ended.outcome, ended.reasons) == (Outcome.FAILED, reasons)
+
+
+async def test_an_alertmanager_that_never_answers_fails_the_contract_and_nothing_else(tmp_path: Path) -> None:
+    made = bench(tmp_path, FakeRoom(answers=False))
+    ended = await run(made.ports, await made.begun())
+    assert (ended.outcome, ended.reasons) == (Outcome.FAILED, ("the alerts are unknown: refused",))
+    assert all(not lease.open for lease in made.leases.kept.values())
+
+
+async def test_without_an_alertmanager_nothing_is_asked(tmp_path: Path) -> None:
+    made = bench(tmp_path, FakeRoom(answers=False))
+    made.room = None
+    assert (await run(made.ports, await made.begun())).outcome is Outcome.PASSED
+
+
+def test_what_fired_before_the_drill_or_for_others_proves_nothing() -> None:
+    old = Firing("DegradationEngaged", NOW - timedelta(seconds=1), "chat")
+    others = Firing("DegradationEngaged", NOW, "another")
+    assert broken(CONTRACT, (old, others), NOW, "chat") == ("expected alert DegradationEngaged did not fire",)
+    assert broken(CONTRACT, (replace(old, since=NOW),), NOW, "chat") == ()
+    assert broken(CONTRACT, (replace(others, service=""),), NOW, "chat") == ()
+
+
+def test_a_star_forbids_whatever_is_not_expected_but_the_watchdog() -> None:
+    fired = [Firing(name, NOW) for name in ("DegradationEngaged", "Watchdog", "PoolUnknown")]
+    assert broken(Contract(("DegradationEngaged",), ("*",)), fired, NOW, "chat") == (
+        "forbidden alert PoolUnknown fired",
+    )
+    assert not Contract()
