@@ -34,7 +34,7 @@ from controlplane.flows.standing import Standing
 from controlplane.policy import quantity
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
-from controlplane.web.levers import LeverPorts, lever_routes
+from controlplane.web.levers import LeverPorts, add_lever_routes
 from controlplane.web.page import IncidentView, Overview
 
 log = structlog.get_logger("web")
@@ -237,7 +237,7 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
             raise HTTPException(401, "a valid operator token is needed", {"WWW-Authenticate": "Bearer"})
 
     guarded = [Depends(operator)]
-    app.include_router(lever_routes(ports.lever, guarded, _json, _problem))
+    add_lever_routes(app, ports.lever, guarded, _json, _problem)
     drill_id_path = UrlPath(pattern=r"^[0-9a-f]{1,32}$")
 
     @app.post("/api/v1/drills", status_code=202, tags=["drills"], dependencies=guarded)
