@@ -16,7 +16,7 @@ DOWN_S = 1.0
 GOAL_S = 1.0
 PHASES = ("detected", "decided", "intended", "applied", "verified")
 COMMAND = "make bench ONLY=p0"
-_QUICK_RELEASE = "\ndegradation:\n  P0: { release: { steps: [100%], hold: 500ms } }\n"
+_QUICK_RELEASE = "\ndegradation:\n  max_switches_per_hour: 1000\n  P0: { release: { steps: [100%], hold: 500ms } }\n"
 
 
 def run() -> list[Figure]:

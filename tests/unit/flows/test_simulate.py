@@ -56,7 +56,7 @@ def test_a_breach_engages_after_its_dwell_and_is_given_back_by_steps() -> None:
         (10.0, Phase.PENDING), (15.0, Phase.ENGAGING), (15.5, Phase.ENGAGED), (40.0, Phase.RELEASING),
         (46.0, Phase.IDLE),
     ]  # fmt: skip
-    assert simulated.level_s[Level.P2] == pytest.approx(30.0)
+    assert simulated.level_s[Level.P2] == pytest.approx(30.5)
     assert (simulated.switches, simulated.flaps, simulated.unknown) == (1, (), ())
     assert simulated.changes[1].because == ("latency_p99 is 3 s (at or above 2 s)",)
 
@@ -113,6 +113,16 @@ def test_an_absurdly_long_recording_is_refused() -> None:
 def replay(name: str) -> Simulated:
     path = DATA / f"{name}.jsonl"
     return simulate(load(REFERENCE).policy, read_points(path.read_text(encoding="utf-8"), path.name))
+
+
+def test_a_recorded_overload_replays_as_it_went() -> None:
+    """Recorded on the reference fleet: 1,200 requests a second for 25 s, far more than it bears."""
+    simulated = replay("overload")
+    engaged = [(c.row, c.because) for c in simulated.changes if c.after is Phase.ENGAGING]
+    assert [row for row, _ in engaged] == [Level.P0, Level.P2]
+    assert engaged[0][1][0].startswith("error_rate is ")
+    assert engaged[1][1][0].startswith("inter_token_latency_p99 is in breach")
+    assert simulated.flaps == ()
 
 
 def test_a_recorded_death_of_the_primary_pool_replays_as_it_went() -> None:
