@@ -40,7 +40,7 @@ from controlplane.policy import quantity
 from controlplane.render.report import Report, html_report, markdown_report
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
-from controlplane.web.levers import LeverPorts, lever_routes
+from controlplane.web.levers import LeverPorts, add_lever_routes
 from controlplane.web.page import IncidentView, Overview
 from controlplane.web.rollouts import StartRollout, add_rollouts
 
@@ -337,7 +337,7 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
             raise HTTPException(401, "a valid operator token is needed", {"WWW-Authenticate": "Bearer"})
 
     guarded = [Depends(operator)]
-    app.include_router(lever_routes(ports.lever, guarded, _json, _problem))
+    add_lever_routes(app, ports.lever, guarded, _json, _problem)
     add_rollouts(
         app, guarded, ports.start_rollout, ports.abort_rollout, ports.newest_rollout, _json, _problem
     )  # fmt: skip
