@@ -10,12 +10,10 @@ from time import monotonic
 
 import aiohttp
 import structlog
-import yaml
 
 from controlplane.chaos.alertmanager import Alertmanager
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
-from controlplane.chaos.experiment import Experiment, Walk, overreach
-from controlplane.chaos.experiment import read as read_experiment
+from controlplane.chaos.experiment import Walk
 from controlplane.chaos.fault import FaultDriver
 from controlplane.chaos.runner import ChaosToolkit
 from controlplane.chaos.substrates.nodes import Place
@@ -23,11 +21,10 @@ from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.canary import Health, health
-from controlplane.degradation.fencing import FencedActuator, FencedHand, Term
+from controlplane.degradation.fencing import FencedActuator, FencedHand
 from controlplane.degradation.gate import PoolFacts
 from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import LEVELS, Level, Mode
-from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory
 from controlplane.fleet.model import CONTROLPLANE_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
 from controlplane.flows import carry, people, switch
@@ -46,37 +43,29 @@ from controlplane.flows.switch import Order, SwitchPorts
 from controlplane.incidents.cause import hints
 from controlplane.incidents.clues import ClueBook
 from controlplane.policy.load import Loaded
-from controlplane.probes.events import EventsProbe
 from controlplane.probes.fetch import Pages
-from controlplane.probes.gpu import GpuProbe
-from controlplane.probes.host import HostProbe
-from controlplane.probes.http import HttpProbe, InferenceProbe, MetricsProbe
-from controlplane.probes.logs import LogsProbe
-from controlplane.probes.probe import InferenceSpec, Look, Probe, ProbeSpec
-from controlplane.probes.promql import PromqlProbe
+from controlplane.probes.probe import Look, Probe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
 from controlplane.render.report import Report, html_report, markdown_report
 from controlplane.runtime.alerts import FiringAlerts
+from controlplane.runtime.books import Books, books
 from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import DrillDesk
+from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
 from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of, hands_of
+from controlplane.runtime.looking import Looking
 from controlplane.runtime.recorder import Recorder
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
-from controlplane.signals.engines import engine_named
 from controlplane.slo.verdict import Verdict
 from controlplane.store.database import Database
-from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
-from controlplane.store.incidents import StoredIncidents
-from controlplane.store.instructions import StoredInstructions
 from controlplane.store.leader import StoredTerms
-from controlplane.store.receipts import StoredReceipts
 from controlplane.telemetry import Metrics
 
 HINTS_SHOWN = 3
@@ -89,18 +78,6 @@ AWAY = (Phase.ENGAGING, Phase.ENGAGED, Phase.RELEASING)
 """Phases of a row in which the lever is its own."""
 
 log = structlog.get_logger("wiring")
-
-
-@dataclass(frozen=True, slots=True)
-class Books:
-    """Everything that is stored."""
-
-    receipts: StoredReceipts
-    incidents: StoredIncidents
-    drills: StoredDrills
-    leases: StoredLeases
-    halts: StoredHalts
-    instructions: StoredInstructions
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +114,6 @@ class Plane:
     """Writes down what was learnt."""
 
 
-def books(database: Database, term: Callable[[], Term | None] | None = None) -> Books:
-    """Open every book of a database; whoever moves levers gives the term in which it is in charge."""
-    return Books(
-        StoredReceipts(database, term), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
-        StoredHalts(database), StoredInstructions(database),
-    )  # fmt: skip
-
-
 def inventory_of(loaded: Loaded) -> Inventory:
     """Return the endpoints of a policy page as they are listed now."""
     return FileInventory(loaded.policy.fleet, loaded.base).read()
@@ -162,38 +131,6 @@ def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:
     nodes_dir = loaded.base / process.nodes_dir
     links_dir = loaded.base / process.links_dir if process.links_dir else nodes_dir.parent / "links"
     return faults("process", Place(nodes_dir, links_dir, state_dir))
-
-
-def find_experiment(directory: Path, name: str, pools: Mapping[str, int]) -> tuple[Experiment, Path]:
-    """Find and check an experiment.
-
-    Args:
-        directory: where experiments are.
-        name: a file's name without its ending.
-        pools: how many endpoints each pool has now.
-
-    Raises:
-        UsageError: when there is none of that name.
-        ExperimentError: when it may not be run as it is written.
-    """
-    path = directory / f"{name}.yaml"
-    known = sorted(p.stem for p in directory.glob("*.yaml"))
-    if name not in known:
-        raise UsageError(
-            f"no experiment `{name}` in {directory}", f"there are: {', '.join(known) or 'none'}",
-            "name one of them, or the directory with --experiments",
-        )  # fmt: skip
-    try:
-        page = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ExperimentError(f"cannot read {path}", str(error), "mend the file") from error
-    experiment, problems = read_experiment(name, page)
-    problems = problems or (overreach(experiment, pools) if experiment else ())
-    if experiment is None or problems:
-        first, *more = problems
-        also = f" (and {len(more)} more)" if more else ""
-        raise ExperimentError(f"{first.where}: {first.what}{also}", first.why, first.fix)
-    return experiment, path
 
 
 def build(
@@ -264,24 +201,8 @@ def build(
     def gateway_page() -> str:
         return lever.page() if lever else ""
 
-    inference = InferenceProbe(wire, next((p.inference for p in policy.probes if p.inference), InferenceSpec()))
-
-    def probe(spec: ProbeSpec) -> Probe:
-        if spec.http:
-            return HttpProbe(wire, spec.http)
-        if spec.metrics:
-            return MetricsProbe(wire, spec.metrics, engine_named(policy.fleet.engine), gateway_page)
-        if spec.gpu:
-            return GpuProbe(spec.gpu, pages)
-        if spec.logs:
-            return LogsProbe(spec.logs, loaded.base)
-        if spec.promql:
-            return PromqlProbe(spec.promql, pages)
-        if spec.events:
-            events = EventsProbe(session, spec.events)
-            background.spawn(events.follow())
-            return events
-        return HostProbe(spec.host, pages) if spec.host else inference
+    looking = Looking(policy, loaded.base, session, wire, pages, gateway_page, background.spawn)
+    inference = looking.inference
 
     def endpoints(pool: str) -> tuple[Endpoint, ...]:
         return inventory.read().pool(pool)
@@ -307,7 +228,8 @@ def build(
     )  # fmt: skip
     moving: carry.Levers | None = None
     telling = TellPorts(policy.service, book.instructions, book.incidents, utcnow, hands.page)
-    firing = FiringAlerts(Alertmanager(session, policy.alertmanager) if policy.alertmanager else None, policy.service)
+    alertmanager = Alertmanager(session, policy.alertmanager) if policy.alertmanager else None
+    firing = FiringAlerts(alertmanager.firing if alertmanager else None, policy.service)
     levers: Levers | None = None
     if actuator:
         moving = carry.Levers(
@@ -496,7 +418,7 @@ def build(
             recovered,
             objective,
             published,
-            Alertmanager(session, policy.alertmanager) if policy.alertmanager else None,
+            alertmanager,
             settings.journals,
             background.spawn,
             leads,
@@ -514,6 +436,6 @@ def build(
     )  # fmt: skip
     return Plane(
         loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop),
-        recorder, wire, tuple(probe(spec) for spec in policy.probes), recovering, leadership, rollouts, drilling, desk,
+        recorder, wire, looking.probes, recovering, leadership, rollouts, drilling, desk,
         clock, report, write_down, standing, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip
