@@ -40,8 +40,8 @@ def lasting(directory: Path, name: str, down_for: str) -> Path:
     """Write an experiment with another lease than it was shipped with, and return the directory it is in."""
     directory.mkdir()
     text = (EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8")
-    assert "down_for: 20s" in text
-    (directory / f"{name}.yaml").write_text(text.replace("down_for: 20s", f"down_for: {down_for}"), encoding="utf-8")
+    assert "down_for: 30s" in text
+    (directory / f"{name}.yaml").write_text(text.replace("down_for: 30s", f"down_for: {down_for}"), encoding="utf-8")
     return directory
 
 
