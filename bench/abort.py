@@ -30,7 +30,6 @@ from controlplane.chaos.drill import Drill
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.chaos.substrates.process import ProcessNodes
 from controlplane.clock import utcnow
-from controlplane.degradation.actuator import RoutePlan
 from controlplane.fleet.model import Endpoint
 from controlplane.flows.faults import Stops
 from controlplane.flows.halt import HaltPorts, halt
@@ -186,12 +185,8 @@ def _halt_once() -> tuple[float, float]:
         drills, leases = StoredDrills(database), StoredLeases(database)
         driver = ProcessNodes(Path(folder))
         ports = HaltPorts(StoredHalts(database), drills, leases, driver, Stops(), utcnow)
-        recovering = RecoverPorts("bench", StoredReceipts(database), leases, drills, None, driver, _no_proof, utcnow)
+        recovering = RecoverPorts("bench", StoredReceipts(database), leases, drills, None, driver, utcnow)
         return asyncio.run(_break_and_halt(endpoints, driver, ports, recovering))
-
-
-async def _no_proof(_: RoutePlan) -> str:
-    return ""
 
 
 async def _break_and_halt(

@@ -66,6 +66,11 @@ def get(url: str) -> Any:
         return None
 
 
+def pool_groups(run_dir: Path, pool: str) -> list[int]:
+    """Return the process groups of a pool's endpoints."""
+    return [json.loads(p.read_text())["pgid"] for p in (run_dir / "nodes").glob(f"node-{pool}-*.json")]
+
+
 def kill_pool(run_dir: Path, pool: str, down_for_s: float) -> float:
     """SIGKILL every endpoint of a pool and hold its nodes down; return the moment before the first kill (Unix)."""
     nodes = [json.loads(p.read_text()) for p in (run_dir / "nodes").glob(f"node-{pool}-*.json")]

@@ -67,9 +67,9 @@ class Subject:
         self.wire = Wire(self._spawn)
         policy = loads(_PAGE, Path("bench.yaml")).policy
         ports_of = ObservePorts(
-            Fixed(self.endpoints), None, None, self.wire.hold, self._spawn, lambda: None, self.metrics, utcnow
+            Fixed(self.endpoints), None, lambda _: None, self.wire.hold, self._spawn, lambda: None, self.metrics, utcnow
         )
-        self.observer = Observer("bench", policy.thresholds, policy.degradation, ports_of)
+        self.observer = Observer("bench", policy.thresholds, ports_of)
         self.probes: list[Probe] = []
         if plan.get("http_s"):
             timeout = timedelta(seconds=plan["timeout_s"]) if "timeout_s" in plan else HttpSpec().timeout
@@ -112,10 +112,9 @@ class Subject:
     def counted(self) -> dict[str, float]:
         """Return the looks so far, by result."""
         found: dict[str, float] = {}
-        for metric in self.metrics.probes.collect():
-            for sample in metric.samples:
-                if sample.name.endswith("_total") and sample.labels["probe"] != "tcp":
-                    found[sample.labels["result"]] = found.get(sample.labels["result"], 0.0) + sample.value
+        for (probe, result), count in self.metrics.looks.made.items():
+            if probe != "tcp":
+                found[result] = found.get(result, 0) + count
         return found
 
 

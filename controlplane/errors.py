@@ -58,6 +58,10 @@ class StoreError(ControlplaneError):
     """The database cannot be opened, migrated, read or written."""
 
 
+class FencedError(StoreError):
+    """Another control plane has taken over: this one may neither write nor move a lever any more."""
+
+
 class UnreachableError(ControlplaneError):
     """A server we need does not answer."""
 

@@ -18,6 +18,9 @@ class ServeSettings:
     port: int = DEFAULT_PORT
     """0 chooses a free one."""
 
+    database_url: str = ""
+    """SQLAlchemy URL of a database that several control planes share; empty takes the file in the state directory."""
+
     @property
     def database(self) -> Path:
         """The SQLite file."""

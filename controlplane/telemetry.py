@@ -6,16 +6,96 @@ names below into rules and panels, which a test compares with what is exposed.
 
 import logging
 import sys
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 _FAST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _PHASES_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+
+
+class Told:
+    """A gauge whose values somebody tells when they are asked for, and not whenever they change."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
+        self._named = name, documentation, tuple(labels)
+        self.by: Callable[[], Iterable[tuple[Sequence[str], float]]] = tuple
+        """Gives the labels and values of all there is now."""
+        registry.register(self)
+
+    def describe(self) -> list[Metric]:
+        """Return what it is called."""
+        name, documentation, labels = self._named
+        return [GaugeMetricFamily(name, documentation, labels=labels)]
+
+    def collect(self) -> list[Metric]:
+        """Return what it is now."""
+        name, documentation, labels = self._named
+        family = GaugeMetricFamily(name, documentation, labels=labels)
+        for of, value in self.by():
+            family.add_metric(of, value)
+        return [family]
+
+
+class _Took:
+    """How long one probe's looks took."""
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(_FAST_S) + 1)
+        self.seconds = 0.0
+
+
+class Looks:
+    """Looks by result, and how long they took: thousands a second, so they are counted in plain numbers."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.made: dict[tuple[str, str], int] = {}
+        """By probe and result (`ok` or the kind of failure)."""
+        self._took: dict[str, _Took] = {}
+        registry.register(self)
+
+    def take(self, probe: str, result: str, took_s: float) -> None:
+        """Count one look."""
+        key = (probe, result)
+        self.made[key] = self.made.get(key, 0) + 1
+        took = self._took.get(probe)
+        if took is None:
+            took = self._took[probe] = _Took()
+        took.seconds += took_s
+        took.buckets[bisect_left(_FAST_S, took_s)] += 1
+
+    def _new(self) -> tuple[CounterMetricFamily, HistogramMetricFamily]:
+        return (
+            CounterMetricFamily(
+                "controlplane_probes", "Looks at endpoints, by result (ok or the kind of failure).",
+                labels=("probe", "result"),
+            ),
+            HistogramMetricFamily("controlplane_probe_seconds", "Seconds a look took.", labels=("probe",)),
+        )  # fmt: skip
+
+    def describe(self) -> Sequence[Metric]:
+        """Return what it is called."""
+        return self._new()
+
+    def collect(self) -> Sequence[Metric]:
+        """Return the counts so far."""
+        made, seconds = self._new()
+        for key, count in self.made.items():
+            made.add_metric(key, count)
+        for probe, took in self._took.items():
+            so_far, buckets = 0, []
+            for edge, count in zip((*_FAST_S, "+Inf"), took.buckets, strict=True):
+                so_far += count
+                buckets.append((str(edge), so_far))
+            seconds.add_metric((probe,), buckets, took.seconds)
+        return made, seconds
 
 
 class Metrics:
@@ -27,13 +107,13 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         reg = self.registry
-        self.signal = Gauge(
+        self.signal = Told(
             "controlplane_signal_value", "A signal's value over its window, in its base unit; absent when unknown.",
-            ("service", "pool", "signal"), registry=reg,
+            ("service", "pool", "signal"), reg,
         )  # fmt: skip
-        self.verdict = Gauge(
+        self.verdict = Told(
             "controlplane_verdict", "1 for the verdict in force on a pool, 0 for the others.",
-            ("service", "pool", "verdict"), registry=reg,
+            ("service", "pool", "verdict"), reg,
         )  # fmt: skip
         self.endpoint_up = Gauge(
             "controlplane_endpoint_up", "1 while an endpoint answers its probes, 0 while it is down.",
@@ -46,6 +126,17 @@ class Metrics:
         self.row_phase = Gauge(
             "controlplane_row_phase", "1 for the phase a row of the matrix is in, 0 for the others.",
             ("service", "row", "phase"), registry=reg,
+        )  # fmt: skip
+        self.row_waits = Gauge(
+            "controlplane_row_waits", "1 while a row's trigger holds and something holds it back (a person, a pin).",
+            ("service", "row"), registry=reg,
+        )  # fmt: skip
+        self.brake = Gauge(
+            "controlplane_brake", "1 while nothing engages or is given back by itself.", ("service",), registry=reg
+        )
+        self.worries = Counter(
+            "controlplane_worries", "What people had to hear of the matrix (failed, late, brake).",
+            ("service", "row", "worry"), registry=reg,
         )  # fmt: skip
         self.switches = Counter(
             "controlplane_switches", "Levers pulled, by how it ended (verified, failed, refused).",
@@ -93,13 +184,7 @@ class Metrics:
             ("experiment",), registry=reg,
         )  # fmt: skip
         self.drills_halted = Gauge("controlplane_drills_halted", "1 while every drill is halted.", registry=reg)
-        self.probes = Counter(
-            "controlplane_probes", "Looks at endpoints, by result (ok or the kind of failure).",
-            ("probe", "result"), registry=reg,
-        )  # fmt: skip
-        self.probe_seconds = Histogram(
-            "controlplane_probe_seconds", "Seconds a look took.", ("probe",), buckets=_FAST_S, registry=reg
-        )
+        self.looks = Looks(reg)
         self.probes_skipped = Counter(
             "controlplane_probes_skipped", "Looks left out because the one before had not ended.",
             ("probe",), registry=reg,
@@ -111,6 +196,14 @@ class Metrics:
         self.loop_lag = Gauge(
             "controlplane_loop_lag_seconds", "How late the last tick of the event loop was.", registry=reg
         )
+        self.leader = Gauge(
+            "controlplane_leader", "1 while this control plane is in charge and may move levers, 0 while another is.",
+            ("service",), registry=reg,
+        )  # fmt: skip
+        self.leader_term = Gauge(
+            "controlplane_leader_term", "The fencing token of the term in which it is in charge; 0 while it is not.",
+            ("service",), registry=reg,
+        )  # fmt: skip
         self.ready = Gauge("controlplane_ready", "1 when every part of the control plane is ready.", registry=reg)
 
 

@@ -29,12 +29,11 @@ class Alertmanager:
             UnreachableError: when it could not be made.
         """
         names = "|".join(re.escape(name) for name in silence.alerts)
-        ours = re.escape(silence.service)
         body = {
             "matchers": [
                 {"name": "alertname", "value": f"^(?:{names})$", "isRegex": True, "isEqual": True},
-                # An alert about the control plane itself carries no service; one of another service is not ours.
-                {"name": "service", "value": f"^(?:{ours})?$", "isRegex": True, "isEqual": True},
+                # One about the control plane itself carries no service; one of another service is not ours.
+                {"name": "service", "value": f"^(?:{re.escape(silence.service)})?$", "isRegex": True, "isEqual": True},
             ],
             "startsAt": datetime.now(UTC).isoformat(),
             "endsAt": silence.ends_at.astimezone(UTC).isoformat(),
@@ -86,5 +85,5 @@ class Alertmanager:
 
     def _unreachable(self, why: str) -> UnreachableError:
         return UnreachableError(
-            f"Alertmanager at {self._url} does not do as asked", why, "see `drills.alertmanager` of the page"
+            f"Alertmanager at {self._url} does not do as asked", why, "see `alertmanager:` of the page"
         )

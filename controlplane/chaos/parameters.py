@@ -65,8 +65,8 @@ PARAMETERS: Mapping[FaultKind, Mapping[str, Number | Choice]] = {
         "max_power_ratio": Number(1.1, 0.1, 1.5, "it stops when the GPU draws more of its power limit"),
     },
     FaultKind.SLOW_TOKENS: {
-        "pause_ms": Number(600, 10, 10_000, "how long the engine stands still each time"),
-        "run_ms": Number(200, 10, 10_000, "how long it runs between"),
+        "pause_ms": Number(560, 10, 10_000, "how long the engine stands still each time"),
+        "run_ms": Number(120, 10, 10_000, "how long it runs between"),
     },
     FaultKind.STALLED_ENGINE: {},
     FaultKind.QUEUE_FLOOD: {

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import controlplane
-from controlplane.cli import demo, drill, fleet, plane, policy, target
+from controlplane.cli import chaos, demo, drill, fleet, lever, plane, policy, simulate, target
 from controlplane.errors import ControlplaneError
 
 app = typer.Typer(
@@ -39,7 +39,10 @@ def root(
 
 policy.register(app)
 plane.register(app)
+lever.register(app)
+simulate.register(app)
 drill.register(app)
+chaos.register(app)
 fleet.register(app)
 target.register(app)
 demo.register(app)

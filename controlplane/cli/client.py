@@ -24,11 +24,21 @@ class Client:
         """Return what a path says."""
         return self._call("GET", path, None)
 
+    def text(self, path: str) -> str:
+        """Return what a path says, as it says it."""
+        return self._ask("GET", path, None).decode()
+
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Ask for something to be done and return the answer."""
         return self._call("POST", path, body)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        try:
+            return json.loads(self._ask(method, path, body))
+        except ValueError as error:
+            raise self._unreachable(error) from error
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> bytes:
         try:
             request = urllib.request.Request(  # noqa: S310 - the operator names the address
                 self.url + path,
@@ -37,13 +47,17 @@ class Client:
                 headers={"authorization": f"Bearer {self.token}", "content-type": "application/json"},
             )
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-                return json.load(response)
+                read: bytes = response.read()
+                return read
         except urllib.error.HTTPError as error:
             raise _problem(error) from error
         except (OSError, ValueError) as error:
-            raise UnreachableError(
-                f"no control plane answers at {self.url}", str(error), "start one with `controlplane serve`"
-            ) from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        return UnreachableError(
+            f"no control plane answers at {self.url}", str(error), "start one with `controlplane serve`"
+        )
 
 
 def _problem(error: urllib.error.HTTPError) -> ControlplaneError:

@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from controlplane.degradation.matrix import signals_of
 from controlplane.errors import UsageError
 from controlplane.fleet.model import Endpoint
 from controlplane.policy.load import Loaded
 from controlplane.probes.contract import Contract, inspect, on_pages
 from controlplane.probes.probe import MetricsSpec
-from controlplane.render.wording import signals_of
 from controlplane.runtime.wiring import inventory_of
 from controlplane.signals.engines import ENGINES, EngineNames, engine_named
 

@@ -38,6 +38,14 @@ def serve(
         Path | None, typer.Option(help="Where state is kept.", show_default="`state/` beside the page")
     ] = None,
     experiments: Annotated[Path | None, typer.Option(help="Directory of Chaos Toolkit experiments.")] = None,
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="CONTROLPLANE_DATABASE",
+            help="URL of a database that several control planes share, one of them in charge.",
+            show_default="SQLite in the state directory",
+        ),
+    ] = "",
 ) -> None:
     """Watch the fleet of a policy page, move its levers, run its drills, serve API and console."""
     from controlplane.policy.load import load
@@ -46,7 +54,11 @@ def serve(
 
     loaded = load(page)
     settings = ServeSettings(
-        state_dir or state_dir_beside(page), experiments or experiments_beside_code(), host=host, port=port
+        state_dir or state_dir_beside(page),
+        experiments or experiments_beside_code(),
+        host=host,
+        port=port,
+        database_url=database,
     )
     raise typer.Exit(run_server(loaded, settings))
 

@@ -212,12 +212,47 @@ OPEN_STATES = (ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.VERIFIE
 """The lever is, or may be, away from its normal place."""
 
 
+BLOCKING_STATES = (ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.VERIFIED)
+"""While a receipt of a row is in one of these, or is reverting and traffic is not back, the row is engaged already: no
+other is begun."""
+
+
+class Progress(StrEnum):
+    """How far one action of a row is."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    UNDONE = "undone"
+    STUCK = "stuck"
+    """It could not be undone; people have to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action of a receipt, in the order they are carried out."""
+
+    action: str
+    """As a person would say it."""
+    errand: Errand | None = None
+    """None for the split: all of a row's splits are one step, since they are one plan."""
+    progress: Progress = Progress.WAITING
+    before: Mapping[str, str | int | None] = field(default_factory=dict)
+    """What undoing needs to know (`Preflight.before`)."""
+    detail: str = ""
+    """What was done, or why it could not be undone."""
+
+
+def traffic_is_back(steps: Sequence[Step]) -> bool:
+    """Tell whether the split of an action is undone: from then on its row may engage anew."""
+    return any(step.errand is None and step.progress is Progress.UNDONE for step in steps)
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The stored proof of one action."""
 
     id: str
-    """The idempotency key: an action with a key that is stored is never begun again."""
+    """The idempotency key, `service/row/episode`: an action with a key that is stored is never begun again."""
     service: str
     level: Level
     action: str
@@ -234,16 +269,38 @@ class Receipt:
     """When each state was reached."""
     detail: str = ""
     """Why it failed, or what proved it."""
+    episode: int = 0
+    """The how-manieth engagement of its row this is."""
+    steps: tuple[Step, ...] = ()
+    """The actions one by one, in the order they are carried out; undone in the opposite one."""
+    token: int = 0
+    """The fencing token of whoever wrote it last."""
 
 
 class ReceiptBook(Protocol):
-    """Where receipts are kept; every call returns only once the change is on disk."""
+    """Where receipts are kept; every call returns only once the change is on disk.
+
+    Every write is refused (`FencedError`) once another control plane has taken over.
+    """
 
     async def intend(self, receipt: Receipt) -> bool:
-        """Store a new receipt; False when its key is already there."""
+        """Store a new receipt.
 
-    async def move(self, receipt_id: str, state: ReceiptState, at: datetime, detail: str = "") -> Receipt:
-        """Record the next state of a receipt."""
+        Returns:
+            False when nothing may be begun: its row is engaged already, or its episode is not the row's next one, so
+            that somebody has dealt with it.
+        """
+
+    async def move(
+        self, receipt_id: str, state: ReceiptState, at: datetime, detail: str = "", steps: tuple[Step, ...] = ()
+    ) -> Receipt:
+        """Record the next state of a receipt and, where they are given, how far its steps are.
+
+        One that is over stays as it is.
+        """
+
+    async def note_steps(self, receipt_id: str, steps: tuple[Step, ...]) -> None:
+        """Record how far the steps of a receipt are."""
 
     async def open_receipts(self, service: str) -> tuple[Receipt, ...]:
         """Return the receipts whose lever is, or may be, away from its normal place, oldest first."""

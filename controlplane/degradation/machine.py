@@ -1,7 +1,7 @@
 """How one row of the matrix moves; pure. The table below is the whole machine: docs and console draw it from here.
 
-`flows/observe` feeds a row one reading per evaluation and the outcome of what it was told to do; the machine answers
-with the next state and the effects to carry out.
+`flows/decide` feeds a row one reading per evaluation, what people tell it, and the outcome of what it was told to do;
+the machine answers with the next state and the effects to carry out.
 """
 
 from collections.abc import Mapping
@@ -30,14 +30,18 @@ class Phase(StrEnum):
 
 
 class Cue(StrEnum):
-    """What one evaluation says to a row."""
+    """What one evaluation, or a person, says to a row."""
 
     CLEAR = "clear"
     """The trigger does not hold."""
     DWELL = "dwell"
-    """It holds, but not for long enough."""
+    """It holds, but not for long enough, or something holds the row back."""
     TRIP = "trip"
     """It holds."""
+    ASK = "ask"
+    """It holds, and a person has to say whether the row may engage."""
+    LAPSE = "lapse"
+    """It holds no longer, and people had been asked or had said no."""
     WELL = "well"
     """The primary has been well for the whole hold."""
     RETRY = "retry"
@@ -46,6 +50,14 @@ class Cue(StrEnum):
     """What the row was told to do is verified."""
     FAIL = "fail"
     """What the row was told to do failed or was refused."""
+    PIN = "pin"
+    """A person wants the row in force, whatever its trigger says."""
+    APPROVE = "approve"
+    """A person lets the row engage that asked."""
+    REFUSE = "refuse"
+    """A person wants the row left alone until its trigger has cleared."""
+    RELEASE = "release"
+    """A person wants the traffic given back now."""
 
 
 class Effect(StrEnum):
@@ -59,6 +71,8 @@ class Effect(StrEnum):
     """The primary broke again while it was being given traffic: go back to fully engaged."""
     CLOSE = "close"
     """It is over: the receipt is reverted, if there is one, and the incident resolved."""
+    ASK = "ask"
+    """Open the incident and tell people that the row waits for one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +86,57 @@ class Transition:
 TRANSITIONS: Mapping[tuple[Phase, Cue], Transition] = {
     (Phase.IDLE, Cue.DWELL): Transition(Phase.PENDING),
     (Phase.IDLE, Cue.TRIP): Transition(Phase.ENGAGING, (Effect.ENGAGE,)),
+    (Phase.IDLE, Cue.ASK): Transition(Phase.PENDING, (Effect.ASK,)),
+    (Phase.IDLE, Cue.PIN): Transition(Phase.ENGAGING, (Effect.ENGAGE,)),
     (Phase.PENDING, Cue.CLEAR): Transition(Phase.IDLE),
+    (Phase.PENDING, Cue.LAPSE): Transition(Phase.IDLE, (Effect.CLOSE,)),
     (Phase.PENDING, Cue.TRIP): Transition(Phase.ENGAGING, (Effect.ENGAGE,)),
+    (Phase.PENDING, Cue.ASK): Transition(Phase.PENDING, (Effect.ASK,)),
+    (Phase.PENDING, Cue.APPROVE): Transition(Phase.ENGAGING, (Effect.ENGAGE,)),
+    (Phase.PENDING, Cue.REFUSE): Transition(Phase.PENDING),
+    (Phase.PENDING, Cue.PIN): Transition(Phase.ENGAGING, (Effect.ENGAGE,)),
     (Phase.ENGAGING, Cue.DONE): Transition(Phase.ENGAGED),
     (Phase.ENGAGING, Cue.FAIL): Transition(Phase.FAILED),
     (Phase.ENGAGED, Cue.TRIP): Transition(Phase.ENGAGED, (Effect.TAKE_BACK,)),
     (Phase.ENGAGED, Cue.WELL): Transition(Phase.RELEASING, (Effect.GIVE_BACK,)),
+    (Phase.ENGAGED, Cue.RELEASE): Transition(Phase.RELEASING, (Effect.GIVE_BACK,)),
     (Phase.RELEASING, Cue.WELL): Transition(Phase.RELEASING, (Effect.GIVE_BACK,)),
     (Phase.RELEASING, Cue.TRIP): Transition(Phase.ENGAGED, (Effect.TAKE_BACK,)),
+    (Phase.RELEASING, Cue.PIN): Transition(Phase.ENGAGED, (Effect.TAKE_BACK,)),
+    (Phase.RELEASING, Cue.RELEASE): Transition(Phase.RELEASING),
     (Phase.RELEASING, Cue.FAIL): Transition(Phase.ENGAGED, (Effect.TAKE_BACK,)),
     (Phase.RELEASING, Cue.DONE): Transition(Phase.IDLE, (Effect.CLOSE,)),
     (Phase.FAILED, Cue.RETRY): Transition(Phase.ENGAGING, (Effect.ENGAGE,)),
+    (Phase.FAILED, Cue.ASK): Transition(Phase.PENDING, (Effect.ASK,)),
+    (Phase.FAILED, Cue.REFUSE): Transition(Phase.PENDING),
     (Phase.FAILED, Cue.CLEAR): Transition(Phase.IDLE, (Effect.CLOSE,)),
 }
 
 
-_ENGAGED = (Phase.ENGAGED, Phase.RELEASING)
+_IN_FORCE = (Phase.ENGAGED, Phase.RELEASING)
+_AT_ONCE = (Effect.CLOSE, Effect.ASK)
+"""Effects that no outcome is waited for."""
+
+
+class Word(StrEnum):
+    """What people have said about a row since its trigger began to hold."""
+
+    NONE = "none"
+    ASKED = "asked"
+    """Nothing yet, and the row waits for it."""
+    APPROVED = "approved"
+    """It may act by itself until its trigger has cleared."""
+    DISMISSED = "dismissed"
+    """It is to be left alone until its trigger has cleared."""
+
+
+_SAYS = {
+    Cue.ASK: Word.ASKED,
+    Cue.APPROVE: Word.APPROVED,
+    Cue.REFUSE: Word.DISMISSED,
+    Cue.RELEASE: Word.DISMISSED,
+}
+"""What a cue leaves behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +154,16 @@ class RowState:
     """Taking traffic back failed: the lever is not where an engaged row's belongs."""
     busy: bool = False
     """An effect is being carried out; nothing moves until its outcome is known."""
+    word: Word = Word.NONE
+
+
+class Pin(StrEnum):
+    """What a person has pinned a row to."""
+
+    NOT = "not"
+    IN_FORCE = "in force"
+    IDLE = "idle"
+    """It begins nothing; what is in force ends in the usual way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +173,13 @@ class Reading:
     trigger: Truth
     primary_well: bool
     """The primary pool's availability is known and healthy, and nothing else of it is in breach that users feel."""
+    escalated: bool = False
+    """A milder row's harm goes on and it could not mend it: this row is to trip, whatever its own trigger says."""
+    pin: Pin = Pin.NOT
+    spent: bool = False
+    """The rows have switched as often in this hour as they may: a person has to let the next one engage."""
+    braked: bool = False
+    """The brake is on: a person has to let rows engage, and to give back what is in force."""
 
 
 def step(state: RowState, reading: Reading, row: Row, mode: Mode, now: float) -> tuple[RowState, tuple[Effect, ...]]:
@@ -123,20 +189,34 @@ def step(state: RowState, reading: Reading, row: Row, mode: Mode, now: float) ->
         state: where it stood.
         reading: what was seen; an unknown trigger trips nothing and clears nothing.
         row: the row's plan.
-        mode: in `observe` a row goes no further than pending.
+        mode: in `observe` a row goes no further than pending; in `approve` it waits there for a person.
         now: monotonic seconds.
 
     Returns:
         The next state and the effects to carry out, in order; none when nothing changes.
     """
-    state = _note_wellness(state, reading, now)
+    if reading.primary_well:
+        if state.well_since is None:
+            state = replace(state, well_since=now)
+    elif state.well_since is not None:
+        state = replace(state, well_since=None)
     if state.busy:
         return state, ()
-    cue = _cue(state, reading, row, now)
-    if cue is None:
-        return state, ()
-    if mode is Mode.OBSERVE and cue in (Cue.TRIP, Cue.RETRY) and state.phase not in _ENGAGED:
-        cue = Cue.DWELL  # Shown as pending, and no further.
+    phase = state.phase
+    if state.word is not Word.NONE and _cleared(reading) and _forgets(state):
+        state = replace(state, word=Word.NONE)
+    if phase is Phase.ENGAGED or phase is Phase.RELEASING:
+        cue = _cue_in_force(state, reading, row, now)
+    else:
+        cue = _cue(state, reading, mode, now)
+    return (state, ()) if cue is None else apply_cue(state, cue, now)
+
+
+def instruct(state: RowState, cue: Cue, now: float) -> tuple[RowState, tuple[Effect, ...]] | None:
+    """Pass on what a person says (`approve`, `refuse`, `release`); None where the row has no use for it now."""
+    asked = cue is not Cue.APPROVE or state.word is Word.ASKED
+    if state.busy or not asked or (state.phase, cue) not in TRANSITIONS:
+        return None
     return apply_cue(state, cue, now)
 
 
@@ -162,7 +242,7 @@ def apply_cue(state: RowState, cue: Cue, now: float) -> tuple[RowState, tuple[Ef
     if transition is None:
         return state, ()
     moved = transition.to is not state.phase
-    waits = any(effect is not Effect.CLOSE for effect in transition.effects)
+    waits = any(effect not in _AT_ONCE for effect in transition.effects)
     after = replace(
         state,
         phase=transition.to,
@@ -171,8 +251,18 @@ def apply_cue(state: RowState, cue: Cue, now: float) -> tuple[RowState, tuple[Ef
         step=state.step if transition.to is Phase.RELEASING else 0,
         misplaced=state.misplaced and transition.to is Phase.ENGAGED,
         well_since=None if transition.to is Phase.ENGAGED else state.well_since,
+        word=_word(state, cue, transition.to),
     )
     return after, transition.effects
+
+
+def _word(state: RowState, cue: Cue, to: Phase) -> Word:
+    """Return what people's word is after a transition: it lasts until the trigger clears, or a pin overrules it."""
+    if cue in _SAYS:
+        return _SAYS[cue]
+    over = cue in (Cue.CLEAR, Cue.LAPSE, Cue.PIN)
+    ended = to is Phase.IDLE and state.word is not Word.DISMISSED
+    return Word.NONE if over or ended else state.word
 
 
 def share_given_back(state: RowState, row: Row) -> float:
@@ -191,33 +281,58 @@ def _releases(row: Row) -> tuple[Truth, ...]:
     return (Truth.NO, Truth.UNKNOWN) if row.move and share_of(row.move) == 1.0 else (Truth.NO,)
 
 
-def _note_wellness(state: RowState, reading: Reading, now: float) -> RowState:
-    if not reading.primary_well:
-        return replace(state, well_since=None)
-    return state if state.well_since is not None else replace(state, well_since=now)
-
-
-def _cue(state: RowState, reading: Reading, row: Row, now: float) -> Cue | None:
-    """Turn a reading into the one cue that matters in this phase."""
-    if state.phase in _ENGAGED:
-        return _cue_for_release(state, reading, row, now)
-    if reading.trigger is Truth.UNKNOWN:
+def _cue(state: RowState, reading: Reading, mode: Mode, now: float) -> Cue | None:
+    """Turn a reading into the one cue that matters to a row that is not in force."""
+    failed = state.phase is Phase.FAILED
+    waited = not failed or now - state.since >= RETRY_AFTER_S
+    if reading.pin is Pin.IN_FORCE and mode is not Mode.OBSERVE:
+        return (Cue.RETRY if failed else Cue.PIN) if waited else None
+    truth = Truth.YES if reading.escalated else reading.trigger
+    if truth is Truth.NO:
+        return _cue_to_clear(state)
+    if truth is Truth.UNKNOWN:
         return None
-    if reading.trigger is Truth.NO:
-        return Cue.CLEAR
-    if state.phase is Phase.FAILED:
-        again = reading.trigger is Truth.YES and now - state.since >= RETRY_AFTER_S
-        return Cue.RETRY if again else None
-    return Cue.TRIP if reading.trigger is Truth.YES else Cue.DWELL
+    held = mode is Mode.OBSERVE or reading.pin is Pin.IDLE or state.word is Word.DISMISSED
+    if truth is Truth.DWELLING or held:
+        return Cue.DWELL if state.phase is Phase.IDLE else None
+    needs_a_person = mode is Mode.APPROVE or reading.spent or reading.braked
+    if needs_a_person and state.word is not Word.APPROVED:
+        return None if state.word is Word.ASKED else Cue.ASK
+    return (Cue.RETRY if failed else Cue.TRIP) if waited else None
 
 
-def _cue_for_release(state: RowState, reading: Reading, row: Row, now: float) -> Cue | None:
-    """Trip again on a true trigger; go on only when the primary was well for the whole hold."""
-    if reading.trigger is Truth.YES and state.phase is Phase.RELEASING:
+def _cleared(reading: Reading) -> bool:
+    return reading.trigger is Truth.NO and not reading.escalated
+
+
+def _forgets(state: RowState) -> bool:
+    """Tell whether a row that does not move drops what people said; one that clears drops it on its way."""
+    return state.phase is Phase.IDLE or (state.word is Word.DISMISSED and state.phase is not Phase.PENDING)
+
+
+def _cue_to_clear(state: RowState) -> Cue | None:
+    if state.phase is Phase.IDLE:
+        return None
+    people_know = state.phase is Phase.PENDING and state.word in (Word.ASKED, Word.DISMISSED)
+    return Cue.LAPSE if people_know else Cue.CLEAR
+
+
+def _cue_in_force(state: RowState, reading: Reading, row: Row, now: float) -> Cue | None:
+    """Trip again on a true trigger; go on only when the primary was well for the whole hold.
+
+    Taking traffic back from an ill primary is never held back: neither by a mode, nor by a brake, nor by a word.
+    """
+    releasing = state.phase is Phase.RELEASING
+    if reading.pin is Pin.IN_FORCE and releasing:
+        return Cue.PIN
+    dismissed = state.word is Word.DISMISSED
+    if reading.trigger is Truth.YES and releasing and not (dismissed and reading.primary_well):
         return Cue.TRIP
-    if state.misplaced and not reading.primary_well:
+    if state.misplaced and (not reading.primary_well or reading.pin is Pin.IN_FORCE):
         return Cue.TRIP if now - state.since >= TAKE_BACK_AGAIN_S else None
-    if reading.trigger not in _releases(row):
+    if reading.pin is Pin.IN_FORCE or (reading.braked and not dismissed):
+        return None
+    if reading.trigger not in _releases(row) and not (dismissed and releasing):
         return None
     hold = row.release.hold.total_seconds()
     well = state.well_since is not None and now - state.well_since >= hold

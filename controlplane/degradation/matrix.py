@@ -12,6 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from controlplane.degradation.action import MOVES, Action, Move, pool_of
+from controlplane.degradation.errand import CommandSpec, ReceiverSpec
 from controlplane.signals.sample import spell
 from controlplane.slo.threshold import SEVERITY, Band
 from controlplane.slo.verdict import Evidence
@@ -139,6 +140,11 @@ class Degradation:
     max_switches_per_hour: int = MAX_SWITCHES_PER_HOUR
     """Engagements, and shares taken back again, that the rows together may make by themselves; then the brake is on."""
 
+    receivers: Mapping[str, ReceiverSpec] = field(default_factory=dict)
+    """Who can be told, by name."""
+    commands: Mapping[str, CommandSpec] = field(default_factory=dict)
+    """What may be run, by name; nothing else is."""
+
     def mode_of(self, row: Row) -> Mode:
         """Return who pulls a row's lever."""
         return row.mode or self.mode
@@ -150,6 +156,15 @@ class Answer:
 
     truth: Truth
     because: tuple[str, ...] = ()
+
+
+def signals_of(trigger: Trigger) -> tuple[str, ...]:
+    """Return the signals a trigger looks at, in the order they stand on the page, each once."""
+    if isinstance(trigger, Condition):
+        return (trigger.signal,)
+    if isinstance(trigger, AlertFires):
+        return ()
+    return tuple(dict.fromkeys(name for part in trigger.parts for name in signals_of(part)))
 
 
 Memory = Mapping[Condition, float]

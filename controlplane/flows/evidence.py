@@ -21,9 +21,9 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Value:
-    """A signal's value before it is judged."""
+    """A signal's value before it is judged. Not frozen: thousands are made in each pass."""
 
     value: float | None
     samples: int = 0
@@ -43,10 +43,15 @@ class Assessor:
     def __init__(self, thresholds: Mapping[str, Threshold]) -> None:
         self._thresholds = thresholds
         self._bands: dict[tuple[str, str], BandState] = {}
+        self._unknown: dict[tuple[str, str], tuple[Value, Evidence]] = {}
+        """Signals that are not exposed, and what was said of them: the same in every pass."""
+        self._order: _Order | None = None
 
     def evidence(self, records: Records, now: float) -> dict[str, tuple[Evidence, ...]]:
         """Judge every signal of the catalogue for every pool."""
-        reading = _Reading(records, now)
+        if self._order is None or self._order.generation != records.generation:
+            self._order = _ordered(records)
+        reading = _Reading(records, self._order, now)
         columns = {name: reading.values(signal) for name, signal in CATALOGUE.items()}
         judged: dict[str, tuple[Evidence, ...]] = {}
         for i, pool in enumerate(reading.pools):
@@ -59,6 +64,10 @@ class Assessor:
         return judged
 
     def _judge(self, pool: str, name: str, seen: Value, window_s: float, now: float) -> Evidence:
+        key = pool, name
+        before = self._unknown.get(key)
+        if before is not None and before[0] is seen:
+            return before[1]
         threshold = self._thresholds.get(name)
         value, reason = seen.value, seen.reason
         if threshold is None:
@@ -67,29 +76,52 @@ class Assessor:
             if value is not None and seen.counted and seen.samples < threshold.min_samples:
                 value = None
                 reason = f"{seen.samples} samples in {window_s:g} s, {threshold.min_samples} wanted"
-            state = advance(self._bands.get((pool, name), BandState()), value, threshold, CATALOGUE[name].worse, now)
-            self._bands[pool, name] = state
+            state = advance(self._bands.get(key, _NOTHING_YET), value, threshold, CATALOGUE[name].worse, now)
+            self._bands[key] = state
             band = state.band
         low, high = (seen.low, seen.high) if value is not None else (None, None)
         age_s = now - seen.newest if seen.newest > float("-inf") else None
         folded = CATALOGUE[name].fold
-        windowed = None if folded in (Fold.SUM, Fold.MAX, Fold.MIN) else window_s
-        return Evidence(name, value, band, seen.samples, low, high, seen.source, reason, windowed, age_s)
+        windowed = None if folded in _AT_ONCE else window_s
+        found = Evidence(name, value, band, seen.samples, low, high, seen.source, reason, windowed, age_s)
+        if seen.value is None:
+            self._unknown[key] = seen, found
+        elif before is not None:
+            del self._unknown[key]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The rows of the windows in the order of the pools; the same until the inventory changes."""
+
+    generation: int
+    pools: Sequence[str]
+    """Those that have endpoints."""
+    sizes: Sequence[int]
+    rows: Rows
+    starts: Rows
+    """Where each pool begins."""
+
+
+def _ordered(records: Records) -> _Order:
+    pools = [name for name, endpoints in records.pools.items() if endpoints]
+    sizes = [len(records.pools[name]) for name in pools]
+    rows = [record.row for name in pools for record in records.pools[name].values()]
+    starts = np.cumsum([0, *sizes[:-1]], dtype=np.int64)
+    return _Order(records.generation, pools, sizes, np.array(rows, np.int64), starts)
 
 
 class _Reading:
     """One pass over the fleet: rows in the order of the pools, and what several signals have in common read once."""
 
-    def __init__(self, records: Records, now: float) -> None:
+    def __init__(self, records: Records, order: "_Order", now: float) -> None:
         self._records = records
         self._now = now
-        self.pools = [name for name, endpoints in records.pools.items() if endpoints]
-        sizes = [len(records.pools[name]) for name in self.pools]
-        self.sizes = np.array(sizes, np.int64)
-        self._order: Rows = np.fromiter(
-            (record.row for name in self.pools for record in records.pools[name].values()), np.int64, sum(sizes)
-        )
-        self._starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]]).astype(np.int64)
+        self.pools = order.pools
+        self.sizes = order.sizes
+        self._order = order.rows
+        self._starts = order.starts
         self._increases: dict[tuple[int, float], Increase] = {}
 
     def values(self, signal: Signal) -> Sequence[Value]:
@@ -221,20 +253,20 @@ class _Reading:
         by_edges = self._records.histograms.get(signal.key, {})
         span_s = self._records.window_s[signal.name]
         seen = [self._increase(window, span_s) for window in by_edges.values()]
-        used = [self._sum(one.known) for one in seen]
+        used = [self._sum(one.known).tolist() for one in seen]
         merged = [
             histogram_quantiles(signal.quantile, edges, self._sum(one.grown))
             for edges, one in zip(by_edges, seen, strict=True)
         ]
-        newest = [self._newest(one.at, one.known) for one in seen]
+        newest = [self._newest(one.at, one.known).tolist() for one in seen]
         for i in range(len(self.pools)):
             most = max(range(len(seen)), key=lambda k: used[k][i], default=None)
             if most is None or not used[most][i]:
-                yield Value(None, reason="the engine exposes no such histogram, or it was not scraped twice yet")
+                yield _NO_HISTOGRAM
                 continue
             source = f"histograms of {used[most][i]:.0f} endpoints"
-            quantile, at = merged[most].at(i), float(newest[most][i])
-            odd = self._with_other_edges(i, [one for k, one in enumerate(seen) if k != most])
+            quantile, at = merged[most].at(i), newest[most][i]
+            odd = self._with_other_edges(i, [one for k, one in enumerate(seen) if k != most]) if len(seen) > 1 else ()
             reason = f"{len(odd)} endpoints have other bucket edges and are left out: {_named(odd)}" if odd else ""
             if quantile is None:
                 yield Value(None, source=source, reason="no request ended in the window", newest=at)
@@ -257,14 +289,15 @@ class _Reading:
         if window is None:
             return [(0.0, 0.0, 0, -np.inf)] * len(self.pools)
         seen = self._increase(window, self._records.window_s.get(signal, DEFAULT_WINDOW_S))
-        columns = self._sum(seen.grown[:, 0]), self._most(seen.seconds), self._sum(seen.known)
+        grown, seconds, used = self._sum(seen.grown[:, 0]), self._most(seen.seconds), self._sum(seen.known)
         newest = self._newest(seen.at, seen.known)
-        return [(float(a), float(b), int(c), float(d)) for a, b, c, d in zip(*columns, newest, strict=True)]
+        columns = grown.tolist(), seconds.tolist(), used.astype(np.int64).tolist(), newest.tolist()
+        return list(zip(*columns, strict=True))
 
     def _counted(self, signal: Signal) -> Iterator[Value]:
         for total, seconds, used, newest in self._grown(signal.key, signal.name):
             if not used or seconds <= 0:
-                yield Value(None, reason="the engine exposes no such counter, or it was not scraped twice yet")
+                yield _NO_COUNTER
             else:
                 value = total / seconds if signal.fold is Fold.RATE else total
                 yield Value(value, used, source=f"counters of {used} endpoints", newest=newest)
@@ -284,11 +317,11 @@ class _Reading:
             folded = -self._most(np.where(known, -values, -np.inf))
         else:
             folded = self._most(np.where(known, values, -np.inf))
-        for i, count in enumerate(used):
+        for value, count, at in zip(folded.tolist(), used.tolist(), newest.tolist(), strict=True):
             if not count:
                 yield _NO_GAUGE
             else:
-                yield Value(float(folded[i]), int(count), source=f"{count:.0f} endpoints", newest=float(newest[i]))
+                yield Value(value, int(count), source=f"{count:.0f} endpoints", newest=at)
 
 
 def _share(part: float, whole: float, source: str, reason: str, newest: float) -> Value:
@@ -301,4 +334,9 @@ def _named(names: Sequence[str]) -> str:
 
 _NAMED = 20
 """How many endpoints are named in a reason."""
+_AT_ONCE = (Fold.SUM, Fold.MAX, Fold.MIN)
+"""Signals of one moment: they have no window."""
+_NOTHING_YET = BandState()
+_NO_HISTOGRAM = Value(None, reason="the engine exposes no such histogram, or it was not scraped twice yet")
+_NO_COUNTER = Value(None, reason="the engine exposes no such counter, or it was not scraped twice yet")
 _NO_GAUGE = Value(None, reason=f"not exposed, or not read for {STALE_AFTER_S:g} s")

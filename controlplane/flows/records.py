@@ -79,6 +79,8 @@ class Records:
         self._edges: dict[tuple[str, int], Edges] = {}
         self.pools: dict[str, dict[str, EndpointRecord]] = {}
         self._free: list[int] = []
+        self.generation = 0
+        """Another number whenever endpoints came or went."""
         self.rows = 0
         self.looked: Flags = np.zeros(0, bool)
         self.down: Flags = np.zeros(0, bool)
@@ -89,6 +91,7 @@ class Records:
 
     def set_endpoints(self, pool: str, endpoints: Iterable[Endpoint]) -> None:
         """Follow the inventory: forget what left, begin records for what came, keep the rest."""
+        self.generation += 1
         records = self.pools.setdefault(pool, {})
         wanted = {e.name: e for e in endpoints}
         for name in [n for n, r in records.items() if wanted.get(n) != r.endpoint]:

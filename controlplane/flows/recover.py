@@ -13,17 +13,25 @@ from controlplane.chaos.drill import DrillBook, Outcome
 from controlplane.chaos.fault import FaultDriver, Lease, LeaseBook, LeaseState
 from controlplane.degradation.actuator import (
     Actuator,
+    Progress,
     Pull,
     Receipt,
     ReceiptBook,
     ReceiptState,
     RoutePlan,
+    Step,
     route,
+    traffic_is_back,
 )
 from controlplane.degradation.matrix import Level, Row
 from controlplane.errors import ActuatorError, FaultError
+from controlplane.flows.carry import InHand, Levers, Proof, carry_out, prove_errands, stuck, undo, verify
 
 log = structlog.get_logger("recover")
+
+
+async def _leave(_: Level, __: str) -> None:
+    """Leave incidents as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,59 +42,156 @@ class RecoverPorts:
     receipts: ReceiptBook
     leases: LeaseBook
     drills: DrillBook
-    actuator: Actuator | None
+    levers: Levers | None
+    """None: the fleet has no gateway."""
     driver: FaultDriver | None
-    verified: Callable[[RoutePlan], Awaitable[str]]
-    """Waits until the gateway shows a plan and returns the proof; an empty string when it does not."""
     now: Callable[[], datetime]
     rows: Mapping[Level, Row] = field(default_factory=dict)
     """The matrix, for the split that open receipts ask for."""
     hands_off: bool = False
     """Mode `observe`: people move the lever; a split that is not ours is left as it is."""
+    in_hand: InHand = field(default_factory=InHand)
+    """What the journeys of this process see to."""
+    resolve: Callable[[Level, str], Awaitable[None]] = _leave
+    """Ends the incident of a row: (level, why)."""
 
 
 async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
-    """Finish or undo every action that a crash left half done; called once, before anything is decided.
+    """Finish or undo every action that a crash left half done; called when this process comes to be in charge.
 
-    An action whose lever had moved is finished; one whose lever had not is recorded as failed: its trigger, if it
-    still holds, will begin a new one. One that was being undone is fully engaged again, and undone by steps anew.
+    An action whose lever had moved is finished; one whose lever had not is undone and recorded as failed: its trigger,
+    if it still holds, will begin a new one. One whose traffic was all back is closed; one of which some was still away
+    is fully engaged again, and undone by steps anew.
 
     Returns:
         The receipts whose rows are engaged, oldest first.
     """
-    if ports.actuator is None:
+    if ports.levers is None:
         return ()
-    engaged: list[Receipt] = []
+    engaged: dict[Level, Receipt] = {}
     for receipt in await ports.receipts.open_receipts(ports.service):
-        why_not = await _why_not_engaged(ports, ports.actuator, receipt)
+        if traffic_is_back(receipt.steps):
+            await _close(ports, ports.levers, receipt)
+            continue
+        why_not = await _why_not_engaged(ports, ports.levers, receipt)
         if why_not:
-            await ports.receipts.move(receipt.id, ReceiptState.FAILED, ports.now(), why_not)
-            log.info("not engaged", receipt=receipt.id, why=why_not)
-        else:
-            engaged.append(receipt)
+            await _call_off(ports, ports.levers, receipt, why_not)
+            continue
+        engaged[receipt.level] = receipt
+    kept: tuple[Receipt, ...] = ()
+    rolled_out = engaged.pop(Level.NONE, None)
+    if rolled_out and engaged:
+        await ports.receipts.move(rolled_out.id, ReceiptState.REVERTED, ports.now(), "a row took the lever over")
     if engaged:
-        return await _finish(ports, ports.actuator, engaged)
-    if not ports.hands_off:
-        await _normal(ports, ports.actuator)
-    return ()
+        kept = await _finish(ports, ports.levers, tuple(engaged.values()))
+    elif not ports.hands_off:
+        await _stands(ports, ports.levers.actuator, rolled_out.after if rolled_out else route(()))
+    ports.in_hand.receipts = {receipt.id: receipt for receipt in kept}
+    if rolled_out and not engaged:
+        ports.in_hand.receipts[rolled_out.id] = rolled_out
+    return kept
 
 
-async def _why_not_engaged(ports: RecoverPorts, actuator: Actuator, receipt: Receipt) -> str:
+async def tend_receipts(ports: RecoverPorts) -> None:
+    """See to what the journeys of this process left behind; called every few seconds while it is in charge.
+
+    A journey ends without its receipt where the database failed it: what had been done is undone, or what is in force
+    is written down at last. A lever that was moved by somebody else is put back.
+    """
+    if ports.levers is None:
+        return
+    for receipt in await ports.receipts.open_receipts(ports.service):
+        mine = ports.in_hand.receipts.get(receipt.id)
+        if ports.in_hand.moving:
+            continue
+        if mine is None and traffic_is_back(receipt.steps):
+            await _close(ports, ports.levers, receipt)
+        elif mine is None:
+            await _call_off(ports, ports.levers, receipt, "its journey broke off; undone")
+        elif mine.level is Level.NONE and mine.state is ReceiptState.VERIFIED and len(ports.in_hand.receipts) > 1:
+            ports.in_hand.receipts.pop(receipt.id)
+            await ports.receipts.move(receipt.id, ReceiptState.REVERTED, ports.now(), "a row took the lever over")
+        elif _rank(mine.state) > _rank(receipt.state):
+            await ports.receipts.move(receipt.id, mine.state, ports.now(), mine.detail, mine.steps)
+    if ports.in_hand.plan and not ports.in_hand.moving and not ports.hands_off:
+        await _put_back(ports, ports.levers.actuator, ports.in_hand.plan)
+
+
+def _rank(state: ReceiptState) -> int:
+    return tuple(ReceiptState).index(state)
+
+
+async def _put_back(ports: RecoverPorts, actuator: Actuator, plan: RoutePlan) -> None:
+    """Put the lever back where this process left it, if it is not there any more."""
+    try:
+        live = await actuator.configured()
+        if _split(live.weights) != _split(plan.weights) and not ports.in_hand.moving:
+            log.warning("drift", found=dict(live.weights), wanted=dict(plan.weights))
+            await actuator.apply(plan, _key(ports))
+    except ActuatorError as error:
+        log.error("gateway unreadable", why=error.what)
+
+
+async def _why_not_engaged(ports: RecoverPorts, levers: Levers, receipt: Receipt) -> str:
     """Return why an open receipt's row is not engaged, or an empty string when it is, or may be."""
+    if receipt.level is Level.NONE:  # A rollout; one that was seen through stands.
+        over = receipt.state is ReceiptState.VERIFIED
+        return "" if over else "the control plane stopped while it was rolled out: traffic goes back"
     if receipt.level not in ports.rows:
         return f"row {receipt.level} is no longer on the page"
-    if receipt.state is ReceiptState.INTENDED and not await _moved(actuator, receipt):
+    if receipt.state is ReceiptState.INTENDED and not await _begun(levers.actuator, receipt):
         return "the control plane stopped before the lever moved"
     return ""
 
 
-async def _moved(actuator: Actuator, receipt: Receipt) -> bool:
-    """Tell whether the gateway shows the action; one that cannot be read counts as moved, and is then proven."""
+async def _begun(actuator: Actuator, receipt: Receipt) -> bool:
+    """Tell whether the split of an intended action is in force.
+
+    A gateway that cannot be read counts as moved, and is then proven; a step that is known to be done says by itself
+    whether the split was before it.
+    """
+    for step in receipt.steps:
+        if step.progress is Progress.WAITING and step.errand is not None:
+            return False  # The split comes later: what was done before it is undone.
+        if step.errand is None:
+            break
     try:
         live = await actuator.configured()
     except ActuatorError:
         return True
-    return dict(live.weights) == {pool: weight for pool, weight in receipt.after.weights.items() if weight}
+    return _split(live.weights) == _split(receipt.after.weights)
+
+
+def _split(weights: Mapping[str, int]) -> dict[str, int]:
+    return {pool: weight for pool, weight in weights.items() if weight}
+
+
+async def _close(ports: RecoverPorts, levers: Levers, receipt: Receipt) -> None:
+    """Undo what errands are left of an action whose traffic is back, and record that it is over."""
+
+    async def noted(steps: tuple[Step, ...]) -> None:
+        await ports.receipts.note_steps(receipt.id, steps)
+
+    steps = await undo(levers, receipt, noted)
+    left = stuck(steps)
+    state = ReceiptState.FAILED if left else ReceiptState.REVERTED
+    why = f"to be undone by hand: {left}" if left else ""
+    await ports.resolve(receipt.level, f"all traffic is back at the primary pool; {why}".rstrip("; "))
+    await ports.receipts.move(receipt.id, state, ports.now(), why, steps)
+    log.info("closed", receipt=receipt.id, state=state)
+
+
+async def _call_off(ports: RecoverPorts, levers: Levers, receipt: Receipt, why: str) -> Receipt:
+    """Undo the errands of an action and record that it failed; its split is put right with that of the others."""
+
+    async def noted(steps: tuple[Step, ...]) -> None:
+        await ports.receipts.note_steps(receipt.id, steps)
+
+    steps = await undo(levers, receipt, noted)
+    left = stuck(steps)
+    why = f"{why}; to be undone by hand: {left}" if left else why
+    log.warning("not engaged", receipt=receipt.id, why=why)
+    return await ports.receipts.move(receipt.id, ReceiptState.FAILED, ports.now(), why, steps)
 
 
 def _plan(ports: RecoverPorts, receipts: Sequence[Receipt]) -> RoutePlan:
@@ -94,21 +199,24 @@ def _plan(ports: RecoverPorts, receipts: Sequence[Receipt]) -> RoutePlan:
     return route([Pull(receipt.level, ports.rows[receipt.level].do) for receipt in receipts])
 
 
-async def _finish(ports: RecoverPorts, actuator: Actuator, engaged: Sequence[Receipt]) -> tuple[Receipt, ...]:
-    """Put the lever where the engaged rows want it, and prove it.
+async def _finish(ports: RecoverPorts, levers: Levers, engaged: Sequence[Receipt]) -> tuple[Receipt, ...]:
+    """Put the levers where the engaged rows want them, and prove it.
 
     An action that had been proven before stays in force even when the gateway cannot be read now: giving traffic back
     needs evidence. One that never was proven is undone.
     """
-    proof = await _prove(ports, actuator, _plan(ports, engaged))
+    plan = _plan(ports, engaged)
+    split = await _prove(ports, levers.actuator, plan)
     kept = []
     for receipt in engaged:
-        settled = await _settle(ports, receipt, proof)
-        log.info("settled", receipt=receipt.id, state=settled.state, proof=proof)
+        settled = await _settle(ports, levers, receipt, split)
+        log.info("settled", receipt=receipt.id, state=settled.state, proof=split)
         if settled.state is not ReceiptState.FAILED:
             kept.append(settled)
     if len(kept) < len(engaged):
-        await _prove(ports, actuator, _plan(ports, kept))
+        plan = _plan(ports, kept)
+        await _prove(ports, levers.actuator, plan)
+    ports.in_hand.plan = plan
     return tuple(kept)
 
 
@@ -116,10 +224,11 @@ async def _prove(ports: RecoverPorts, actuator: Actuator, plan: RoutePlan) -> st
     """Apply a split and return the gateway's proof of it; an empty string when there is none."""
     try:
         await actuator.apply(plan, _key(ports))
-        return await ports.verified(plan)
     except ActuatorError as error:
         log.error("lever stuck", what=error.what, why=error.why)
         return ""
+    proof = await verify(actuator, plan)
+    return proof.detail if proof.ok else ""
 
 
 def _key(ports: RecoverPorts) -> str:
@@ -127,27 +236,37 @@ def _key(ports: RecoverPorts) -> str:
     return f"{ports.service}/recover/{ports.now().isoformat(timespec='microseconds')}"
 
 
-async def _settle(ports: RecoverPorts, receipt: Receipt, proof: str) -> Receipt:
-    """Record what became of one action."""
+async def _settle(ports: RecoverPorts, levers: Levers, receipt: Receipt, split: str) -> Receipt:
+    """Finish the errands of one action, and record what became of it."""
     if receipt.state not in (ReceiptState.INTENDED, ReceiptState.APPLIED):
         return receipt
-    now = ports.now()
-    if not proof:
-        why = "could not be proven after a restart; undone"
-        return await ports.receipts.move(receipt.id, ReceiptState.FAILED, now, why)
+
+    async def noted(steps: tuple[Step, ...]) -> None:
+        await ports.receipts.note_steps(receipt.id, steps)
+
+    why = "could not be proven after a restart; undone"
+    if not split:
+        return await _call_off(ports, levers, receipt, why)
+    done = tuple(replace(s, progress=Progress.DONE) if s.errand is None else s for s in receipt.steps)
+    steps, failure = await carry_out(levers, replace(receipt, steps=done), noted)
+    receipt = replace(receipt, steps=steps)
+    proof = Proof(ok=False, detail=failure) if failure else await prove_errands(levers, receipt)
+    if not proof.ok:
+        return await _call_off(ports, levers, receipt, f"{why}: {proof.detail}")
     if receipt.state is ReceiptState.INTENDED:
-        await ports.receipts.move(receipt.id, ReceiptState.APPLIED, now)
-    return await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, now, f"after a restart: {proof}")
+        await ports.receipts.move(receipt.id, ReceiptState.APPLIED, ports.now(), steps=steps)
+    told = f"after a restart: {'; '.join(filter(None, (split, proof.detail)))}"
+    return await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, ports.now(), told, steps)
 
 
-async def _normal(ports: RecoverPorts, actuator: Actuator) -> None:
+async def _stands(ports: RecoverPorts, actuator: Actuator, normal: RoutePlan) -> None:
     """With no row engaged the gateway must show the normal split; a leftover of another life is put right."""
-    normal = route(())
     try:
         live = await actuator.configured()
-        if dict(live.weights) != dict(normal.weights) or live.level != normal.level:
+        if _split(live.weights) != _split(normal.weights) or live.level != normal.level:
             log.warning("drift", found=dict(live.weights), level=live.level)
             await actuator.apply(normal, _key(ports))
+        ports.in_hand.plan = normal
     except ActuatorError as error:
         log.error("gateway unreadable", why=error.what)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from controlplane.degradation.actuator import RoutePlan
+from controlplane.degradation.instruction import Instruction
 from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import Level, Mode, Row
 from controlplane.fleet.model import Endpoint
@@ -49,6 +51,29 @@ class RowStanding:
     """The conditions that hold now, in words."""
     given_back: float = 0.0
     """While releasing: the share (0..1) the primary has back."""
+    waits_for: str = ""
+    """What holds the row back although its trigger holds; an empty string when nothing does."""
+    awaits_approval: bool = False
+    """It engages once a person approves it."""
+    said: Instruction | None = None
+    """What a person said about it since its trigger began to hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixStanding:
+    """The matrix at one moment."""
+
+    level: Level
+    level_since: datetime
+    why: tuple[str, ...]
+    mode: Mode
+    rows: tuple[RowStanding, ...]
+    not_armed: Mapping[str, str]
+    plan: RoutePlan | None
+    """The split that the lever was last told; None without a lever."""
+    pins: tuple[Instruction, ...]
+    braked: bool
+    brake: Instruction | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +105,30 @@ class Standing:
     """What the control plane itself cannot do right now, such as read an inventory file."""
     budgets: tuple[BudgetStanding, ...] = ()
     """Of the objectives that have one."""
+    pins: tuple[Instruction, ...] = ()
+    """What people have pinned; a pin to level `none` keeps every other row from beginning anything."""
+    braked: bool = False
+    """The brake is on: nothing engages or is given back by itself."""
+    brake: Instruction | None = None
+    """Who pulled it, and why."""
+
+
+def stand(
+    service: str, at: datetime, matrix: MatrixStanding, pools: tuple[PoolStanding, ...], problems: tuple[str, ...]
+) -> Standing:
+    """Put together what is seen and what is done about it."""
+    return Standing(
+        service=service,
+        at=at,
+        level=matrix.level,
+        level_since=matrix.level_since,
+        why=matrix.why,
+        mode=matrix.mode,
+        pools=pools,
+        rows=matrix.rows,
+        not_armed=matrix.not_armed,
+        problems=problems,
+        pins=matrix.pins,
+        braked=matrix.braked,
+        brake=matrix.brake,
+    )

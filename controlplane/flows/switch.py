@@ -1,39 +1,39 @@
-"""The journey of one action: gate -> intent stored -> lever moved -> proven at the gateway -> receipt; and back again.
+"""The journey of one action: gate -> intent stored -> levers moved -> proven from outside -> receipt; and back again.
 
-`observe` decides and calls; nothing here decides whether to act. What is stored is stored before the lever moves, so
+`observe` decides and calls; nothing here decides whether to act. What is stored is stored before a lever moves, so
 that `recover` can finish or undo whatever a crash leaves half done.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from time import monotonic
 
 import structlog
 
-from controlplane.degradation.action import spell_actions
-from controlplane.degradation.actuator import Actuator, Observed, Receipt, ReceiptBook, ReceiptState, RoutePlan
-from controlplane.degradation.matrix import Row
-from controlplane.errors import ActuatorError, ControlplaneError, StoreError
-from controlplane.fleet.model import Endpoint
+from controlplane.degradation.action import Errand, SwitchPool, share_of, spell_actions
+from controlplane.degradation.actuator import Progress, Receipt, ReceiptBook, ReceiptState, RoutePlan, Step
+from controlplane.degradation.gate import Asked, Opinion, PoolFacts, judge_standby
+from controlplane.degradation.matrix import LEVELS, Row
+from controlplane.errors import ActuatorError, FencedError, StoreError
+from controlplane.fleet.model import PRIMARY, Endpoint
+from controlplane.flows.carry import InHand, Levers, carry_out, preflight, prove, stuck, undo, verify
 from controlplane.incidents.incident import Entry, Incident, IncidentBook, IncidentState
 from controlplane.probes.probe import Look
 
-VERIFY_WITHIN_S = 10.0
-"""A lever that the gateway does not show after this long has failed."""
-VERIFY_EVERY_S = 0.01
-SAMPLE_REQUESTS = 3
-"""Real requests that must all be answered as the plan says."""
-
 log = structlog.get_logger("switch")
+
+
+async def _nobody(_: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchPorts:
     """What this journey touches."""
 
-    actuator: Actuator
+    levers: Levers
     receipts: ReceiptBook
     incidents: IncidentBook
     complete: Callable[[Endpoint], Awaitable[Look]]
@@ -41,6 +41,14 @@ class SwitchPorts:
     endpoints: Callable[[str], tuple[Endpoint, ...]]
     """The endpoints of a pool, by its name."""
     now: Callable[[], datetime]
+    facts: Callable[[str], PoolFacts] = lambda _: PoolFacts()
+    """What is already known of a pool, by its name; it must not ask anybody."""
+    tell: Callable[[str], Awaitable[None]] = _nobody
+    """Tells people that a measure was refused or failed."""
+    in_hand: InHand = field(default_factory=InHand)
+    """What this process sees to; recovery sees to the rest."""
+    undoing: dict[str, asyncio.Lock] = field(default_factory=dict)
+    """By row: held while its errands are undone, so that nobody carries them out again at that moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +66,13 @@ class Order:
     """The drill whose fault this is; empty for a real one."""
     hints: tuple[str, ...] = ()
     """Likely causes, the most telling first."""
+    episode: int = 1
+    """The how-manieth engagement of the row this is, as the book said when it was decided."""
 
     @property
     def key(self) -> str:
-        """The idempotency key: one engagement of one row that was decided at one moment."""
-        return f"{self.service}/{self.row.level}/{self.decided_at.isoformat(timespec='microseconds')}"
+        """The idempotency key: one engagement of one row, the same for every control plane that sees the harm."""
+        return f"{self.service}/{self.row.level}/{self.episode}"
 
     @property
     def action(self) -> str:
@@ -74,47 +84,85 @@ async def engage(ports: SwitchPorts, order: Order) -> Receipt | None:
     """Carry an engagement out and prove it.
 
     Returns:
-        The receipt, `verified` or `failed`; None when the gate refused and nothing was touched.
+        The receipt, `verified` or `failed`; None when it was refused, or somebody has dealt with this episode, and
+        nothing was touched.
+
+    Raises:
+        FencedError: when another control plane has taken over; it sees to what is stored.
+        StoreError: when the intent cannot be stored; nothing was touched.
     """
-    incident = await _incident(ports, order)
-    refusal = await standby_refusal(ports, order.row.target)
-    if refusal:
-        await _note(ports, incident, "gate", f"{order.row.level} refused: {refusal}")
-        log.warning("refused", level=order.row.level, why=refusal)
+    async with _undone(ports, order):
+        with _moving(ports, order.key):
+            return await _engage(ports, order)
+
+
+async def _engage(ports: SwitchPorts, order: Order) -> Receipt | None:
+    opinion, ready = await asyncio.gather(
+        ask_gate(ports, order.row), preflight(ports.levers, order.row.do, order.after)
+    )
+    refusals = (opinion.refusal, *ready.refusals)
+    if any(refusals):
+        await _refused(ports, order, "; ".join(filter(None, refusals)))
         return None
-    receipt = _receipt(order, ports.now())
+    receipt = _receipt(order, ports.now(), ready.steps)
     if not await ports.receipts.intend(receipt):
         log.info("already begun", key=order.key)
         return None
-    try:
-        await ports.actuator.apply(order.after, order.key)
-    except ActuatorError as error:
-        return await _give_up(ports, incident, receipt, f"{error.what}: {error.why}")
+    ports.in_hand.receipts[receipt.id] = receipt
+    incident = await _incident(ports, order)
+    receipt, why = await _carry_out(ports, receipt)
+    if why:
+        return await _give_up(ports, incident, receipt, why)
     receipt = await _moved(ports, receipt, ReceiptState.APPLIED)
-    proof = await verify(ports.actuator, order.after)
+    proof = await prove(ports.levers, receipt)
     if not proof.ok:
         return await _give_up(ports, incident, receipt, proof.detail)
-    receipt = await _moved(ports, receipt, ReceiptState.VERIFIED, proof.detail)
-    applied, verified = receipt.times[ReceiptState.APPLIED], receipt.times[ReceiptState.VERIFIED]
-    try:
-        await ports.incidents.note(incident.id, Entry(applied, "lever", f"{order.action}: applied"))
-        await ports.incidents.note(incident.id, Entry(verified, "receipt", f"{receipt.level} verified: {proof.detail}"))
-        await ports.incidents.move(incident.id, IncidentState.MITIGATED, verified)
-    except StoreError as error:
-        log.error("not recorded", incident=incident.id, what=error.what, why=error.why, fix=error.fix)
+    receipt = await _moved(ports, receipt, ReceiptState.VERIFIED, "; ".join((proof.detail, *opinion.notes)))
+    ports.in_hand.receipts[receipt.id] = receipt
+    ports.in_hand.plan = receipt.after
+    await _mitigated(ports, incident, receipt, order.action)
     return receipt
+
+
+@contextmanager
+def _moving(ports: SwitchPorts, key: str) -> Iterator[None]:
+    """Say that a lever is moving; a journey that breaks off leaves its receipt to the recovery."""
+    ports.in_hand.moving += 1
+    try:
+        yield
+    except BaseException:
+        ports.in_hand.receipts.pop(key, None)
+        raise
+    finally:
+        ports.in_hand.moving -= 1
+
+
+def _undone(ports: SwitchPorts, order: Order) -> asyncio.Lock:
+    """Wait for a row's errands to be undone, if it has any; one without errands never waits."""
+    errands = any(isinstance(action, Errand) for action in order.row.do)
+    return ports.undoing.setdefault(order.row.level, asyncio.Lock()) if errands else asyncio.Lock()
+
+
+async def _carry_out(ports: SwitchPorts, receipt: Receipt) -> tuple[Receipt, str]:
+    async def noted(steps: tuple[Step, ...]) -> None:
+        await ports.receipts.note_steps(receipt.id, steps)
+
+    steps, why = await carry_out(ports.levers, receipt, noted)
+    return replace(receipt, steps=steps), why
 
 
 async def _moved(ports: SwitchPorts, receipt: Receipt, state: ReceiptState, detail: str = "") -> Receipt:
     """Record the next state of an action whose lever has moved.
 
     A database that fails at this moment must not turn users back to a pool that is ill: the intent is stored, the
-    next start-up finds it and finishes, and until then the action is carried on from memory.
+    recovery finds it and finishes, and until then the action is carried on from memory.
     """
     at = ports.now()
     try:
-        stored = await ports.receipts.move(receipt.id, state, at, detail)
+        stored = await ports.receipts.move(receipt.id, state, at, detail, receipt.steps)
         return replace(stored, times={**receipt.times, **stored.times})
+    except FencedError:
+        raise
     except StoreError as error:
         log.error("not recorded", receipt=receipt.id, state=state, what=error.what, why=error.why, fix=error.fix)
         return replace(receipt, state=state, times={**receipt.times, state: at}, detail=detail or receipt.detail)
@@ -122,92 +170,82 @@ async def _moved(ports: SwitchPorts, receipt: Receipt, state: ReceiptState, deta
 
 async def shift(ports: SwitchPorts, receipt: Receipt, plan: RoutePlan, what: str) -> bool:
     """Move the lever of an engaged row to another split (a step of the way back, or back to fully engaged)."""
-    for incident in await ports.incidents.open_incidents(receipt.service):
-        if incident.level == receipt.level:
-            await _note(ports, incident, "lever", what)
-    if receipt.state is not ReceiptState.REVERTING:
-        await ports.receipts.move(receipt.id, ReceiptState.REVERTING, ports.now())
+    ports.in_hand.moving += 1
     try:
-        await ports.actuator.apply(plan, receipt.id)
+        for incident in await ports.incidents.open_incidents(receipt.service):
+            if incident.level == receipt.level:
+                await _note(ports, incident, "lever", what)
+        if receipt.state is not ReceiptState.REVERTING:
+            stored = await ports.receipts.move(receipt.id, ReceiptState.REVERTING, ports.now())
+            ports.in_hand.receipts[receipt.id] = stored
+        # A driver that drops what it has seen must not drop the second of two moves to the same split.
+        at = ports.now().isoformat(timespec="microseconds")
+        await ports.levers.actuator.apply(plan, f"{receipt.id}/shift/{at}")
+        proven = (await verify(ports.levers.actuator, plan)).ok
     except ActuatorError as error:
         log.error("lever stuck", what=what, why=error.what)
         return False
-    return (await verify(ports.actuator, plan)).ok
+    finally:
+        ports.in_hand.moving -= 1
+    if proven:
+        ports.in_hand.plan = plan
+        if LEVELS.index(plan.level) < LEVELS.index(receipt.level):
+            await _note_back(ports, ports.in_hand.receipts.get(receipt.id, receipt))
+    return proven
+
+
+async def _note_back(ports: SwitchPorts, receipt: Receipt) -> None:
+    """Record that the whole split is undone: the row may engage anew while its errands are still being undone."""
+    steps = tuple(s if s.errand else replace(s, progress=Progress.UNDONE) for s in receipt.steps)
+    await ports.receipts.note_steps(receipt.id, steps)
+    ports.in_hand.receipts[receipt.id] = replace(receipt, steps=steps)
 
 
 async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
-    """Record that an action is fully undone and its incident over; the receipt last, since it ends the row."""
-    await resolve(ports, receipt.service, receipt.level, "all traffic is back at the primary pool")
-    return await ports.receipts.move(receipt.id, ReceiptState.REVERTED, ports.now())
+    """Undo the errands of a row whose traffic is back, and record that it is over; the receipt last: it ends the row.
+
+    Returns:
+        The receipt, `reverted`, or `failed` when something is left that people have to undo.
+    """
+    receipt = ports.in_hand.receipts.get(receipt.id, receipt)
+
+    async def noted(steps: tuple[Step, ...]) -> None:
+        await ports.receipts.note_steps(receipt.id, steps)
+
+    async with ports.undoing.setdefault(receipt.level, asyncio.Lock()):
+        steps = await undo(ports.levers, receipt, noted)
+    left = stuck(steps)
+    told = f"all traffic is back at the primary pool{f'; to be undone by hand: {left}' if left else ''}"
+    await resolve(ports.incidents, ports.now, receipt.service, receipt.level, told)
+    if left:
+        await ports.tell(f"{receipt.service} {receipt.level}: {told}")
+    state = ReceiptState.FAILED if left else ReceiptState.REVERTED
+    closed = await ports.receipts.move(receipt.id, state, ports.now(), told if left else "", steps)
+    ports.in_hand.receipts.pop(receipt.id, None)
+    return closed
 
 
-async def resolve(ports: SwitchPorts, service: str, level: str, text: str) -> None:
+async def resolve(book: IncidentBook, now: Callable[[], datetime], service: str, level: str, text: str) -> None:
     """End the open incident of a level, if there is one."""
-    for incident in await ports.incidents.open_incidents(service):
+    for incident in await book.open_incidents(service):
         if incident.level == level:
-            await _note(ports, incident, "lever", text)
-            await ports.incidents.move(incident.id, IncidentState.RESOLVED, ports.now())
+            await book.note(incident.id, Entry(now(), "lever", text))
+            await book.move(incident.id, IncidentState.RESOLVED, now())
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """Whether the gateway shows a plan, and what it shows."""
-
-    ok: bool
-    detail: str
-
-
-async def verify(actuator: Actuator, plan: RoutePlan, within_s: float = VERIFY_WITHIN_S) -> Proof:
-    """Wait until the gateway's live configuration and a sample of real answers both show a plan."""
-    deadline = monotonic() + within_s
-    seen = "the gateway was never readable"
-    while monotonic() < deadline:
-        try:
-            observed = await actuator.configured()
-            if dict(observed.weights) == {p: w for p, w in plan.weights.items() if w}:
-                observed = await actuator.sample(SAMPLE_REQUESTS)
-        except ActuatorError as error:
-            seen = f"{error.what}: {error.why}"
-        else:
-            seen = _describe(observed)
-            if shows(observed, plan):
-                return Proof(ok=True, detail=seen)
-        await asyncio.sleep(VERIFY_EVERY_S)
-    return Proof(ok=False, detail=f"not seen at the gateway within {within_s:g} s; last seen: {seen}")
+async def ask_gate(ports: SwitchPorts, row: Row) -> Opinion:
+    """Ask a pool that is about to take traffic for real completions, and judge it by all that is known."""
+    if row.move is None:
+        return Opinion()
+    looks = await asyncio.gather(*(ports.complete(endpoint) for endpoint in ports.endpoints(row.target)))
+    asked = tuple(Asked(look.endpoint.name, look.ok, f"{look.failure} {look.detail}".strip()) for look in looks)
+    return judge_standby(
+        row.target, asked, ports.facts(row.target), ports.facts(PRIMARY), share_of(row.move),
+        same_model=isinstance(row.move, SwitchPool),
+    )  # fmt: skip
 
 
-def shows(observed: Observed, plan: RoutePlan) -> bool:
-    """Tell whether what a gateway shows is the plan: its weights, and every sampled answer's level."""
-    wanted = {pool: weight for pool, weight in plan.weights.items() if weight}
-    answered = observed.answered_by
-    return (
-        dict(observed.weights) == wanted
-        and bool(answered)
-        and all(answered)
-        and all(level == plan.level for level in observed.answered_level)
-    )
-
-
-async def standby_refusal(ports: SwitchPorts, pool: str) -> str:
-    """Ask a pool that is about to take traffic for real completions; return why not, or an empty string."""
-    endpoints = ports.endpoints(pool)
-    if not endpoints:
-        return f"pool {pool} has no endpoints"
-    looks = await asyncio.gather(*(ports.complete(endpoint) for endpoint in endpoints))
-    if any(look.ok for look in looks):
-        return ""
-    return f"no endpoint of {pool} gives a completion: " + "; ".join(
-        f"{look.endpoint.name}: {look.failure} {look.detail}".strip() for look in looks
-    )
-
-
-def _describe(observed: Observed) -> str:
-    split = ", ".join(f"{pool} {weight} %" for pool, weight in sorted(observed.weights.items()))
-    answered = ", ".join(sorted({by or "nobody" for by in observed.answered_by})) or "not asked"
-    return f"weights {split}; level {observed.level or 'unset'}; answered by {answered}"
-
-
-def _receipt(order: Order, now: datetime) -> Receipt:
+def _receipt(order: Order, now: datetime, steps: tuple[Step, ...]) -> Receipt:
     return Receipt(
         id=order.key,
         service=order.service,
@@ -220,40 +258,81 @@ def _receipt(order: Order, now: datetime) -> Receipt:
         detected_at=order.detected_at,
         decided_at=order.decided_at,
         times={ReceiptState.INTENDED: now},
+        episode=order.episode,
+        steps=steps,
     )
 
 
-async def _incident(ports: SwitchPorts, order: Order) -> Incident:
-    """Join the open incident of this level, or open one."""
-    for incident in await ports.incidents.open_incidents(order.service):
-        if incident.level == order.row.level:
-            return incident
-    incident = Incident(
-        id=order.key,
-        service=order.service,
-        level=order.row.level,
-        title=f"{order.service}: {'; '.join(order.because)}",
-        state=IncidentState.OPEN,
-        detected_at=order.detected_at,
-        drill_id=order.drill_id,
-    )
-    await ports.incidents.begin(incident)
-    await ports.incidents.note(incident.id, Entry(order.detected_at, "detected", "; ".join(order.because)))
-    for hint in order.hints:
-        await ports.incidents.note(incident.id, Entry(order.decided_at, "hint", hint))
-    await ports.incidents.note(incident.id, Entry(order.decided_at, "decided", f"{order.row.level}: {order.action}"))
+# -- what people read of it --------------------------------------------------------------------------------------------
+
+
+async def _refused(ports: SwitchPorts, order: Order, why: str) -> None:
+    log.warning("refused", level=order.row.level, why=why)
+    incident = await _incident(ports, order)
+    if incident:
+        await _note(ports, incident, "gate", f"{order.row.level} refused: {why}")
+    await ports.tell(f"{order.service} {order.row.level} ({order.action}) was refused: {why}")
+
+
+async def _incident(ports: SwitchPorts, order: Order) -> Incident | None:
+    """Join the open incident of this level, or open one; None when it cannot be stored, which stops no lever."""
+    try:
+        for incident in await ports.incidents.open_incidents(order.service):
+            if incident.level == order.row.level:
+                return incident
+        incident = Incident(
+            id=f"{order.service}/{order.row.level}/{order.decided_at.isoformat(timespec='microseconds')}",
+            service=order.service,
+            level=order.row.level,
+            title=f"{order.service}: {'; '.join(order.because)}",
+            state=IncidentState.OPEN,
+            detected_at=order.detected_at,
+            drill_id=order.drill_id,
+        )
+        await ports.incidents.begin(
+            incident,
+            (
+                Entry(order.detected_at, "detected", "; ".join(order.because)),
+                *(Entry(order.decided_at, "hint", hint) for hint in order.hints),
+                Entry(order.decided_at, "decided", f"{order.row.level}: {order.action}"),
+            ),
+        )
+    except StoreError as error:
+        log.error("not recorded", incident=order.key, what=error.what, why=error.why, fix=error.fix)
+        return None
     return incident
 
 
-async def _give_up(ports: SwitchPorts, incident: Incident, receipt: Receipt, why: str) -> Receipt:
-    """Put the lever back where it was, and say that the row failed."""
-    log.error("failed", level=receipt.level, why=why)
+async def _mitigated(ports: SwitchPorts, incident: Incident | None, receipt: Receipt, action: str) -> None:
+    if incident is None:
+        return
+    applied, verified = receipt.times[ReceiptState.APPLIED], receipt.times[ReceiptState.VERIFIED]
     try:
-        await ports.actuator.apply(receipt.before, receipt.id)
-    except ControlplaneError as error:
-        why = f"{why}; putting the lever back failed too: {error.what}"
-    failed = await ports.receipts.move(receipt.id, ReceiptState.FAILED, ports.now(), why)
-    await _note(ports, incident, "receipt", f"{receipt.level} failed: {why}")
+        await ports.incidents.note(incident.id, Entry(applied, "lever", f"{action}: applied"))
+        await ports.incidents.note(
+            incident.id, Entry(verified, "receipt", f"{receipt.level} verified: {receipt.detail}")
+        )
+        await ports.incidents.move(incident.id, IncidentState.MITIGATED, verified)
+    except StoreError as error:
+        log.error("not recorded", incident=incident.id, what=error.what, why=error.why, fix=error.fix)
+
+
+async def _give_up(ports: SwitchPorts, incident: Incident | None, receipt: Receipt, why: str) -> Receipt:
+    """Undo what was done, the last step first, and say that the row failed."""
+    log.error("failed", level=receipt.level, why=why)
+
+    async def noted(steps: tuple[Step, ...]) -> None:
+        await ports.receipts.note_steps(receipt.id, steps)
+
+    steps = await undo(ports.levers, receipt, noted, receipt.before)
+    left = stuck(steps)
+    if left:
+        why = f"{why}; undoing failed too: {left}"
+    ports.in_hand.receipts.pop(receipt.id, None)
+    failed = await ports.receipts.move(receipt.id, ReceiptState.FAILED, ports.now(), why, steps)
+    if incident:
+        await _note(ports, incident, "receipt", f"{receipt.level} failed: {why}")
+    await ports.tell(f"{receipt.service} {receipt.level} ({receipt.action}) failed: {why}")
     return failed
 
 

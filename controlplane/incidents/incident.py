@@ -50,8 +50,8 @@ class Incident:
 class IncidentBook(Protocol):
     """Where incidents are kept."""
 
-    async def begin(self, incident: Incident) -> None:
-        """Store a new incident."""
+    async def begin(self, incident: Incident, entries: tuple[Entry, ...] = ()) -> None:
+        """Store a new incident with the beginning of its timeline, both or neither."""
 
     async def move(self, incident_id: str, state: IncidentState, at: datetime) -> None:
         """Record an incident's next state."""

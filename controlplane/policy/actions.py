@@ -37,8 +37,6 @@ class Named:
 
     receivers: frozenset[str]
     commands: frozenset[str]
-    undone: frozenset[str]
-    """The commands that say how they are undone."""
 
 
 def read_actions(page: Page, node: Any, path: Path, named: Named) -> tuple[Action, ...] | None:
@@ -182,12 +180,6 @@ def _run(page: Page, body: Mapping[str, Any], path: Path, named: Named) -> Actio
         page.wrong(
             (*path, "command"), f"unknown command `{action.command}`", _known(named.commands, "commands"),
             "allow it by name under `degradation.commands`",
-        )  # fmt: skip
-        return None
-    if action.command not in named.undone:
-        page.wrong(
-            (*path, "command"), f"command `{action.command}` has no `undo`", "what cannot be undone cannot be released",
-            f"add `undo:` to `degradation.commands.{action.command}`",
         )  # fmt: skip
         return None
     return action

@@ -1,11 +1,12 @@
 """The page's `degradation`: the matrix, row by row, and the rules that hold between rows. Called by `load`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from controlplane.degradation.action import missing_pool
+from controlplane.degradation.errand import CommandSpec, ReceiverSpec, wrong_with_command, wrong_with_receiver
 from controlplane.degradation.matrix import (
     MAX_SWITCHES_PER_HOUR,
     AlertFires,
@@ -23,13 +24,15 @@ from controlplane.fleet.model import FleetSpec
 from controlplane.policy.actions import Named, read_actions
 from controlplane.policy.page import Page, Path, spell
 from controlplane.policy.thresholds import read_level
-from controlplane.policy.typed import Bad, good, is_mapping, read, read_list, read_ratio
+from controlplane.policy.typed import Bad, good, is_mapping, read, read_list, read_mapping, read_ratio
 from controlplane.signals.sample import CATALOGUE, Direction, Signal
 from controlplane.slo.threshold import Band
 
+S = TypeVar("S", ReceiverSpec, CommandSpec)
+
 _PATH: Path = ("degradation",)
 _LEVELS = tuple(level for level in Level if level is not Level.NONE)
-_KEYS = ("mode", "max_switches_per_hour", *_LEVELS)
+_KEYS = ("mode", "max_switches_per_hour", "receivers", "commands", *_LEVELS)
 _ROW_KEYS = ("when", "do", "within", "release", "escalate", "mode")
 
 
@@ -40,7 +43,9 @@ def read_degradation(page: Page, data: Any, fleet: FleetSpec) -> Degradation:
     page.check_keys(data, _PATH, _KEYS)
     mode = read(page, Mode, data.get("mode", Mode.AUTO), (*_PATH, "mode"))
     switches = _switches(page, data.get("max_switches_per_hour", MAX_SWITCHES_PER_HOUR))
-    named = Named(frozenset(), frozenset(), frozenset())
+    receivers = _specs(page, data, "receivers", ReceiverSpec, wrong_with_receiver)
+    commands = _specs(page, data, "commands", CommandSpec, wrong_with_command)
+    named = Named(frozenset(data.get("receivers") or ()), frozenset(data.get("commands") or ()))
     rows: dict[Level, Row] = {}
     not_armed: dict[str, str] = {}
     for level in _LEVELS:
@@ -59,7 +64,21 @@ def read_degradation(page: Page, data: Any, fleet: FleetSpec) -> Degradation:
             not_armed[level] = f"the fleet has no pool `{lacking}`"
     rows = {level: _escalation(page, row, rows) for level, row in rows.items()}
     _check_cycles(page, rows)
-    return Degradation(rows, mode if isinstance(mode, Mode) else Mode.AUTO, not_armed, switches)
+    mode = mode if isinstance(mode, Mode) else Mode.AUTO
+    return Degradation(rows, mode, not_armed, switches, receivers, commands)
+
+
+def _specs(
+    page: Page, data: Mapping[str, Any], key: str, kind: type[S], wrong_with: Callable[[S], str]
+) -> dict[str, S]:
+    """Read what actions may call by name."""
+    path: Path = (*_PATH, key)
+    found: dict[str, S] = read_mapping(page, data.get(key) or {}, path, partial(read, page, kind))
+    for name, spec in found.items():
+        why = wrong_with(spec)
+        if why:
+            page.wrong((*path, name), f"`{spell((*path, name))}` is not usable", why, "see docs/matrix.md")
+    return found
 
 
 def _switches(page: Page, node: Any) -> int:

@@ -1,4 +1,4 @@
-"""The `drills:` section of the policy page: plans by name, and the Alertmanager that drills ask."""
+"""The `drills:` section of the policy page: plans by name."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,35 +17,21 @@ from controlplane.policy.typed import BAD, Bad, is_mapping, read, read_list, rea
 from controlplane.signals.sample import CATALOGUE, Signal
 
 ReadCondition = Callable[[Page, Signal, Any, Path], Condition | None]
-CheckUrl = Callable[[Page, str, Path], None]
 
 _DAY = re.compile(r"([1-9]|[12]\d|3[01])|last|(1st|2nd|3rd|4th|5th|last) (mon|tue|wed|thu|fri|sat|sun)")
 _OWN = ("guards", "freeze")
 """Keys of a plan whose values are not read by their type alone."""
 
 
-def read_drills(
-    page: Page, node: Any, read_condition: ReadCondition, check_url: CheckUrl
-) -> tuple[dict[str, DrillPlan], str]:
-    """Read every plan, and the Alertmanager's address (empty when there is none).
+def read_drills(page: Page, node: Any, read_condition: ReadCondition) -> dict[str, DrillPlan]:
+    """Read every plan.
 
     Args:
         page: collects what is wrong.
         node: what stands under `drills:`.
         read_condition: reads `{ below: 99%, for: 10s }` for a signal, as the matrix does.
-        check_url: notes a URL that is none.
     """
-    if not is_mapping(page, node, ("drills",)):
-        return {}, ""
-    alertmanager = ""
-    if "alertmanager" in node:
-        here: Path = ("drills", "alertmanager")
-        given = read(page, str, node["alertmanager"], here)
-        if isinstance(given, str):
-            alertmanager = given.rstrip("/")
-            check_url(page, alertmanager, here)
-    plans = {name: plan for name, plan in node.items() if name != "alertmanager"}
-    return read_mapping(page, plans, ("drills",), partial(_plan, page, read_condition)), alertmanager
+    return read_mapping(page, node, ("drills",), partial(_plan, page, read_condition))
 
 
 def _plan(page: Page, read_condition: ReadCondition, node: Any, path: Path) -> DrillPlan | Bad:

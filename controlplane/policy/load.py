@@ -30,7 +30,7 @@ RESERVED_POOLS = {
     GATEWAY_POOL: "the gateway itself is watched under that name",
     CONTROLPLANE_POOL: "drills that break the control plane itself name it so",
 }
-_TOP = ("service", "fleet", "probes", "thresholds", "objectives", "degradation", "drills", "publish")
+_TOP = ("service", "fleet", "probes", "thresholds", "objectives", "degradation", "drills", "alertmanager", "publish")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +99,23 @@ def _policy(page: Page, data: Mapping[str, Any]) -> Policy | None:
     probes = read_list(page, data["probes"], ("probes",), partial(_probe, page))
     thresholds = read_thresholds(page, data["thresholds"])
     objectives = read_list(page, data["objectives"], ("objectives",), partial(read, page, Objective))
-    drills, alertmanager = read_drills(page, data["drills"], read_condition, _check_url)
+    drills = read_drills(page, data["drills"], read_condition)
+    alertmanager = _alertmanager(page, data)
     publish = read(page, PublishSpec, data["publish"], ("publish",))
     if isinstance(fleet, FleetSpec):
         degradation = read_degradation(page, data["degradation"], fleet)
         if not page.problems and not isinstance(service, Bad):
             return Policy(service, fleet, probes, thresholds, objectives, degradation, drills, publish, alertmanager)
     return None
+
+
+def _alertmanager(page: Page, data: Mapping[str, Any]) -> str:
+    """Return the Alertmanager's address without a slash at its end; an empty string when the page names none."""
+    given = read(page, str, data["alertmanager"], ("alertmanager",)) if "alertmanager" in data else ""
+    if not isinstance(given, str) or not given:
+        return ""
+    _check_url(page, given, ("alertmanager",))
+    return given.rstrip("/")
 
 
 def _required(page: Page, data: Mapping[str, Any], key: str, kind: type[T]) -> T | Bad:

@@ -78,4 +78,4 @@ class Policy:
     drills: Mapping[str, DrillPlan]
     publish: PublishSpec
     alertmanager: str = ""
-    """Base URL of the Alertmanager that drills silence and ask; empty without one."""
+    """Base URL of the Alertmanager that rows and drills ask; empty without one."""

@@ -22,20 +22,19 @@ _GZIP = 47
 """zlib's `wbits` for gzip or zlib, told apart by the header."""
 _USUAL_BYTES = 1024
 """Answers up to this size are recognised; pages of metrics are larger and never the same."""
+_USUAL_KEPT = 4096
 _DATE = b"\r\ndate: "
 _DATE_BYTES = 29
 """`Sat, 21 Nov 2026 12:00:00 GMT` (RFC 9110, 5.6.7)."""
 
 
-class _Usual(NamedTuple):
+class Usual(NamedTuple):
     """An answer that came whole in one piece, to be recognised when it comes again: then nothing needs to be parsed.
 
     Only the value of its `Date` may differ. Parsing costs a third of a look, and a healthy endpoint gives the same
     answer all day.
     """
 
-    request: bytes
-    """What it answered."""
     size: int
     head: bytes
     """All of it up to the value of its `Date`, or the whole answer when it has none."""
@@ -45,12 +44,26 @@ class _Usual(NamedTuple):
     served_by: str
 
 
+class UsualAnswers:
+    """The usual answers of a fleet, each kept once: ten thousand equal endpoints give the same one."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Usual, Usual] = {}
+
+    def keep(self, usual: Usual) -> Usual:
+        """Return the one that is kept."""
+        if len(self._kept) >= _USUAL_KEPT:
+            self._kept.clear()
+        return self._kept.setdefault(usual, usual)
+
+
 class Connection(asyncio.Protocol):
     """A connection that is used again and again."""
 
     __slots__ = (
         "_ask", "_body", "_first_at", "_gzip", "_headed", "_lost", "_parser", "_rest", "_served_by", "_size", "_sized",
-        "_transport", "_uses", "_usual", "certificate_ends", "ended", "exchange", "made_at",
+        "_transport", "_uses", "_usual", "_usual_answers", "_usual_to", "certificate_ends", "ended", "exchange",
+        "made_at",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +71,7 @@ class Connection(asyncio.Protocol):
         rest: Callable[["Connection"], None],
         lost: Callable[["Connection"], None],
         ask: Callable[[Exchange], None],
+        usual: UsualAnswers,
     ) -> None:
         """Take what is called back.
 
@@ -65,6 +79,7 @@ class Connection(asyncio.Protocol):
             rest: the exchange is over and the connection can be used again.
             lost: the connection has ended.
             ask: an exchange has to be sent again, elsewhere: it was sent as the server was closing this connection.
+            usual: the answers that are recognised.
         """
         self._rest = rest
         self._lost = lost
@@ -72,7 +87,10 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._uses = 0
-        self._usual: _Usual | None = None
+        self._usual_answers = usual
+        self._usual: Usual | None = None
+        self._usual_to = b""
+        """The request that was answered with it."""
         self._body: list[bytes] = []
         self._begin()
         self.ended = False
@@ -123,7 +141,7 @@ class Connection(asyncio.Protocol):
         if (
             usual is not None
             and len(data) == usual.size
-            and usual.request == exchange.request
+            and self._usual_to == exchange.request
             and data.startswith(usual.head)
             and data.endswith(usual.tail)
             and not self._headed
@@ -158,7 +176,8 @@ class Connection(asyncio.Protocol):
             dated += len(_DATE)
             head, tail = data[:dated], data[dated + _DATE_BYTES :]
         status = self._parser.get_status_code()
-        self._usual = _Usual(request, len(data), head, tail, status, body, self._served_by)
+        self._usual_to = request
+        self._usual = self._usual_answers.keep(Usual(len(data), head, tail, status, body, self._served_by))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits that it broke, unless the end was how the server said that the answer is whole."""

@@ -18,7 +18,7 @@ from controlplane.fleet.model import GATEWAY_POOL, Endpoint
 from controlplane.probes.exchange import Answer
 from controlplane.probes.exposition import Layout, Layouts
 from controlplane.probes.metrics import is_wanted, read_scrape, whose
-from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec
+from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec, Page
 from controlplane.probes.wire import Origin, Wire, address
 from controlplane.signals.engines import ENVOY, EngineNames
 
@@ -291,6 +291,9 @@ class MetricsProbe:
         except UnreachableError as error:
             why = f"{error.what}: {error.why}"
             report(Look(endpoint, self.name, monotonic(), 0.0, Failure.NETWORK, why))
+            return
+        if not url:  # A gateway without counters of its own: looks through it say how users fare.
+            report(Look(endpoint, self.name, monotonic(), 0.0, page=Page()))
             return
         self._requests.ask(url, lambda answer: report(self._judged(endpoint, url, answer)))
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from controlplane.fleet.model import Endpoint
-from controlplane.probes.connection import Connection
+from controlplane.probes.connection import Connection, UsualAnswers
 from controlplane.probes.exchange import Answer, Exchange
 from controlplane.probes.probe import Failure, Look
 from controlplane.probes.wheel import Lateness, Wheel
@@ -81,6 +81,10 @@ def address(url: str) -> Address:
 
 class Origin:
     """The connections to one address."""
+
+    __slots__ = (
+        "_idle", "_keeping", "_live", "_opening", "_waiting", "_watchers", "_wire", "gone", "where",
+    )  # fmt: skip
 
     def __init__(self, wire: "Wire", where: Address) -> None:
         self.where = where
@@ -177,7 +181,7 @@ class Origin:
             for host in await wire.resolve(where):
                 try:
                     _, connection = await asyncio.get_running_loop().create_connection(
-                        partial(Connection, self._rest, self._lost, self.send), host, where.port,
+                        partial(Connection, self._rest, self._lost, self.send, wire.usual), host, where.port,
                         ssl=wire.tls if where.tls else None, server_hostname=where.host if where.tls else None,
                     )  # fmt: skip
                 except OSError as failed:
@@ -289,6 +293,7 @@ class Wire:
         self.wheel = Wheel(self.lateness)
         self.opening = asyncio.Semaphore(MAX_OPENING)
         self.tls = ssl.create_default_context()
+        self.usual = UsualAnswers()
         self._origins: dict[Address, Origin] = {}
         self._names: dict[str, tuple[float, tuple[str, ...]]] = {}
         self.wheel.start()

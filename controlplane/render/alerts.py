@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from controlplane.chaos.fault import MAX_LEASE
-from controlplane.degradation.matrix import LEVELS, Level, Row
+from controlplane.degradation.matrix import LEVELS, Level, Row, signals_of
 from controlplane.fleet.model import GATEWAY_POOL
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
 from controlplane.render import promql
 from controlplane.render.promql import number, one_of, quoted
 from controlplane.render.rules import Alert, Group, Severity, literal
-from controlplane.render.wording import inert, page_name, signals_of, spell_doing, spell_value
+from controlplane.render.wording import inert, page_name, spell_doing, spell_value
 from controlplane.signals.engines import DCGM, names_for_rules
 from controlplane.signals.sample import CATALOGUE, Direction, Signal, Unit
 from controlplane.slo.burn import RULES, Urgency

@@ -41,7 +41,7 @@ def _steps(policy: Policy, row: Row, source: str) -> Iterator[Step]:
     if policy.fleet.substrate is not None:
         yield _heal(source)
     yield _ask_target(policy, row)
-    if policy.fleet.gateway is not None:
+    if policy.fleet.gateway is not None and policy.fleet.gateway.envoy is not None:
         yield _take_the_lever(source)
         yield _move(row)
         yield _give_back()

@@ -15,14 +15,14 @@ from jinja2.sandbox import SandboxedEnvironment
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome
 from controlplane.degradation.action import ServeFromCache, SwitchPool, share_of, spell_actions
 from controlplane.degradation.machine import TRANSITIONS
-from controlplane.degradation.matrix import LEVELS, Level, Mode, Row
+from controlplane.degradation.matrix import LEVELS, Level, Mode, Row, signals_of
 from controlplane.fleet.model import EnvoySpec
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
 from controlplane.render import by_hand, causes, markdown, promql
 from controlplane.render.markdown import Table
 from controlplane.render.rules import Alert, Group
-from controlplane.render.wording import page_name, signals_of, spell_doing, spell_ratio, spell_trigger
+from controlplane.render.wording import page_name, spell_doing, spell_ratio, spell_trigger
 
 EVIDENCE_ROWS = 12
 """A year of monthly drills."""

@@ -85,15 +85,6 @@ def spell_trigger(policy: Policy, trigger: Trigger) -> tuple[str, ...]:
     return (" **and** ".join(lines),) if isinstance(trigger, AllOf) else lines
 
 
-def signals_of(trigger: Trigger) -> tuple[str, ...]:
-    """Return the signals a trigger looks at, in the order they stand on the page, each once."""
-    if isinstance(trigger, Condition):
-        return (trigger.signal,)
-    if isinstance(trigger, AlertFires):
-        return ()
-    return tuple(dict.fromkeys(name for part in trigger.parts for name in signals_of(part)))
-
-
 def _condition(policy: Policy, condition: Condition) -> str:
     name, threshold = condition.signal, policy.thresholds.get(condition.signal)
     held = f" for {spell_duration(condition.dwell)}" if condition.dwell else ""

@@ -5,7 +5,6 @@ import contextlib
 from pathlib import Path
 
 from controlplane.clock import utcnow
-from controlplane.degradation.actuator import RoutePlan
 from controlplane.flows.recover import RecoverPorts, heal_all
 from controlplane.policy.load import Loaded
 from controlplane.runtime.state_dir import held
@@ -27,13 +26,10 @@ def heal_offline(loaded: Loaded, state_dir: Path) -> tuple[str, ...]:
     if not settings.database.exists():
         return ()
 
-    async def unproven(_: RoutePlan) -> str:
-        return ""
-
     with held(settings), contextlib.closing(open_database(sqlite_url(settings.database))) as database:
         book = books(database)
         ports = RecoverPorts(
             loaded.policy.service, book.receipts, book.leases, book.drills, None,
-            fault_driver(loaded, settings.state_dir), unproven, utcnow,
+            fault_driver(loaded, settings.state_dir), utcnow,
         )  # fmt: skip
         return asyncio.run(heal_all(ports))

@@ -1,6 +1,6 @@
 """The levers and hands of one policy page: which driver pulls what. Called by wiring."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -80,6 +80,15 @@ def gateway_of(fleet: FleetSpec, service: str, base: Path, session: aiohttp.Clie
     return Gateway(endpoint, actuator, str)
 
 
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What carries out errands, and what reaches people."""
+
+    by_errand: Mapping[type, Hand]
+    page: Callable[[str], Awaitable[None]]
+    """Tells every receiver that a person is needed."""
+
+
 def hands_of(
     fleet: FleetSpec,
     service: str,
@@ -90,7 +99,7 @@ def hands_of(
     commands: Mapping[str, CommandSpec],
     records: Path,
     now: Callable[[], datetime],
-) -> dict[type, Hand]:
+) -> Hands:
     """Build the hand for every kind of errand.
 
     Args:
@@ -107,9 +116,11 @@ def hands_of(
     kubernetes = fleet.gateway.kubernetes if fleet.gateway else None
     kubeconfig = str(base / kubernetes.kubeconfig) if kubernetes and kubernetes.kubeconfig else ""
     cluster = Cluster(kubeconfig, kubernetes.context if kubernetes else "")
-    return {
+    notify = NotifyHand(session, service, receivers, lambda place: read_secret(place, base), now)
+    by_errand: dict[type, Hand] = {
         Scale: ScaleHand(cluster),
         Prewarm: PrewarmHand(endpoints, completions_over(session)),
-        Notify: NotifyHand(session, service, receivers, lambda place: read_secret(place, base), now),
+        Notify: notify,
         Run: CommandHand(commands, records),
     }
+    return Hands(by_errand, notify.page)

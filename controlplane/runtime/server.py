@@ -17,8 +17,9 @@ import uvloop
 import controlplane
 from controlplane.chaos.fault import FaultKind
 from controlplane.clock import utcnow
+from controlplane.degradation.instruction import Instruction
 from controlplane.errors import ControlplaneError
-from controlplane.flows import faults, recover
+from controlplane.flows import faults, people, recover
 from controlplane.policy.load import Loaded
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.drills import SCHEDULE_EVERY
@@ -30,10 +31,12 @@ from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.telemetry import Metrics, configure_logging
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
+from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview, ScheduledDrill
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
 RECOVER_EVERY = timedelta(seconds=2)
+HEAR_EVERY = timedelta(seconds=2)
 LEARN_EVERY = timedelta(seconds=5)
 KEEP_EVERY = timedelta(minutes=5)
 LAG_EVERY_S = 0.25
@@ -56,7 +59,7 @@ def serve(loaded: Loaded, settings: ServeSettings) -> int:
     with (
         held(settings),
         listening(settings) as listener,
-        contextlib.closing(open_database(sqlite_url(settings.database))) as database,
+        contextlib.closing(open_database(settings.database_url or sqlite_url(settings.database))) as database,
     ):
         return uvloop.run(_serve(loaded, settings, listener, database))
 
@@ -100,8 +103,9 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
     background, timetable = Background(), Timetable()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)) as session:
         plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
-        plane.observer.resume(await recover.settle_receipts(plane.recover))
-        await recover.settle_drills(plane.recover)
+        await plane.leadership.turn()
+        background.spawn(plane.leadership.keep())
+        await _take_part(plane)
         await plane.publish()
         app = build_app(_web_ports(plane, metrics, changes, token))
         server = _Server(
@@ -124,10 +128,35 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         waiting.cancel()
         plane.wire.close()
         await background.stop()
+        await plane.leadership.resign()
         await web
         plane.keep()
     log.info("stopped")
     return 0
+
+
+async def _take_part(plane: Plane) -> None:
+    """Do what is ours to do: settle what was left half done when we come to be in charge, and from then on tend it.
+
+    One that is not in charge shows what the other one has engaged, and touches nothing.
+    """
+    term = plane.leadership.term
+    if term is None:
+        plane.recover.in_hand.receipts.clear()
+        service = plane.loaded.policy.service
+        plane.decider.resume(await plane.books.receipts.open_receipts(service), await _said(plane))
+    elif plane.leadership.acting:
+        await recover.tend_receipts(plane.recover)
+        await recover.heal_expired(plane.recover)
+    elif not plane.recover.in_hand.moving:
+        plane.decider.resume(await recover.settle_receipts(plane.recover), await _said(plane))
+        await recover.settle_drills(plane.recover)
+        plane.leadership.settled(term)
+
+
+async def _said(plane: Plane) -> tuple[Instruction, ...]:
+    """Return what people have said that still holds."""
+    return await plane.books.instructions.in_force(plane.loaded.policy.service)
 
 
 def _schedule(plane: Plane, timetable: Timetable, background: Background, metrics: Metrics) -> list[Pace]:
@@ -149,7 +178,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
 
     async def recover_tick() -> None:
         plane.clock.tick()
-        await recover.heal_expired(plane.recover)
+        await _take_part(plane)
         leases = await plane.books.leases.open_leases()
         for kind in FaultKind:
             metrics.faults_active.labels(kind).set(sum(1 for lease in leases if lease.kind is kind))
@@ -165,6 +194,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         await asyncio.to_thread(plane.keep)
 
     timetable.every(LEARN_EVERY, learn, "learn")
+    timetable.every(HEAR_EVERY, plane.hear, "hear")
     timetable.every(KEEP_EVERY, keep, "keep")
     collector = Collector(lambda: plane.observer.targets)
 
@@ -212,7 +242,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         )
 
     def not_ready() -> tuple[str, ...]:
-        standing = plane.observer.standing()
+        standing = plane.standing()
         unseen = [e.endpoint.name for pool in standing.pools for e in pool.endpoints if e.up is None]
         missing = (*standing.problems, *(f"{name} has not been looked at yet" for name in unseen))
         missing = missing if standing.pools else ("no inventory has been read yet",)
@@ -235,9 +265,21 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         heal_drill=lambda drill_id: faults.heal(plane.drill.faults, drill_id),
         heal_all=lambda: recover.heal_all(plane.recover),
         not_ready=not_ready,
+        in_charge=lambda: plane.leadership.acting,
+        lever=_lever_ports(plane),
         registry=metrics.registry,
         changes=changes,
         token=token,
+    )
+
+
+def _lever_ports(plane: Plane) -> LeverPorts:
+    service = plane.loaded.policy.service
+    return LeverPorts(
+        instruct=partial(people.instruct, plane.people),
+        end=partial(people.end, plane.people),
+        instructions=lambda limit: plane.books.instructions.recent(service, limit),
+        recording=plane.recorder.points,
     )
 
 

@@ -15,6 +15,7 @@ from controlplane.incidents.clues import ClueBook
 from controlplane.probes.probe import Fetch, Look
 
 PATHS = ("/version", "/get_server_info")
+MODELS_PATH = "/v1/models"
 ASK_AT_MOST_EVERY_S = 60.0
 """A held connection also comes back after an idle time-out of the server: that is no restart."""
 AT_ONCE = 16
@@ -36,6 +37,7 @@ class Versions:
         self._clues = clues
         self._spawn = spawn
         self._asked: dict[str, float] = {}
+        self._models: dict[str, frozenset[str]] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     def noticed(self, look: Look) -> None:
@@ -47,8 +49,13 @@ class Versions:
             self._asked[look.endpoint.name] = now
             self._spawn(self._ask(look.endpoint))
 
+    def models(self, endpoint: Endpoint) -> frozenset[str]:
+        """Return what an endpoint said it serves when it last came up; empty when it did not say."""
+        return self._models.get(endpoint.name, frozenset())
+
     async def _ask(self, endpoint: Endpoint) -> None:
         async with self._at_once:
+            self._models[endpoint.name] = read_models((await self._fetch(endpoint.url + MODELS_PATH, WITHIN)).content)
             for path in PATHS:
                 got = await self._fetch(endpoint.url + path, WITHIN)
                 version = read_version(got.content or b"")
@@ -64,3 +71,12 @@ def read_version(content: bytes) -> str:
     except (ValueError, AttributeError, RecursionError):
         return ""
     return told[:64] if isinstance(told, str) else ""
+
+
+def read_models(content: bytes | None) -> frozenset[str]:
+    """Return the models that an answer lists: `root` is a model's own name where its `id` is an alias."""
+    try:
+        listed = json.loads(content or b"{}").get("data", [])
+        return frozenset(str(model.get("root") or model["id"])[:255] for model in listed)
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return frozenset()

@@ -21,18 +21,23 @@ from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.fencing import FencedActuator, FencedHand, Term
+from controlplane.degradation.gate import PoolFacts
 from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory
 from controlplane.fleet.model import CONTROLPLANE_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
-from controlplane.flows import switch
+from controlplane.flows import carry, people, switch
+from controlplane.flows.decide import DecidePorts, Decider
 from controlplane.flows.drill import DrillPorts
 from controlplane.flows.drill import Order as WalkOrder
-from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer
+from controlplane.flows.lever import Decision, Levers
+from controlplane.flows.observe import ObservePorts, Observer
+from controlplane.flows.people import PeoplePorts, TellPorts
 from controlplane.flows.publish import publish
 from controlplane.flows.records import Patience
 from controlplane.flows.recover import RecoverPorts
-from controlplane.flows.standing import Standing
+from controlplane.flows.standing import Standing, stand
 from controlplane.flows.switch import Order, SwitchPorts
 from controlplane.incidents.cause import hints
 from controlplane.incidents.clues import ClueBook
@@ -48,18 +53,24 @@ from controlplane.probes.promql import PromqlProbe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
 from controlplane.render.report import Report, html_report, markdown_report
+from controlplane.runtime.alerts import FiringAlerts
 from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import DrillDesk
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
+from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
-from controlplane.runtime.levers import gateway_of
+from controlplane.runtime.levers import gateway_of, hands_of
+from controlplane.runtime.recorder import Recorder
 from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
 from controlplane.signals.engines import engine_named
+from controlplane.slo.verdict import Verdict
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
 from controlplane.store.incidents import StoredIncidents
+from controlplane.store.instructions import StoredInstructions
+from controlplane.store.leader import StoredTerms
 from controlplane.store.receipts import StoredReceipts
 from controlplane.telemetry import Metrics
 
@@ -80,6 +91,7 @@ class Books:
     drills: StoredDrills
     leases: StoredLeases
     halts: StoredHalts
+    instructions: StoredInstructions
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +101,13 @@ class Plane:
     loaded: Loaded
     books: Books
     observer: Observer
+    decider: Decider
+    people: PeoplePorts
+    recorder: Recorder
     wire: Wire
     probes: tuple[Probe, ...]
     recover: RecoverPorts
+    leadership: Leadership
     drill: DrillPorts
     desk: DrillDesk
     """Where drills are asked for and scheduled."""
@@ -102,17 +118,19 @@ class Plane:
     """Renders everything anew, with the evidence there is, and writes what changed."""
     standing: Callable[[], Standing]
     """How the service stands, with its error budgets and what is usual."""
+    hear: Callable[[], Awaitable[None]]
+    """Asks which alerts fire; called every few seconds."""
     learn: Callable[[], None]
     """Takes the newest verdicts into clues and baselines; called every few seconds."""
     keep: Callable[[], None]
     """Writes down what was learnt."""
 
 
-def books(database: Database) -> Books:
-    """Open every book of a database."""
+def books(database: Database, term: Callable[[], Term | None] | None = None) -> Books:
+    """Open every book of a database; whoever moves levers gives the term in which it is in charge."""
     return Books(
-        StoredReceipts(database), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
-        StoredHalts(database),
+        StoredReceipts(database, term), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
+        StoredHalts(database), StoredInstructions(database),
     )  # fmt: skip
 
 
@@ -195,7 +213,9 @@ def build(
         UnreachableError: when the gateway's addresses are kept in files that are not there.
     """
     policy = loaded.policy
-    book = books(database)
+    leadership = Leadership(StoredTerms(database), policy.service, holder_name(settings.state_dir), metrics)
+    book = books(database, lambda: leadership.term)
+    in_hand = carry.InHand()
     wire = Wire(background.spawn)
     pages = Pages(session)
     clues = ClueBook()
@@ -220,7 +240,9 @@ def build(
         learnt.judged(observer.verdicts, metrics)
 
     def standing() -> Standing:
-        return learnt.shown(observer.standing())
+        matrix = decider.standing()
+        seen = stand(policy.service, utcnow(), matrix, observer.pools(matrix.plan), observer.problems)
+        return learnt.shown(seen)
 
     inventory = FileInventory(policy.fleet, loaded.base)
     driver = fault_driver(loaded, settings.state_dir)
@@ -257,15 +279,40 @@ def build(
         running = await book.drills.running()
         return running.id if running else ""
 
+    def pool_facts(pool: str) -> PoolFacts:
+        members = endpoints(pool)
+        verdict = next((v for v in observer.verdicts if v.pool == pool), None)
+        evidence = {e.signal: e for e in verdict.evidence} if verdict else None
+        down = evidence["endpoints_down"].value if evidence and "endpoints_down" in evidence else None
+        up = round(len(members) * (1.0 - down)) if down is not None else 0
+        return PoolFacts(up, evidence, frozenset().union(*(versions.models(e) for e in members)))
+
+    async def resolve(level: Level, why: str) -> None:
+        await switch.resolve(book.incidents, utcnow, policy.service, level, why)
+
+    hands = hands_of(
+        policy.fleet, policy.service, loaded.base, session, endpoints, policy.degradation.receivers,
+        policy.degradation.commands, settings.state_dir / "commands", utcnow,
+    )  # fmt: skip
+    moving: carry.Levers | None = None
+    telling = TellPorts(policy.service, book.instructions, book.incidents, utcnow, hands.page)
+    firing = FiringAlerts(Alertmanager(session, policy.alertmanager) if policy.alertmanager else None, policy.service)
     levers: Levers | None = None
     if actuator:
-        switching = SwitchPorts(actuator, book.receipts, book.incidents, inference.look, endpoints, utcnow)
+        moving = carry.Levers(
+            FencedActuator(actuator, leadership.confirm),
+            {kind: FencedHand(hand, leadership.confirm) for kind, hand in hands.by_errand.items()},
+        )
+        switching = SwitchPorts(
+            moving, book.receipts, book.incidents, inference.look, endpoints, utcnow, pool_facts, in_hand=in_hand
+        )
 
         async def engage(decision: Decision) -> Receipt | None:
             order = Order(
                 policy.service, decision.row, decision.before, decision.after, decision.because,
                 decision.detected_at, decision.decided_at, await running_drill(),
                 tuple(hint.text for hint in hints(clues.clues(PRIMARY, monotonic()))[:HINTS_SHOWN]),
+                await book.receipts.next_episode(policy.service, decision.row.level),
             )  # fmt: skip
             return await switch.engage(switching, order)
 
@@ -275,31 +322,44 @@ def build(
         async def close(receipt: Receipt) -> Receipt:
             return await switch.close(switching, receipt)
 
-        async def resolve(level: Level, why: str) -> None:
-            await switch.resolve(switching, policy.service, level, why)
+        async def ask(decision: Decision, text: str) -> None:
+            level, because = decision.row.level, decision.because
+            await people.ask(telling, level, because, decision.detected_at, decision.decided_at, text)
 
-        levers = Levers(engage, shift, close, resolve)
+        levers = Levers(engage, shift, close, resolve, ask)
 
-    async def verify(plan: RoutePlan) -> str:
-        proof = await switch.verify(actuator, plan) if actuator else switch.Proof(ok=False, detail="")
-        return proof.detail if proof.ok else ""
+    decider = Decider(
+        policy.service,
+        policy.degradation,
+        DecidePorts(
+            levers, background.spawn, changed, metrics, utcnow,
+            tell=partial(people.tell, telling), begun=partial(people.begun, telling),
+            acting=lambda: leadership.acting, alerts=lambda: firing.names, ended=partial(people.lapsed, telling),
+        ),
+    )  # fmt: skip
 
-    judged, clock = Judged(), ClockWatch(utcnow)
+    last, clock = Judged(), ClockWatch(utcnow)
 
     def evaluated() -> None:
-        judged.mark()
+        last.mark()
         changed()
+
+    recorder = Recorder(utcnow)
+
+    def judged(verdicts: Mapping[str, Verdict]) -> None:
+        recorder.judged(verdicts)
+        decider.decide(verdicts)
 
     alive = next((p.http or p.inference for p in policy.probes if p.http or p.inference), None)
     patience = Patience(alive.failures, alive.successes) if alive else Patience()
     observer = Observer(
         policy.service,
         policy.thresholds,
-        policy.degradation,
         ObservePorts(
-            inventory, gateway, levers, wire.hold, background.spawn, evaluated, metrics, utcnow, patience, noticed
+            inventory, gateway, judged, wire.hold, background.spawn, evaluated, metrics, utcnow, patience,
+            noticed=noticed,
         ),
-    )
+    )  # fmt: skip
 
     async def write_down() -> None:
         drills = await book.drills.recent(EVIDENCE_DRILLS)
@@ -370,7 +430,7 @@ def build(
         return (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool)
 
     def leads() -> bool:
-        return True  # One process holds the state directory's lock, and with it the database.
+        return leadership.acting
 
     drilling, desk = join(
         DrillingParts(
@@ -383,9 +443,9 @@ def build(
             driver,
             FactPorts(
                 policy,
-                observer.standing,
+                standing,
                 learnt.budgets,
-                lambda: judged.at,
+                lambda: last.at,
                 leads,
                 book.halts,
                 book.leases,
@@ -418,11 +478,15 @@ def build(
         )
     )
     recovering = RecoverPorts(
-        policy.service, book.receipts, book.leases, book.drills, actuator, driver, verify, utcnow,
+        policy.service, book.receipts, book.leases, book.drills, moving, driver, utcnow,
         rows=policy.degradation.rows,
         hands_off=policy.degradation.mode is Mode.OBSERVE,
+        in_hand=in_hand,
+        resolve=resolve,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, wire, tuple(probe(spec) for spec in policy.probes), recovering, drilling, desk, clock,
-        report, write_down, standing, learn, partial(learnt.save, settings.learnt_file),
+        loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop),
+        recorder, wire,
+        tuple(probe(spec) for spec in policy.probes), recovering, leadership, drilling, desk, clock, report, write_down,
+        standing, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

@@ -93,7 +93,7 @@ def advance(state: BandState, value: float | None, threshold: Threshold, worse: 
         return BandState(Band.UNKNOWN, Band.UNKNOWN, now)
     wanted = classify(value, threshold, worse, state.band)
     if wanted is state.band:
-        return BandState(state.band, state.band, now)
+        return state if state.candidate is wanted else BandState(wanted, wanted, now)
     since = state.candidate_since if wanted is state.candidate else now
     first_sight = state.band is Band.UNKNOWN and wanted is Band.OK
     if first_sight or now - since >= threshold.dwell.total_seconds():

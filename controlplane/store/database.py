@@ -26,6 +26,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._exclusive = engine.execution_options(exclusive=True)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     async def run(self, work: Callable[[Connection], T]) -> T:
@@ -36,14 +37,33 @@ class Database:
         """
         return await asyncio.get_running_loop().run_in_executor(self._writer, self.run_now, work)
 
+    async def change(self, work: Callable[[Connection], T]) -> T:
+        """Do some work that reads before it writes; nobody else can write in between.
+
+        Raises:
+            StoreError: when the database refuses, with the way out.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self.change_now, work)
+
     def run_now(self, work: Callable[[Connection], T]) -> T:
         """Do some work in one transaction in this thread; for the command line, where no loop runs.
 
         Raises:
             StoreError: when the database refuses, with the way out.
         """
+        return self._in_transaction(self._engine, work)
+
+    def change_now(self, work: Callable[[Connection], T]) -> T:
+        """Do some work that reads before it writes in this thread.
+
+        Raises:
+            StoreError: when the database refuses, with the way out.
+        """
+        return self._in_transaction(self._exclusive, work)
+
+    def _in_transaction(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         try:
-            with self._engine.begin() as connection:
+            with engine.begin() as connection:
                 return work(connection)
         except SQLAlchemyError as error:
             raise _store_error(self._engine.url.render_as_string(), error) from error
@@ -66,7 +86,7 @@ def open_database(url: str) -> Database:
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _pragmas)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        event.listen(engine, "begin", _begin)
     try:
         with engine.begin() as connection:
             migrate(connection)
@@ -107,6 +127,15 @@ def _pragmas(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    """Begin a transaction; one that reads before it writes takes the lock first.
+
+    It could not be given the lock later: what it has read may be old by then, and SQLite would refuse without waiting.
+    """
+    exclusive = connection.get_execution_options().get("exclusive")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if exclusive else "BEGIN")
 
 
 _WAYS_OUT = {

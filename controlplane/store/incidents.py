@@ -16,8 +16,8 @@ class StoredIncidents:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def begin(self, incident: Incident) -> None:
-        """Store a new incident."""
+    async def begin(self, incident: Incident, entries: tuple[Entry, ...] = ()) -> None:
+        """Store a new incident with the beginning of its timeline, both or neither."""
         row = {
             "id": incident.id,
             "service": incident.service,
@@ -27,7 +27,14 @@ class StoredIncidents:
             "drill_id": incident.drill_id,
             "detected_at": incident.detected_at,
         }
-        await self._database.run(lambda c: c.execute(insert(incidents).values(row)))
+        notes = [{"incident_id": incident.id, "at": e.at, "kind": e.kind, "text": e.text} for e in entries]
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(incidents).values(row))
+            if notes:
+                connection.execute(insert(timeline), notes)
+
+        await self._database.run(work)
 
     async def move(self, incident_id: str, state: IncidentState, at: datetime) -> None:
         """Record an incident's next state."""

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -57,7 +58,21 @@ receipts = Table(
     Column("reverted_at", Instant),
     Column("failed_at", Instant),
     Column("detail", Text, nullable=False, default=""),
+    Column("episode", Integer, nullable=False, server_default="0"),
+    Column("steps", JSON, nullable=False, server_default="[]"),
+    Column("token", Integer, nullable=False, server_default="0"),
     Index("receipts_by_time", "service", "decided_at"),
+    Index("receipts_by_episode", "service", "level", "episode"),
+)
+
+# Who may act. The token grows with every change of hands; whoever writes must still hold the newest one.
+leadership = Table(
+    "leadership",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("holder", String(255), nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("expires", Float, nullable=False),  # Unix seconds by the database's own clock
 )
 
 incidents = Table(
@@ -83,6 +98,23 @@ timeline = Table(
     Column("at", Instant, nullable=False),
     Column("kind", String(32), nullable=False),
     Column("text", Text, nullable=False),
+)
+
+instructions = Table(
+    "instructions",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("service", String(128), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("level", String(8), nullable=False),
+    Column("who", String(128), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("until", Instant),
+    Column("ended_at", Instant),
+    Column("ended_by", String(128), nullable=False, default=""),
+    Column("ended_why", Text, nullable=False, default=""),
+    Index("instructions_by_time", "service", "at"),
 )
 
 drills = Table(

@@ -39,6 +39,7 @@ from controlplane.policy import quantity
 from controlplane.render.report import Report, html_report, markdown_report
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
+from controlplane.web.levers import LeverPorts, lever_routes
 from controlplane.web.page import IncidentView, Overview
 
 EXPERIMENT_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
@@ -92,6 +93,9 @@ class WebPorts:
     heal_all: Callable[[], Awaitable[tuple[str, ...]]]
     not_ready: Callable[[], tuple[str, ...]]
     """What is not ready yet; empty when everything is."""
+    in_charge: Callable[[], bool]
+    """Whether this control plane may move levers, or another one on the same database does."""
+    lever: LeverPorts
     registry: CollectorRegistry
     changes: Changes
     token: str
@@ -236,9 +240,10 @@ def _probes(app: FastAPI, ports: WebPorts) -> None:
 
     @app.get("/readyz", tags=["self"])
     async def readyz() -> JSONResponse:
-        """Say what is not ready yet."""
+        """Say what is not ready yet, and whether this control plane is the one in charge."""
         missing = ports.not_ready()
-        return JSONResponse({"ready": not missing, "not_ready": missing}, 503 if missing else 200)
+        body = {"ready": not missing, "not_ready": missing, "in_charge": ports.in_charge()}
+        return JSONResponse(body, 503 if missing else 200)
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["self"])
     async def metrics(request: Request) -> Response:
@@ -327,6 +332,7 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
             raise HTTPException(401, "a valid operator token is needed", {"WWW-Authenticate": "Bearer"})
 
     guarded = [Depends(operator)]
+    app.include_router(lever_routes(ports.lever, guarded, _json, _problem))
     drill_id_path = UrlPath(pattern=r"^[0-9a-f]{1,32}$")
 
     @app.post("/api/v1/drills", status_code=202, tags=["drills"], dependencies=guarded)

@@ -65,6 +65,28 @@ def test_a_client_may_shorten_its_deadline(tmp_path: Path) -> None:
         os.kill(endpoint["pid"], signal.SIGCONT)
 
 
+def test_endpoints_that_hang_with_their_connections_open_cost_no_request(tmp_path: Path) -> None:
+    """Every endpoint of the pool is stopped under load; each client waits ten seconds at most."""
+    with fleet(tmp_path, pools=TWO) as (_, ready), ThreadPoolExecutor(40) as users:
+
+        def one(number: int) -> tuple[int, str]:
+            status, headers, _ = complete(ready["gateway"], prompt=f"p{number}", max_tokens=8)
+            return status, headers.get("x-served-by", "")
+
+        asked = [users.submit(one, number) for number in range(40)]
+        until(lambda: sum(each.done() for each in asked) > 20)
+        stopped = [node(tmp_path, f"primary-{n}")["pid"] for n in range(2)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        asked += [users.submit(one, number) for number in range(40, 300)]
+        answers = [each.result() for each in asked]
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert {status for status, _ in answers} == {200}
+    assert {by for _, by in answers[-100:]} <= {"standby-0", "primary-0", "primary-1"}
+    assert sum(by == "standby-0" for _, by in answers) > 200
+
+
 def test_envoys_addresses_survive_its_death(tmp_path: Path) -> None:
     with fleet(tmp_path, pools=ONE) as (process, ready):
         (envoy,) = [child for child in psutil.Process(process.pid).children() if "envoy" in child.name()]

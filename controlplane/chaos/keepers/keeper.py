@@ -85,8 +85,8 @@ def keep(order: Order, work: Work, ready: Callable[[], None] = lambda: None) -> 
         KeeperError: when it could not be done; nothing of it is left.
     """
     told: list[str] = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: told.append("it was told to"))
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: told.append("it was told to")) for number in numbers}
     started_at = psutil.Process().create_time()
     ours = {"lease": order.lease, "until": order.until, "pid": os.getpid(), "started_at": started_at}
     file = Path(order.file) if order.file else None
@@ -103,6 +103,8 @@ def keep(order: Order, work: Work, ready: Callable[[], None] = lambda: None) -> 
         if file and holder(file) == order.lease:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _until_over(order: Order, work: Work, told: list[str]) -> str:

@@ -157,45 +157,53 @@ class CommandHand:
 async def run(line: Sequence[str], timeout_s: float, key: str) -> Ended:
     """Run a program to its end, or kill it and everything it started at its timeout."""
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | {"CONTROLPLANE_KEY": key}
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    # A pipe of our own: a process that asyncio reads from counts as running while anything holds its output open.
+    reads, writes = os.pipe()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reads, "rb", 0))
     try:
-        process = await asyncio.create_subprocess_exec(
-            *line,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        return Ended(127, f"{type(error).__name__}: {error}")
-    tail = bytearray()
-    reading = asyncio.ensure_future(_keep_tail(process, tail))
-    try:
-        async with asyncio.timeout(timeout_s):
-            await process.wait()
-        status: int | None = process.returncode
-    except TimeoutError:
-        status = None
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *line,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writes,
+                stderr=writes,
+                env=environment,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            return Ended(127, f"{type(error).__name__}: {error}")
+        finally:
+            os.close(writes)
+        tail = bytearray()
+        reading = asyncio.ensure_future(_keep_tail(reader, tail))
+        status: int | None = None
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    status = await process.wait()
+        finally:
+            # Also what it left running in its group, and also when we are called off.
+            await asyncio.shield(_end(process, reading))
+        return Ended(status, bytes(tail).decode(errors="replace").strip())
     finally:
-        # Also what it left running in its group, and also when we are called off.
-        await asyncio.shield(_end(process, reading))
-    return Ended(status, bytes(tail).decode(errors="replace").strip())
+        transport.close()
 
 
-async def _keep_tail(process: asyncio.subprocess.Process, tail: bytearray) -> None:
-    assert process.stdout is not None  # noqa: S101 - it was asked for
-    while part := await process.stdout.read(65536):
+async def _keep_tail(reader: asyncio.StreamReader, tail: bytearray) -> None:
+    while part := await reader.read(65536):
         tail += part
         del tail[:-MOST_OUTPUT]
 
 
 async def _end(process: asyncio.subprocess.Process, reading: "asyncio.Future[None]") -> None:
-    """End the process group; what holds the output open is ended with it."""
-    for number, wait_s in ((signal.SIGTERM, KILL_AFTER_S), (signal.SIGKILL, KILL_AFTER_S)):
+    """End the process group, and wait until nobody holds its output open."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(KILL_AFTER_S):
                 await process.wait()
                 await asyncio.shield(reading)
             return

@@ -15,6 +15,7 @@ import aiohttp
 
 from controlplane.degradation.actuator import Observed, Preflight, RoutePlan, configured_as
 from controlplane.degradation.actuators.envoy_documents import (
+    CORDON_MARK,
     RATE_LIMIT_FILTER,
     endpoint_names,
     is_cordoned,
@@ -60,22 +61,24 @@ class EnvoyActuator:
         self._sampler = Sampler(session, listener_url, model)
         self._writing = asyncio.Lock()
         self._applied: RoutePlan | None = None
+        self._cordoned = True
+        """Whether the live configuration kept somebody from new requests when it was read last; it may, at first."""
         self._rejected_before: int | None = None
         """How many updates Envoy had refused when it last stood as it was told."""
 
     async def preflight(self, plan: RoutePlan) -> Preflight:
         """Ask whether the files have every pool and endpoint of the plan, and Envoy can be read and can do it."""
         try:
-            await asyncio.to_thread(self._changes, plan)
-            live = await self.configured()
+            _, live, rejected = await asyncio.gather(
+                asyncio.to_thread(self._changes, plan), self.configured(), self._rejections()
+            )
             if plan.shed and not await self._can_shed():
                 return Preflight(f"Envoy has no {RATE_LIMIT_FILTER} in its http_filters: a bucket would do nothing")
         except (OSError, *_ODD_SHAPES) as error:
             return Preflight(f"{self._xds} cannot take the plan: {error}")
         except ActuatorError as error:
             return Preflight(f"{error.what}: {error.why}")
-        with suppress(ActuatorError):
-            self._rejected_before = await self._rejections()
+        self._rejected_before = rejected
         return Preflight(preview=_preview(live, plan))
 
     async def apply(self, plan: RoutePlan, key: str) -> None:  # noqa: ARG002 - a file is written as often as one likes
@@ -125,7 +128,11 @@ class EnvoyActuator:
         Raises:
             ActuatorError: when the admin address does not answer, or shows no such route.
         """
-        routes_dump, endpoints_dump = await asyncio.gather(self._admin(_ROUTES), self._admin(_ENDPOINTS))
+        # Who is cordoned is asked only while somebody is, or may be: a large fleet's endpoints are a large page.
+        marked = self._cordoned or await asyncio.to_thread(self._marked)
+        routes_dump, endpoints_dump = await asyncio.gather(
+            self._admin(_ROUTES), self._admin(_ENDPOINTS) if marked else asyncio.sleep(0, {})
+        )
         try:
             routes = [entry["route_config"] for entry in routes_dump["configs"]]
             weights = {pool: weight for route in routes for pool, weight in weights_of(route).items() if weight}
@@ -135,8 +142,16 @@ class EnvoyActuator:
             cordoned = tuple(sorted({name for name, entry in endpoint_names(places) if is_cordoned(entry)}))
         except _ODD_SHAPES as error:
             raise self._unreadable(error) from error
+        self._cordoned = bool(cordoned)
         seen = Observed(weights, level, shed=shed, cordoned=cordoned)
         return await self._with_rejections(seen)
+
+    def _marked(self) -> bool:
+        """Tell whether an endpoint carries our mark in the files, or they cannot tell."""
+        try:
+            return any(f'"{CORDON_MARK}"' in path.read_text(encoding="utf-8") for path in self._xds.glob("eds*.json"))
+        except (OSError, ValueError):
+            return True
 
     async def _with_rejections(self, seen: Observed) -> Observed:
         """Say so when Envoy stands otherwise than told because it refused what it was given."""

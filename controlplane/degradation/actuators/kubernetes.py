@@ -141,7 +141,10 @@ class ScaleHand:
 
     async def preflight(self, errand: Errand) -> Preflight:
         """Try the change without keeping it, and remember what is."""
-        scale = _scale(errand)
+        try:
+            scale = _scale(errand)
+        except ActuatorError as error:
+            return Preflight(f"{error.what}: {error.why}")
         try:
             before = await self._now(scale)
             if _what(scale) == "deployment" and (other := await self._autoscaler(scale)):
@@ -183,7 +186,7 @@ class ScaleHand:
                 return f"{_called(scale)}: left at {_spell(now)}, which somebody else has set since"
             await self._set(scale, was, dry_run=False)
         except RefusedError as refused:
-            if refused.status == 404:
+            if refused.status == 404 and not refused.no_such_api:
                 return f"{_called(scale)}: gone"
             raise _error(_called(scale), refused) from refused
         return f"{_called(scale)}: {_spell(was)} again"

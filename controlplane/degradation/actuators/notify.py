@@ -17,6 +17,9 @@ from controlplane.degradation.errand import ReceiverSpec
 from controlplane.errors import ActuatorError
 
 ALERT = "ControlplaneDegradation"
+PAGE = "ControlplaneNeedsAPerson"
+"""The alert of what no row can mend, or no row may do by itself."""
+PAGE_ENDS_AFTER = timedelta(hours=1)
 ENDS_AFTER = timedelta(hours=24)
 """An alert that nobody ends ends by itself; Alertmanager's own 5 minutes are for those who send it again and again."""
 FIRING, RESOLVED = "firing", "resolved"
@@ -104,13 +107,42 @@ class NotifyHand:
             ) from error  # fmt: skip
         return f"{ALERT} is {found[0]['status']['state']} at {name} since {found[0]['startsAt']}" if found else ""
 
+    async def page(self, text: str) -> None:
+        """Tell every receiver that a person is needed; one that does not take it does not keep it from the others.
+
+        Raises:
+            ActuatorError: of the last receiver that did not take it.
+        """
+        trouble: ActuatorError | None = None
+        key = f"{self._service}/page/{self._now().isoformat(timespec='microseconds')}"
+        for name, spec in self._receivers.items():
+            try:
+                message = self._message(name, spec, key, FIRING, f"{self._service}: {text}", PAGE, PAGE_ENDS_AFTER)
+                headers = self._headers(spec, f"{key}/{name}")
+                await send(
+                    self._session, "POST", self._address(spec), encoded(message), headers, shown=f"receiver {name}"
+                )
+            except ActuatorError as error:
+                trouble = error
+        if trouble:
+            raise trouble
+
     async def _tell(self, name: str, spec: ReceiverSpec, key: str, status: str) -> Answer:
         text = f"{self._service}: degradation {'is over' if status == RESOLVED else 'has begun'} ({key})"
         url, message = self._address(spec), self._message(name, spec, key, status, text)
         headers = self._headers(spec, f"{key}/{name}/{status}")
         return await send(self._session, "POST", url, encoded(message), headers, shown=f"receiver {name}")
 
-    def _message(self, name: str, spec: ReceiverSpec, key: str, status: str, text: str) -> object:
+    def _message(
+        self,
+        name: str,
+        spec: ReceiverSpec,
+        key: str,
+        status: str,
+        text: str,
+        alertname: str = ALERT,
+        ends_after: timedelta = ENDS_AFTER,
+    ) -> object:
         at, over = self._now(), status == RESOLVED
         if spec.slack:
             return {"text": f"{':white_check_mark:' if over else ':rotating_light:'} {text}"}
@@ -119,13 +151,13 @@ class NotifyHand:
                 "status": status, "service": self._service, "receiver": name, "key": key, "text": text,
                 "at": at.isoformat(),
             }  # fmt: skip
-        alert = {"labels": self._labels(name), "annotations": {"summary": text, "key": key}}
+        alert = {"labels": self._labels(name, alertname), "annotations": {"summary": text, "key": key}}
         if over:  # Alertmanager knows when it began.
             return [{**alert, "endsAt": at.isoformat()}]
-        return [{**alert, "startsAt": at.isoformat(), "endsAt": (at + ENDS_AFTER).isoformat()}]
+        return [{**alert, "startsAt": at.isoformat(), "endsAt": (at + ends_after).isoformat()}]
 
-    def _labels(self, name: str) -> dict[str, str]:
-        return {"alertname": ALERT, "service": self._service, "receiver": name, "severity": "critical"}
+    def _labels(self, name: str, alertname: str = ALERT) -> dict[str, str]:
+        return {"alertname": alertname, "service": self._service, "receiver": name, "severity": "critical"}
 
     def _receiver(self, errand: Errand) -> tuple[str, ReceiverSpec]:
         if not isinstance(errand, Notify):

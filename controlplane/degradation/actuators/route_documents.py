@@ -68,10 +68,10 @@ def planned_rules(found: Mapping[str, Any], kind: RouteKind, pools: Mapping[str,
         names = [backend_name(entry) for entry in rule[kind.backends]]
         foreign = [name for name in names if name not in by_backend]
         if foreign:
-            raise ValueError(f"rule {place} leads to {', '.join(foreign)} as well, which is no pool of the fleet")
+            raise ValueError(f"rule {place + 1} leads to {', '.join(foreign)} as well, which is no pool of the fleet")
         lacking = [pools.get(p, p) for p, weight in plan.weights.items() if weight and pools.get(p, p) not in names]
         if lacking:
-            raise LookupError(f"rule {place} has no backend {', '.join(lacking)}")
+            raise LookupError(f"rule {place + 1} has no backend {', '.join(lacking)}")
         for entry, name in zip(rule[kind.backends], names, strict=True):
             entry["weight"] = plan.weights.get(by_backend[name], 0)
         _set_level(rule, kind, plan.level.value)

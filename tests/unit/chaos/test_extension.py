@@ -1,4 +1,4 @@
-"""The extension against a control plane that answers as told: it asks, waits for a bounded time, fails aloud."""
+"""The extension against a control plane that answers what a test wants: it asks, waits a bounded time, fails aloud."""
 
 import json
 import threading

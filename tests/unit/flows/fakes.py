@@ -6,10 +6,20 @@ from datetime import UTC, datetime, timedelta
 
 from controlplane.chaos.drill import Drill
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
-from controlplane.degradation.action import SwitchPool
-from controlplane.degradation.actuator import OPEN_STATES, Observed, Preflight, Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.action import Errand, SwitchPool, spell_actions
+from controlplane.degradation.actuator import (
+    BLOCKING_STATES,
+    OPEN_STATES,
+    Observed,
+    Preflight,
+    Receipt,
+    ReceiptState,
+    RoutePlan,
+    Step,
+)
+from controlplane.degradation.instruction import Instruction
 from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row
-from controlplane.errors import ActuatorError, FaultError, StoreError
+from controlplane.errors import ActuatorError, FaultError, FencedError, StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.incidents.incident import Entry, Incident, IncidentState
 
@@ -83,20 +93,30 @@ class FakeReceipts:
     async def intend(self, receipt: Receipt) -> bool:
         if "intend" in self.refuses:
             raise StoreError("the database refuses", "disk full", "free space")
-        if receipt.id in self.kept:
+        mine = [r for r in self.kept.values() if (r.service, r.level) == (receipt.service, receipt.level)]
+        if receipt.id in self.kept or any(r.state in BLOCKING_STATES for r in mine):
             return False
         self.did.append("receipt intended")
         self.kept[receipt.id] = receipt
         return True
 
-    async def move(self, receipt_id: str, state: ReceiptState, at: datetime, detail: str = "") -> Receipt:
+    async def move(
+        self, receipt_id: str, state: ReceiptState, at: datetime, detail: str = "", steps: tuple[Step, ...] = ()
+    ) -> Receipt:
+        if "fenced" in self.refuses:
+            raise FencedError("not in charge any more")
         if state in self.refuses:
             raise StoreError("the database refuses", "disk full", "free space")
         self.did.append(f"receipt {state}")
         before = self.kept[receipt_id]
         times: Mapping[ReceiptState, datetime] = {**before.times, state: at}
-        self.kept[receipt_id] = replace(before, state=state, times=times, detail=detail or before.detail)
+        self.kept[receipt_id] = replace(
+            before, state=state, times=times, detail=detail or before.detail, steps=steps or before.steps
+        )
         return self.kept[receipt_id]
+
+    async def note_steps(self, receipt_id: str, steps: tuple[Step, ...]) -> None:
+        self.kept[receipt_id] = replace(self.kept[receipt_id], steps=steps)
 
     async def open_receipts(self, service: str) -> tuple[Receipt, ...]:
         mine = (r for r in self.kept.values() if r.service == service and r.state in OPEN_STATES)
@@ -113,7 +133,8 @@ class FakeIncidents:
     kept: dict[str, Incident] = field(default_factory=dict)
     notes: list[tuple[str, Entry]] = field(default_factory=list)
 
-    async def begin(self, incident: Incident) -> None:
+    async def begin(self, incident: Incident, entries: tuple[Entry, ...] = ()) -> None:
+        self.notes.extend((incident.id, entry) for entry in entries)
         assert incident.id not in self.kept
         self.kept[incident.id] = incident
 
@@ -131,6 +152,30 @@ class FakeIncidents:
 
     def texts(self, kind: str) -> list[str]:
         return [entry.text for _, entry in self.notes if entry.kind == kind]
+
+
+@dataclass(slots=True)
+class FakeInstructions:
+    """An instruction book in memory."""
+
+    kept: dict[str, Instruction] = field(default_factory=dict)
+    writable: bool = True
+
+    async def begin(self, instruction: Instruction) -> None:
+        if not self.writable:
+            raise StoreError("the database refuses", "disk full", "free space")
+        assert instruction.id not in self.kept
+        self.kept[instruction.id] = instruction
+
+    async def end(self, instruction_id: str, at: datetime, by: str, why: str) -> None:
+        if self.kept[instruction_id].ended_at is None:
+            self.kept[instruction_id] = replace(self.kept[instruction_id], ended_at=at, ended_by=by, ended_why=why)
+
+    async def in_force(self, service: str) -> tuple[Instruction, ...]:
+        return tuple(i for i in self.kept.values() if i.service == service and i.ended_at is None)
+
+    async def recent(self, service: str, limit: int) -> tuple[Instruction, ...]:
+        return tuple(reversed([i for i in self.kept.values() if i.service == service]))[:limit]
 
 
 @dataclass(slots=True)
@@ -200,6 +245,39 @@ class FakeDriver:
 
     async def residue(self, lease: Lease) -> str:
         return self.left.get(lease.id, "")
+
+
+@dataclass(slots=True)
+class FakeHand:
+    """Carries out errands at once, unless it is told to misbehave."""
+
+    did: list[str] = field(default_factory=list)
+    refuses: str = ""
+    """What preflight refuses with."""
+    able: bool = True
+    seen: bool = True
+    revertible: bool = True
+    keys: list[str] = field(default_factory=list)
+
+    async def preflight(self, errand: Errand) -> Preflight:
+        return Preflight(self.refuses, before={"was": 3})
+
+    async def apply(self, errand: Errand, key: str) -> str:
+        if not self.able:
+            raise ActuatorError("cannot do it", "no")
+        self.keys.append(key)
+        self.did.append(f"do {spell_actions((errand,))}")
+        return "done"
+
+    async def revert(self, errand: Errand, key: str, before: Mapping[str, str | int | None]) -> str:
+        if not self.revertible:
+            raise ActuatorError("cannot undo it", "gone")
+        self.keys.append(key)
+        self.did.append(f"undo {spell_actions((errand,))} to {before['was']}")
+        return "undone"
+
+    async def observe(self, errand: Errand) -> str:
+        return "seen" if self.seen else ""
 
 
 def p0_row(hold_s: float = 30.0) -> Row:

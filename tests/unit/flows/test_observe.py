@@ -1,173 +1,22 @@
 """Looks become verdicts, verdicts move rows, rows move levers; whatever a lever does, nothing gets stuck."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from controlplane.degradation.action import SwitchPool, UsePool
-from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.actuator import ReceiptState
 from controlplane.degradation.machine import RETRY_AFTER_S, Phase
-from controlplane.degradation.matrix import AnyOf, Condition, Degradation, Level, Mode, ReleasePlan, Row
+from controlplane.degradation.matrix import Condition, Level, Mode
+from controlplane.degradation.turn import primary_is_well
 from controlplane.errors import ActuatorError, ControlplaneError, StoreError
-from controlplane.fleet.model import Endpoint, Inventory
-from controlplane.flows import observe
-from controlplane.flows.observe import Decision, Levers, ObservePorts, Observer, primary_is_well
-from controlplane.probes.probe import Failure, Look
-from controlplane.slo.threshold import Band, Threshold
+from controlplane.fleet.model import Endpoint
+from controlplane.probes.probe import Look
+from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
-from controlplane.telemetry import Metrics
-from tests.unit.flows.fakes import Clock, receipt, split
-
-PRIMARY = tuple(Endpoint(f"primary-{i}", "primary", f"http://p{i}") for i in range(2))
-STANDBY = Endpoint("standby-0", "standby", "http://s0")
-HOLD_S = 5.0
-P0 = Row(
-    Level.P0,
-    AnyOf((Condition("endpoints_down", above=1.0), Condition("availability", below=0.5, dwell=timedelta(seconds=2)))),
-    (SwitchPool(),), timedelta(minutes=5), ReleasePlan((0.5, 1.0), timedelta(seconds=HOLD_S)),
-)  # fmt: skip
-P2 = Row(
-    Level.P2, Condition("endpoints_down", above=0.5), (UsePool("base", 0.5),), timedelta(hours=1),
-    ReleasePlan((1.0,), timedelta(seconds=HOLD_S)),
-)  # fmt: skip
-THRESHOLDS = {"availability": Threshold(0.99, 0.95, 0.9, timedelta(seconds=3), timedelta(0))}
-
-
-@dataclass(slots=True)
-class FakeLevers:
-    """Levers that move at once and prove it, unless an error or a refusal is set."""
-
-    engaged: list[Decision] = field(default_factory=list)
-    shifts: list[RoutePlan] = field(default_factory=list)
-    closed: list[Receipt] = field(default_factory=list)
-    resolved: list[tuple[Level, str]] = field(default_factory=list)
-    engage_error: ControlplaneError | None = None
-    engage_result: ReceiptState | None = ReceiptState.VERIFIED
-    shift_ok: bool = True
-    shift_error: ControlplaneError | None = None
-    close_errors: list[ControlplaneError] = field(default_factory=list)
-    slow: asyncio.Event | None = None
-
-    async def engage(self, decision: Decision) -> Receipt | None:
-        self.engaged.append(decision)
-        if self.slow:
-            await self.slow.wait()
-        if self.engage_error:
-            raise self.engage_error
-        if self.engage_result is None:
-            return None
-        times = dict.fromkeys(ReceiptState, decision.decided_at)
-        return replace(
-            receipt(self.engage_result, f"r{len(self.engaged)}"), level=decision.row.level, after=decision.after,
-            times=times,
-        )  # fmt: skip
-
-    async def shift(self, moved: Receipt, plan: RoutePlan, what: str) -> bool:
-        assert what
-        assert moved
-        self.shifts.append(plan)
-        if self.shift_error:
-            raise self.shift_error
-        return self.shift_ok
-
-    async def close(self, ended: Receipt) -> Receipt:
-        if self.close_errors:
-            raise self.close_errors.pop()
-        self.closed.append(ended)
-        return ended
-
-    async def resolve(self, level: Level, why: str) -> None:
-        self.resolved.append((level, why))
-
-    def ports(self) -> Levers:
-        return Levers(self.engage, self.shift, self.close, self.resolve)
-
-
-class World:
-    """An observer in a time of its own, with levers that obey."""
-
-    def __init__(self, rows: Mapping[Level, Row], mode: Mode) -> None:
-        self.now = 100.0
-        self.levers = FakeLevers()
-        self.endpoints: tuple[Endpoint, ...] = (*PRIMARY, STANDBY)
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.holding: set[str] = set()
-        self.changes = 0
-        self.metrics = Metrics()
-        ports = ObservePorts(
-            self, None, self.levers.ports(), self.hold, self.spawn, self.change, self.metrics, Clock()
-        )  # fmt: skip
-        self.observer = Observer("chat", THRESHOLDS, Degradation(rows, mode), ports)
-
-    def read(self) -> Inventory:
-        return Inventory(self.endpoints)
-
-    def hold(self, endpoint: Endpoint, _: Callable[[Look], None]) -> Callable[[], None]:
-        self.holding.add(endpoint.name)
-        return lambda: self.holding.discard(endpoint.name)
-
-    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self.tasks.add(task)
-        return task
-
-    def change(self) -> None:
-        self.changes += 1
-
-    def looks(self, *, ok: bool, endpoints: tuple[Endpoint, ...] = PRIMARY) -> None:
-        for endpoint in endpoints:
-            failure = None if ok else Failure.STATUS
-            self.observer.take(Look(endpoint, "http", self.now, 0.01, failure))
-
-    def kill(self, *endpoints: Endpoint) -> None:
-        for endpoint in endpoints or PRIMARY:
-            self.observer.take(Look(endpoint, "tcp", self.now, 0.0, Failure.REFUSED, "refused"))
-
-    def revive(self, *endpoints: Endpoint) -> None:
-        for endpoint in endpoints or PRIMARY:
-            self.observer.take(Look(endpoint, "tcp", self.now, 0.0))
-        self.looks(ok=True, endpoints=endpoints or PRIMARY)
-
-    async def settle(self) -> None:
-        for _ in range(20):
-            await asyncio.sleep(0)
-
-    async def tick(self, seconds: int = 1, *, ok: bool | None = True) -> None:
-        """Let seconds pass, each with a look at every endpoint and an evaluation."""
-        for _ in range(seconds):
-            self.now += 1.0
-            if ok is not None:
-                self.looks(ok=ok)
-            self.observer.evaluate()
-            await self.settle()
-
-    def phase(self, level: Level = Level.P0) -> Phase:
-        return next(r.phase for r in self.observer.standing().rows if r.row.level is level)
-
-    def weights(self) -> dict[str, int | None]:
-        return {p.name: p.weight for p in self.observer.standing().pools}
-
-
-@asynccontextmanager
-async def running(monkeypatch: pytest.MonkeyPatch, *rows: Row, mode: Mode = Mode.AUTO) -> AsyncIterator[World]:
-    world = World({row.level: row for row in rows or (P0,)}, mode)
-    monkeypatch.setattr(observe, "monotonic", lambda: world.now)
-    monkeypatch.setattr(observe, "CLOSE_AGAIN_S", 0.0)
-    world.observer.follow_inventory()
-    await world.settle()
-    world.looks(ok=True)
-    try:
-        yield world
-    finally:
-        for task in world.tasks:
-            task.cancel()
-        ended = await asyncio.gather(*world.tasks, return_exceptions=True)
-        failures = [e for e in ended if isinstance(e, Exception)]
-        assert failures == []
+from tests.unit.flows.fakes import receipt, split
+from tests.unit.flows.world import HOLD_S, P0, P2, PRIMARY, STANDBY, running
 
 
 async def test_hard_evidence_on_the_whole_pool_engages_at_once_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +30,7 @@ async def test_hard_evidence_on_the_whole_pool_engages_at_once_and_only_once(mon
         assert decision.because == ("endpoints_down is 100% (at or above 100%)",)
         assert decision.detected_at <= decision.decided_at
         assert world.phase() is Phase.ENGAGED
-        assert world.observer.level is Level.P0
+        assert world.decider.level is Level.P0
         assert world.weights() == {"primary": 0, "standby": 100}
 
 
@@ -225,7 +74,7 @@ async def test_traffic_returns_by_steps_once_the_primary_is_well_and_the_receipt
         await world.tick(3 * int(HOLD_S))
         assert [split(plan) for plan in world.levers.shifts] == [{"primary": 50, "standby": 50}, {"primary": 100}]
         assert [r.id for r in world.levers.closed] == ["r1"]
-        assert (world.phase(), world.observer.level) == (Phase.IDLE, Level.NONE)
+        assert (world.phase(), world.decider.level) == (Phase.IDLE, Level.NONE)
         assert world.weights() == {"primary": 100, "standby": 0}
 
 
@@ -261,7 +110,7 @@ async def test_a_lever_that_raises_makes_a_failed_row_that_tries_again(
         world.kill()
         await world.settle()
         assert world.phase() is Phase.FAILED
-        assert world.observer.level is Level.NONE
+        assert world.decider.level is Level.NONE
         assert world.weights()["primary"] == 100
         world.levers.engage_error = None
         await world.tick(int(RETRY_AFTER_S) + 1, ok=None)
@@ -314,7 +163,7 @@ async def test_observe_mode_says_what_it_sees_and_moves_no_lever(monkeypatch: py
         await world.tick(60, ok=None)
         assert world.levers.engaged == []
         assert world.phase() is Phase.PENDING
-        assert world.observer.standing().rows[0].because[0] == "endpoints_down is 100% (at or above 100%)"
+        assert world.standing().rows[0].because[0] == "endpoints_down is 100% (at or above 100%)"
 
 
 async def test_rows_that_trip_together_pull_one_lever_and_their_plans_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,15 +178,15 @@ async def test_rows_that_trip_together_pull_one_lever_and_their_plans_add_up(mon
         assert len(plans) == 2
         assert plans[-1] == {"base": 50, "standby": 50}
         assert world.levers.engaged[1].before == world.levers.engaged[0].after
-        assert world.observer.level is Level.P0
+        assert world.decider.level is Level.P0
 
 
 async def test_rows_that_were_engaged_before_a_restart_are_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch) as world:
-        world.observer.resume((receipt(ReceiptState.VERIFIED),))
-        assert (world.observer.level, world.phase()) == (Level.P0, Phase.ENGAGED)
+        world.decider.resume((receipt(ReceiptState.VERIFIED),))
+        assert (world.decider.level, world.phase()) == (Level.P0, Phase.ENGAGED)
         assert world.weights() == {"primary": 0, "standby": 100}
-        assert world.observer.standing().why == ("endpoints_down is 100%",)
+        assert world.standing().why == ("endpoints_down is 100%",)
         await world.tick(4 * int(HOLD_S))
         assert [r.id for r in world.levers.closed] == ["r1"]
         assert world.levers.engaged == []
@@ -345,8 +194,8 @@ async def test_rows_that_were_engaged_before_a_restart_are_taken_over(monkeypatc
 
 async def test_a_receipt_of_a_row_that_left_the_page_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch) as world:
-        world.observer.resume((replace(receipt(ReceiptState.VERIFIED), level=Level.P2),))
-        assert world.observer.level is Level.NONE
+        world.decider.resume((replace(receipt(ReceiptState.VERIFIED), level=Level.P2),))
+        assert world.decider.level is Level.NONE
 
 
 async def test_the_inventory_is_followed_and_each_endpoint_held(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,7 +247,7 @@ async def test_whoever_shows_the_standing_is_told_of_every_evaluation(monkeypatc
         before = world.changes
         await world.tick(3)
         assert world.changes >= before + 3
-        standing = world.observer.standing()
+        standing = world.standing()
         assert [p.name for p in standing.pools] == ["primary", "standby"]
         assert standing.pools[0].verdict.band is Band.OK
         assert standing.pools[1].verdict.band is Band.UNKNOWN
@@ -419,3 +268,20 @@ async def test_whoever_shows_the_standing_is_told_of_every_evaluation(monkeypatc
 )
 def test_only_positive_evidence_makes_a_primary_well(bands: dict[str, Band], *, well: bool) -> None:
     assert primary_is_well({name: Evidence(name, 1.0, band) for name, band in bands.items()}) is well
+
+
+async def test_a_scrape_of_us_sees_the_verdicts_and_the_signals_that_are_known_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        await world.tick(1)
+        seen = world.metrics.registry.get_sample_value
+        primary = {"service": "chat", "pool": "primary"}
+        assert seen("controlplane_verdict", {**primary, "verdict": "ok"}) == 1
+        assert seen("controlplane_verdict", {**primary, "verdict": "breach"}) == 0
+        assert seen("controlplane_signal_value", {**primary, "signal": "availability"}) == 1
+        assert seen("controlplane_signal_value", {**primary, "signal": "queue_depth"}) is None
+        world.now += 60.0
+        world.observer.evaluate()
+        assert seen("controlplane_signal_value", {**primary, "signal": "availability"}) is None
+        assert seen("controlplane_probes_total", {"probe": "http", "result": "ok"}) == 4

@@ -2,14 +2,24 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 
 import pytest
 
 from controlplane.chaos.drill import Drill, Outcome
-from controlplane.degradation.action import SwitchPool, UsePool
-from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.action import Scale, SwitchPool, UsePool
+from controlplane.degradation.actuator import Progress, Receipt, ReceiptState, RoutePlan, Step
 from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row
-from controlplane.flows.recover import RecoverPorts, heal_all, heal_expired, settle_drills, settle_receipts
+from controlplane.flows import carry
+from controlplane.flows.carry import InHand, Levers
+from controlplane.flows.recover import (
+    RecoverPorts,
+    heal_all,
+    heal_expired,
+    settle_drills,
+    settle_receipts,
+    tend_receipts,
+)
 from tests.unit.flows.fakes import (
     NORMAL,
     SWITCHED,
@@ -17,6 +27,7 @@ from tests.unit.flows.fakes import (
     FakeActuator,
     FakeDrills,
     FakeDriver,
+    FakeHand,
     FakeLeases,
     FakeReceipts,
     fixed,
@@ -33,6 +44,15 @@ ROWS = {
 ELSEWHERE = RoutePlan({"base": 100}, Level.P2)
 
 
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verification waits in a time of its own: every look at the clock takes a second."""
+    seconds = count(0.0, 1.0)
+    monkeypatch.setattr(carry, "monotonic", lambda: next(seconds))
+    for pause in ("VERIFY_EVERY_S", "ERRAND_EVERY_S", "UNDO_AGAIN_S"):
+        monkeypatch.setattr(carry, pause, 0.0)
+
+
 class World:
     """Everything recovery touches."""
 
@@ -42,18 +62,15 @@ class World:
         self.leases = FakeLeases()
         self.drills = FakeDrills()
         self.driver = FakeDriver()
-        self.proves = proves
+        self.actuator.answers = proves
+        self.in_hand = InHand()
 
     def ports(self, **changes: object) -> RecoverPorts:
         made = RecoverPorts(
-            "chat", self.receipts, self.leases, self.drills, self.actuator, self.driver, self.verified, fixed(NOW),
-            ROWS,
+            "chat", self.receipts, self.leases, self.drills, Levers(self.actuator), self.driver, fixed(NOW), ROWS,
+            in_hand=self.in_hand,
         )  # fmt: skip
         return replace(made, **changes)  # type: ignore[arg-type]
-
-    async def verified(self, plan: RoutePlan) -> str:
-        shown = self.proves and self.actuator.readable and split(self.actuator.plan) == split(plan)
-        return "seen at the gateway" if shown else ""
 
 
 async def test_an_intended_action_whose_lever_never_moved_is_left_untouched() -> None:
@@ -69,7 +86,7 @@ async def test_an_intended_action_whose_lever_had_moved_is_finished() -> None:
     (engaged,) = await settle_receipts(world.ports())
     assert engaged.state is ReceiptState.VERIFIED
     assert engaged.times.keys() >= {ReceiptState.APPLIED, ReceiptState.VERIFIED}
-    assert engaged.detail == "after a restart: seen at the gateway"
+    assert engaged.detail == "after a restart: weights standby 100 %; level P0; answered by somebody"
 
 
 @pytest.mark.parametrize("plan", [NORMAL, SWITCHED, ELSEWHERE])
@@ -140,7 +157,7 @@ async def test_in_observe_mode_a_split_that_people_made_is_left_as_it_is() -> No
 
 async def test_without_a_gateway_there_is_nothing_to_settle() -> None:
     world = World(receipt(ReceiptState.VERIFIED))
-    assert await settle_receipts(world.ports(actuator=None)) == ()
+    assert await settle_receipts(world.ports(levers=None)) == ()
     assert world.receipts.states() == [ReceiptState.VERIFIED]
 
 
@@ -232,3 +249,90 @@ async def test_a_drill_that_was_running_is_called_off_and_its_faults_ended() -> 
     assert world.drills.kept["new"].ended_at == NOW
     assert world.drills.kept["new"].reasons
     assert await world.leases.open_leases() == ()
+
+
+# -- errands, and what a living process left behind -------------------------------------------------------------------
+
+SCALE = Scale("deployment/x", replicas=4)
+MIXED = (Step("switch_pool to standby"), Step("scale deployment/x to replicas 4", SCALE, before={"was": 3}))
+ERRAND_FIRST = (MIXED[1], MIXED[0])
+
+
+def handed(world: World, **changes: object) -> tuple[RecoverPorts, FakeHand]:
+    hand = FakeHand(world.actuator.did)
+    return replace(world.ports(), levers=Levers(world.actuator, {Scale: hand}), **changes), hand  # type: ignore[arg-type]
+
+
+async def test_the_errands_of_an_action_whose_split_is_in_force_are_finished() -> None:
+    world = World(receipt(ReceiptState.INTENDED, steps=MIXED), plan=SWITCHED)
+    ports, hand = handed(world)
+    (engaged,) = await settle_receipts(ports)
+    assert engaged.state is ReceiptState.VERIFIED
+    assert [step.progress for step in engaged.steps] == [Progress.DONE, Progress.DONE]
+    assert hand.keys == ["r1/1"], "the key that it would have had without the crash"
+    assert ports.in_hand.receipts.keys() == {"r1"}
+
+
+@pytest.mark.parametrize("progress", [Progress.WAITING, Progress.DONE])
+async def test_an_errand_that_may_be_done_before_the_split_moved_is_undone(progress: Progress) -> None:
+    first = replace(ERRAND_FIRST[0], progress=progress)
+    world = World(receipt(ReceiptState.INTENDED, steps=(first, ERRAND_FIRST[1])))
+    ports, hand = handed(world)
+    assert await settle_receipts(ports) == ()
+    assert world.receipts.states() == [ReceiptState.FAILED]
+    assert hand.did == ["undo scale deployment/x to replicas 4 to 3"]
+    assert split(world.actuator.plan) == {"primary": 100}
+
+
+async def test_an_action_whose_traffic_was_all_back_is_closed_and_its_errands_undone() -> None:
+    told: list[tuple[Level, str]] = []
+
+    async def resolve(level: Level, why: str) -> None:
+        told.append((level, why))
+
+    back = (replace(MIXED[0], progress=Progress.UNDONE), replace(MIXED[1], progress=Progress.DONE))
+    world = World(
+        receipt(ReceiptState.REVERTING, "old", T0, steps=back),
+        receipt(ReceiptState.VERIFIED, "new", T0 + timedelta(seconds=9)),
+        plan=SWITCHED,
+    )
+    ports, hand = handed(world, resolve=resolve)
+    assert [r.id for r in await settle_receipts(ports)] == ["new"]
+    assert world.receipts.states() == [ReceiptState.REVERTED, ReceiptState.VERIFIED]
+    assert hand.did[0] == "undo scale deployment/x to replicas 4 to 3"
+    assert told == [(Level.P0, "all traffic is back at the primary pool")]
+
+
+async def test_a_receipt_whose_journey_broke_off_is_undone_by_the_living_process() -> None:
+    done = tuple(replace(step, progress=Progress.DONE) for step in MIXED)
+    world = World(receipt(ReceiptState.APPLIED, steps=done), plan=SWITCHED)
+    world.in_hand.plan = NORMAL
+    ports, hand = handed(world)
+    await tend_receipts(ports)
+    assert world.receipts.states() == [ReceiptState.FAILED]
+    assert "undo scale deployment/x to replicas 4 to 3" in hand.did
+    assert split(world.actuator.plan) == {"primary": 100}
+
+
+async def test_what_is_in_force_and_could_not_be_written_down_is_written_down_at_last() -> None:
+    world = World(receipt(ReceiptState.INTENDED), plan=SWITCHED)
+    world.in_hand.receipts["r1"] = receipt(ReceiptState.VERIFIED, detail="seen")
+    world.in_hand.plan = SWITCHED
+    await tend_receipts(world.ports())
+    assert world.receipts.states() == [ReceiptState.VERIFIED]
+    assert world.receipts.kept["r1"].detail == "seen"
+    assert world.actuator.did == []
+
+
+async def test_a_lever_that_somebody_else_moved_is_put_back_but_never_while_ours_moves() -> None:
+    world = World(plan=ELSEWHERE)
+    world.in_hand.plan = NORMAL
+    world.in_hand.moving = 1
+    await tend_receipts(world.ports())
+    await tend_receipts(world.ports(hands_off=True))
+    assert world.actuator.did == []
+    world.in_hand.moving = 0
+    await tend_receipts(world.ports())
+    assert world.actuator.did == ["apply primary=100"]
+    await tend_receipts(world.ports())
+    assert len(world.actuator.did) == 1

@@ -5,13 +5,15 @@ from itertools import count
 
 import pytest
 
-from controlplane.degradation.action import UsePool
-from controlplane.degradation.actuator import Observed, ReceiptState, RoutePlan
+from controlplane.degradation.action import Cordon, Notify, Run, Scale, Shed, SwitchPool, UsePool
+from controlplane.degradation.actuator import Observed, Progress, ReceiptState, RoutePlan
+from controlplane.degradation.fencing import FencedActuator, FencedHand
 from controlplane.degradation.matrix import Level
-from controlplane.errors import StoreError
+from controlplane.errors import FencedError, StoreError
 from controlplane.fleet.model import Endpoint
-from controlplane.flows import switch
-from controlplane.flows.switch import Order, SwitchPorts, close, engage, resolve, shift, shows, verify
+from controlplane.flows import carry
+from controlplane.flows.carry import Levers, shows, verify
+from controlplane.flows.switch import Order, SwitchPorts, close, engage, resolve, shift
 from controlplane.incidents.incident import IncidentState
 from controlplane.probes.probe import Failure, Look
 from tests.unit.flows.fakes import (
@@ -20,6 +22,7 @@ from tests.unit.flows.fakes import (
     T0,
     Clock,
     FakeActuator,
+    FakeHand,
     FakeIncidents,
     FakeReceipts,
     p0_row,
@@ -33,8 +36,9 @@ STANDBY = (Endpoint("standby-0", "standby", "http://s0"), Endpoint("standby-1", 
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Verification waits in a time of its own: every look at the clock takes a second."""
     seconds = count(0.0, 1.0)
-    monkeypatch.setattr(switch, "monotonic", lambda: next(seconds))
-    monkeypatch.setattr(switch, "VERIFY_EVERY_S", 0.0)
+    monkeypatch.setattr(carry, "monotonic", lambda: next(seconds))
+    for pause in ("VERIFY_EVERY_S", "ERRAND_EVERY_S", "UNDO_AGAIN_S"):
+        monkeypatch.setattr(carry, pause, 0.0)
 
 
 class World:
@@ -48,7 +52,7 @@ class World:
         self.dead: set[str] = set()
         self.standby: tuple[Endpoint, ...] = STANDBY
         self.ports = SwitchPorts(
-            self.actuator, self.receipts, self.incidents, self.complete, lambda _: self.standby, Clock()
+            Levers(self.actuator), self.receipts, self.incidents, self.complete, lambda _: self.standby, Clock()
         )
 
     async def complete(self, endpoint: Endpoint) -> Look:
@@ -89,7 +93,7 @@ async def test_a_verified_receipt_tells_when_each_thing_happened_and_what_proved
     assert receipt.detected_at == T0
     assert "standby 100 %" in receipt.detail
     assert "level P0" in receipt.detail
-    assert receipt.id == "chat/P0/2026-03-03T10:00:00.000000+00:00"
+    assert receipt.id == "chat/P0/1"
 
 
 async def test_an_incident_is_opened_with_what_was_detected_and_is_mitigated_by_the_proof(world: World) -> None:
@@ -218,7 +222,7 @@ async def test_closing_reverts_the_receipt_and_resolves_its_incident_and_no_othe
 async def test_a_refused_switch_whose_cause_went_away_is_resolved_with_the_reason(world: World) -> None:
     world.dead = {"standby-0", "standby-1"}
     await engage(world.ports, order())
-    await resolve(world.ports, "chat", Level.P0, "cleared without the lever")
+    await resolve(world.incidents, world.ports.now, "chat", Level.P0, "cleared without the lever")
     assert world.incident() is IncidentState.RESOLVED
     assert world.incidents.texts("lever") == ["cleared without the lever"]
 
@@ -263,3 +267,143 @@ def test_an_order_says_its_action_as_a_person_would() -> None:
     assert order().action == "switch_pool to standby"
     assert order(row=replace(p0_row(), do=(UsePool("base", 0.5),))).action == "use_pool base for 50%"
     assert spell(SWITCHED) == "standby=100"
+
+
+# -- rows with several actions -----------------------------------------------------------------------------------------
+
+SCALE, NOTE, RUN = Scale("deployment/x", replicas=4), Notify("oncall"), Run("drain")
+SEVERAL = (NOTE, SwitchPool(), Cordon("primary-0"), SCALE, Shed(9.0))
+
+
+@pytest.fixture
+def hand(world: World) -> FakeHand:
+    made = FakeHand(world.did)
+    world.ports = replace(world.ports, levers=Levers(world.actuator, {Scale: made, Notify: made, Run: made}))
+    return made
+
+
+def several(**changes: object) -> Order:
+    return order(row=replace(p0_row(), do=SEVERAL), **changes)
+
+
+async def test_actions_are_carried_out_in_the_pages_order_and_the_splits_as_one(world: World, hand: FakeHand) -> None:
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    assert receipt.state is ReceiptState.VERIFIED
+    assert world.did[2:] == [
+        "receipt intended", "do notify oncall", "apply standby=100", "do scale deployment/x to replicas 4",
+        "receipt applied", "receipt verified",
+    ]  # fmt: skip
+    assert [step.progress for step in receipt.steps] == [Progress.DONE] * 3
+    assert receipt.steps[2].before == {"was": 3}
+    assert "notify oncall: seen" in receipt.detail
+    assert hand.keys == ["chat/P0/1/0", "chat/P0/1/2"]
+
+
+@pytest.mark.parametrize("who", ["a hand", "nobody", "the standby"])
+async def test_everything_is_asked_before_anything_is_touched(world: World, hand: FakeHand, who: str) -> None:
+    told: list[str] = []
+
+    async def tell(text: str) -> None:
+        told.append(text)
+
+    hand.refuses = "no such deployment" if who == "a hand" else ""
+    world.dead = {"standby-0", "standby-1"} if who == "the standby" else set()
+    levers = Levers(world.actuator, {} if who == "nobody" else world.ports.levers.hands)
+    world.ports = replace(world.ports, levers=levers, tell=tell)
+    assert await engage(world.ports, several()) is None
+    assert [what for what in world.did if not what.startswith("ask")] == []
+    assert world.receipts.kept == {}
+    (refusal,) = world.incidents.texts("gate")
+    assert {"a hand": "no such deployment", "nobody": "nobody can scale", "the standby": "completion"}[who] in refusal
+    assert len(told) == 1
+    assert "refused" in told[0]
+
+
+async def test_what_fails_in_the_middle_is_undone_in_the_opposite_order(world: World, hand: FakeHand) -> None:
+    broken = FakeHand(world.did, able=False)
+    world.ports = replace(world.ports, levers=Levers(world.actuator, {Notify: hand, Scale: broken}))
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    assert receipt.state is ReceiptState.FAILED
+    assert "scale deployment/x to replicas 4: cannot do it" in receipt.detail
+    assert world.did[-4:] == [
+        "undo scale deployment/x to replicas 4 to 3", "apply primary=100", "undo notify oncall to 3", "receipt failed",
+    ]  # fmt: skip
+
+
+async def test_an_errand_that_is_not_seen_from_outside_has_failed(world: World, hand: FakeHand) -> None:
+    hand.seen = False
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    assert receipt.state is ReceiptState.FAILED
+    assert "notify oncall was not seen within 10 s" in receipt.detail
+    assert {step.progress for step in receipt.steps} == {Progress.UNDONE}
+
+
+async def test_what_cannot_be_undone_is_said_and_people_are_told(world: World, hand: FakeHand) -> None:
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    hand.revertible = False
+    closed = await close(world.ports, receipt)
+    assert closed.state is ReceiptState.FAILED
+    assert "to be undone by hand: notify oncall (cannot undo it: gone)" in closed.detail
+    assert world.incident() is IncidentState.RESOLVED
+
+
+async def test_closing_undoes_the_errands_and_leaves_the_split_alone(world: World, hand: FakeHand) -> None:
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    world.did.clear()
+    assert (await close(world.ports, receipt)).state is ReceiptState.REVERTED
+    assert world.did == [
+        "undo scale deployment/x to replicas 4 to 3", "undo notify oncall to 3", "receipt reverted",
+    ]  # fmt: skip
+    assert hand.keys[2:] == ["chat/P0/1/2", "chat/P0/1/0"]
+    assert world.ports.in_hand.receipts == {}
+
+
+async def test_a_row_without_a_split_still_marks_the_answers(world: World, hand: FakeHand) -> None:
+    receipt = await engage(world.ports, order(row=replace(p0_row(), do=(NOTE,))))
+    assert receipt is not None
+    assert [step.action for step in receipt.steps] == ["mark answers P0", "notify oncall"]
+    assert "apply standby=100" in world.did
+    assert hand.did
+
+
+async def test_whoever_is_no_longer_in_charge_stops_and_leaves_the_rest_to_the_other(world: World) -> None:
+    world.receipts.refuses = {"fenced"}
+    with pytest.raises(FencedError):
+        await engage(world.ports, order())
+    assert world.did[-1] == "apply standby=100"
+    assert world.ports.in_hand.receipts == {}
+
+
+async def test_a_fenced_lever_does_not_move(world: World, hand: FakeHand) -> None:
+    async def fence() -> None:
+        raise FencedError("not in charge")
+
+    levers = Levers(FencedActuator(world.actuator, fence), {Notify: FencedHand(hand, fence)})
+    world.ports = replace(world.ports, levers=levers)
+    for do in ((SwitchPool(),), (NOTE, SwitchPool())):
+        with pytest.raises(FencedError):
+            await engage(world.ports, order(row=replace(p0_row(), do=do), episode=len(do)))
+        world.receipts.kept.clear()
+    assert not [what for what in world.did if what.startswith(("apply", "do "))]
+
+
+async def test_two_moves_to_the_same_split_are_two_keys(world: World) -> None:
+    keys: list[str] = []
+
+    class Noting(FakeActuator):
+        async def apply(self, plan: RoutePlan, key: str) -> None:
+            keys.append(key)
+            await FakeActuator.apply(self, plan, key)
+
+    world.ports = replace(world.ports, levers=Levers(Noting(world.did)))
+    receipt = await engage(world.ports, order())
+    assert receipt is not None
+    for _ in range(2):
+        assert await shift(world.ports, receipt, NORMAL, "back")
+    assert len(set(keys)) == 3
+    assert keys[0] == "chat/P0/1/0"

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controlplane.degradation.action import Cordon, Prewarm, Scale, ServeFromCache, Shed, SwitchPool, UsePool
+from controlplane.degradation.action import (
+    Cordon,
+    Notify,
+    Prewarm,
+    Run,
+    Scale,
+    ServeFromCache,
+    Shed,
+    SwitchPool,
+    UsePool,
+)
 from controlplane.degradation.matrix import AlertFires, AllOf, AnyOf, Condition, Level, Mode
 from controlplane.errors import PolicyError, Problem, UsageError
 from controlplane.policy.load import Loaded, load, loads
@@ -143,7 +153,7 @@ def test_a_row_on_the_page_that_needs_an_absent_pool_is_refused_at_its_line() ->
         ("probes:\n  - http: { every: often }\n", 6, "every: often` is not usable", "a duration such as"),
         ("objectives:\n  - { name: availability }\n", 6, "`objectives[0].target` is missing", "add `target:`"),
         ("degradation: { mode: automatic }\n", 5, "mode: automatic` is not usable", "one of: auto, approve, observe"),
-        ("degradation: { P7: {} }\n", 5, "unknown key `degradation.P7`", "known keys here: P0, P1, P2, max_switches"),
+        ("degradation: { P7: {} }\n", 5, "unknown key `degradation.P7`", "known keys here: P0, P1, P2, commands"),
         ("degradation: { max_switches_per_hour: 0 }\n", 5, "max_switches_per_hour: 0` lets nothing happen", "say 6"),
         ("degradation: { max_switches_per_hour: 1.5 }\n", 5, "max_switches_per_hour` is `1.5`", "a whole number"),
         ("publish: { dir: 7 }\n", 5, "`publish.dir` is `7`", "write text"),
@@ -557,3 +567,43 @@ def test_the_mode_stands_over_the_whole_matrix_and_a_row_may_have_its_own() -> N
     assert matrix.mode_of(matrix.rows[Level.P1]) is Mode.AUTO
     assert matrix.mode_of(matrix.rows[Level.P0]) is Mode.APPROVE
     assert matrix.max_switches_per_hour == 6
+
+
+CALLS = """\
+  receivers:
+    oncall: { slack: "env:SLACK_URL" }
+  commands:
+    drain: { run: [/usr/local/bin/drain, chat], undo: [/usr/local/bin/drain, --back, chat], timeout: 10s }
+"""
+
+
+def calls_page(before: str = "", after: str = "") -> str:
+    text = row_page(do="[ { notify: { receiver: oncall } }, { run: { command: drain } } ]") + CALLS
+    return text.replace(before, after)
+
+
+def test_receivers_and_commands_are_called_by_name() -> None:
+    matrix = loads(calls_page(), PAGE).policy.degradation
+    assert matrix.rows[Level.P1].do == (Notify("oncall"), Run("drain"))
+    assert matrix.receivers["oncall"].kind == "slack"
+    assert matrix.commands["drain"].undo[1] == "--back"
+    assert matrix.commands["drain"].timeout == timedelta(seconds=10)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "what"),
+    [
+        ("receiver: oncall", "receiver: onkall", 10, "unknown receiver `onkall`"),
+        ("command: drain", "command: rm", 10, "unknown command `rm`"),
+        (", undo: [/usr/local/bin/drain, --back, chat]", "", 16, "`degradation.commands.drain.undo` is missing"),
+        ("undo: [/usr/local/bin/drain, --back, chat]", "undo: []", 16, "`degradation.commands.drain` is not usable"),
+        ("run: [/usr/local/bin/drain, chat]", "run: [drain]", 16, "`degradation.commands.drain` is not usable"),
+        ('slack: "env:SLACK_URL"', "slack: https://hooks", 14, "`degradation.receivers.oncall` is not usable"),
+        ('slack: "env:SLACK_URL"', "slak: x", 14, "unknown key `degradation.receivers.oncall.slak`"),
+    ],
+)
+def test_a_call_that_leads_nowhere_or_cannot_be_undone_is_refused(
+    before: str, after: str, line: int, what: str
+) -> None:
+    found = [p for p in problems(calls_page(before, after)) if what in p.what]
+    assert [p.where for p in found] == [f"controlplane.yaml:{line}"]

@@ -14,7 +14,7 @@ from controlplane.errors import UnreachableError
 from controlplane.fleet.model import GATEWAY_POOL, Endpoint
 from controlplane.probes import connection
 from controlplane.probes.http import HttpProbe, InferenceProbe, MetricsProbe
-from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec
+from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec, Page
 from controlplane.probes.wire import Wire
 from controlplane.signals.engines import ENGINES
 
@@ -258,6 +258,12 @@ async def test_the_gateway_is_scraped_at_its_admin_address_by_envoys_names(wire:
     look = await scraper(wire, f"{url}/stats/prometheus").look(gateway)
     assert look.page is not None
     assert look.page.counters == {"requests": 2.0, "server_errors": 2.0}
+
+
+async def test_a_gateway_without_a_page_of_its_own_says_nothing_by_it(wire: Wire) -> None:
+    look = await scraper(wire, "").look(Endpoint("gateway", GATEWAY_POOL, "http://127.0.0.1:1"))
+    assert look.ok
+    assert look.page == Page()
 
 
 async def test_a_gateway_whose_admin_address_is_not_known_is_a_failed_look(wire: Wire) -> None:

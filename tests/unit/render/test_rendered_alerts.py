@@ -9,7 +9,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from controlplane.policy.model import Policy
 from controlplane.render.artefacts import render
-from controlplane.telemetry import Metrics
+from controlplane.telemetry import Looks, Metrics, Told
 from tests.golden.cases import DRILLS, HOSTILE, NAMES, hostile_policy, policy
 
 
@@ -80,11 +80,10 @@ def test_a_hostile_service_name_stays_one_label_value() -> None:
 def test_every_series_of_ours_is_exposed_with_the_labels_that_are_asked_for(name: str) -> None:
     exposed: dict[str, set[str]] = {}
     for metric in vars(Metrics()).values():
-        if isinstance(metric, MetricWrapperBase):
-            suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(
-                str(metric._type), ("",)
-            )
-            exposed |= {metric._name + suffix: set(metric._labelnames) for suffix in suffixes}
+        for family in metric.describe() if isinstance(metric, MetricWrapperBase | Told | Looks) else ():
+            suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
+            named = metric if isinstance(metric, MetricWrapperBase) else family
+            exposed |= {family.name + suffix: set(vars(named)["_labelnames"]) for suffix in suffixes}
     for path, text in render(policy(name), DRILLS, "controlplane.yaml").items():
         for series, labels in re.findall(r"\b(controlplane_[a-z_]+)(\{[^}]*\})?", text.replace('\\"', '"')):
             assert series in exposed, f"{path} asks for {series}"

@@ -38,11 +38,13 @@ def database(path: Path) -> Iterator[Database]:
     opened.close()
 
 
-def receipt(key: str = "r1", seconds: float = 0, service: str = "chat") -> Receipt:
+def receipt(
+    key: str = "r1", seconds: float = 0, service: str = "chat", level: Level = Level.P0, episode: int = 1
+) -> Receipt:
     return Receipt(
-        key, service, Level.P0, "switch_pool to standby", RoutePlan({"primary": 100}),
+        key, service, level, "switch_pool to standby", RoutePlan({"primary": 100}),
         RoutePlan({"primary": 10, "standby": 90}, Level.P0), ReceiptState.INTENDED, ("endpoints_down is 100%", "ü"),
-        at(seconds - 1), at(seconds), {ReceiptState.INTENDED: at(seconds)}, "",
+        at(seconds - 1), at(seconds), {ReceiptState.INTENDED: at(seconds)}, "", episode,
     )  # fmt: skip
 
 
@@ -77,7 +79,7 @@ async def test_a_key_is_stored_once_and_the_first_one_stays(database: Database) 
     book = StoredReceipts(database)
     assert await book.intend(receipt())
     assert not await book.intend(replace(receipt(), action="something else"))
-    assert await book.intend(receipt("r2", 1))
+    assert await book.intend(receipt("r2", 1, level=Level.P2))
     assert [r.action for r in await book.recent("chat", 9)] == ["switch_pool to standby"] * 2
 
 
@@ -108,8 +110,9 @@ async def test_receipts_are_told_by_service_open_ones_oldest_first_recent_ones_n
     database: Database,
 ) -> None:
     book = StoredReceipts(database)
+    levels = {"a": Level.P0, "b": Level.P1, "c": Level.P2, "x": Level.P0}
     for key, seconds, service in (("b", 2, "chat"), ("a", 1, "chat"), ("c", 3, "chat"), ("x", 2, "other")):
-        await book.intend(receipt(key, seconds, service))
+        await book.intend(receipt(key, seconds, service, levels[key]))
     assert [r.id for r in await book.open_receipts("chat")] == ["a", "b", "c"]
     assert [r.id for r in await book.recent("chat", 2)] == ["c", "b"]
 
@@ -315,4 +318,4 @@ async def test_a_refused_key_leaves_the_database_usable(database: Database) -> N
     await book.intend(receipt())
     for _ in range(3):
         assert not await book.intend(receipt())
-    assert await book.intend(receipt("r2", 1))
+    assert await book.intend(receipt("r2", 1, level=Level.P2))

@@ -20,12 +20,17 @@ from controlplane.chaos.fault import Lease
 from controlplane.chaos.redundancy import Preview, Target
 from controlplane.chaos.safety import Go, Refusal
 from controlplane.degradation.actuator import Receipt
+from controlplane.degradation.instruction import Instruction, Kind, Refused
+from controlplane.degradation.matrix import Level
 from controlplane.errors import FaultError, UsageError
 from controlplane.flows.faults import FaultRequest
+from controlplane.flows.people import Said
 from controlplane.flows.standing import Standing
 from controlplane.render.report import Report
+from controlplane.signals.recording import Point
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
+from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview
 from tests.support import overviews
 
@@ -40,6 +45,13 @@ POSTS: dict[str, tuple[str, dict[str, object], int]] = {
     "heal": ("/api/v1/heal", {}, 200),
     "halt": ("/api/v1/halt", {"why": "smoke", "by": "ann"}, 200),
     "resume": ("/api/v1/resume", {"by": "ann"}, 200),
+    "pin": ("/api/v1/pins/P1", {"why": "peak", "for": "30m"}, 201),
+    "unpin": ("/api/v1/pins/P1/end", {"why": "over"}, 200),
+    "approve": ("/api/v1/rows/P0/approve", {"why": "go"}, 201),
+    "refuse": ("/api/v1/rows/P0/refuse", {"why": "no"}, 201),
+    "release": ("/api/v1/rows/P0/release", {"why": "well"}, 201),
+    "pull the brake": ("/api/v1/brake", {"why": "stop"}, 201),
+    "let go of the brake": ("/api/v1/brake/release", {"why": "go on"}, 200),
 }
 HALT = Halt("smoke", "ann", NOW)
 PREVIEW = Preview(
@@ -57,6 +69,31 @@ class Told:
     requests: list[FaultRequest] = field(default_factory=list)
     missing: tuple[str, ...] = ()
     answer: Drill | Refusal | Exception = DRILL
+    said: list[Said] = field(default_factory=list)
+    refused: str = ""
+    """Why no instruction can be followed."""
+
+
+def lever_ports(told: Told) -> LeverPorts:
+    async def instruct(said: Said) -> Instruction | Refused:
+        told.calls.append(f"{said.who}: {said.kind} {said.level}")
+        told.said.append(said)
+        until = NOW + said.lasts if said.lasts else None
+        made = Instruction("i1", "chat", said.kind, said.level, said.who, said.why, NOW, until)
+        return Refused(told.refused) if told.refused else made
+
+    async def end(kind: Kind, level: Level, who: str, why: str) -> Instruction | Refused:
+        told.calls.append(f"{who}: end {kind} {level}: {why}")
+        return Refused(told.refused) if told.refused else Instruction("i1", "chat", kind, level, "ann", "peak", NOW)
+
+    async def instructions(limit: int) -> tuple[Instruction, ...]:
+        told.limits.append(limit)
+        return (Instruction("i1", "chat", Kind.PIN, Level.P1, "ann", "peak", NOW),)
+
+    def recording(lasts: timedelta) -> tuple[Point, ...]:
+        return (Point(NOW - lasts, "primary", "availability", 1.0, 5),)
+
+    return LeverPorts(instruct, end, instructions, recording)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +175,8 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     return WebPorts(
         standing=standing, overview=overview, receipts=receipts, incidents=incidents, drills=drills, drill=drill,
         leases=leases, desk=FakeDesk(told), events=events, report=report, halt=halt, inject=inject,
-        heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, registry=registry, changes=Changes(),
-        token=TOKEN,
+        heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, in_charge=lambda: True,
+        lever=lever_ports(told), registry=registry, changes=Changes(), token=TOKEN,
     )  # fmt: skip
 
 
@@ -226,9 +263,11 @@ async def server() -> AsyncIterator[Server]:
 
 def test_the_list_of_posts_is_every_post_there_is() -> None:
     paths = build_app(ports(Told())).openapi()["paths"]
-    assert {path.replace("{drill_id}", DRILL.id) for path, item in paths.items() if "post" in item} == {
-        path for path, _, _ in POSTS.values()
-    }
+    named = {"{drill_id}": DRILL.id, "pins/{level}": "pins/P1", "rows/{level}": "rows/P0"}
+    posts = [path for path, item in paths.items() if "post" in item]
+    for blank, name in named.items():
+        posts = [path.replace(blank, name) for path in posts]
+    assert sorted(posts) == sorted(path for path, _, _ in POSTS.values())
     methods = {method for item in paths.values() for method in item}
     assert methods == {"get", "post"}
 
@@ -260,6 +299,64 @@ async def test_with_the_token_it_is_done(server: Server, name: str) -> None:
 async def test_who_has_no_token_does_not_learn_which_drills_there_are(server: Server, path: str) -> None:
     assert (await server.post(path, FAULT, token="")).status == 401
     assert (await server.post(path, FAULT)).status == 404
+
+
+# -- the lever ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_instruction_carries_who_why_and_how_long(server: Server) -> None:
+    answer = await server.post("/api/v1/pins/none", {"why": "racks", "who": "ann", "for": "1h30m"})
+    assert server.told.said == [Said(Kind.PIN, Level.NONE, "ann", "racks", timedelta(minutes=90))]
+    assert (answer.json["kind"], answer.json["until"]) == ("pin", "2026-11-21T04:34:05+00:00")
+    assert (await server.get("/api/v1/instructions?limit=9999")).json[0]["who"] == "ann"
+    assert server.told.limits == [500]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/v1/pins/P9", {"why": "x"}, 422),
+        ("/api/v1/pins/P1", {}, 422),
+        ("/api/v1/pins/P1", {"why": ""}, 422),
+        ("/api/v1/pins/P1", {"why": "x", "until": "noon"}, 422),
+        ("/api/v1/pins/P1", {"why": "x", "for": "soon"}, 400),
+        ("/api/v1/pins/P1", {"why": "x", "for": "0s"}, 400),
+        ("/api/v1/pins/P1", {"why": "x", "for": "31d"}, 400),
+        ("/api/v1/rows/none/approve", {"why": "x"}, 422),
+        ("/api/v1/rows/P0/approve", {"why": "x" * 1001}, 422),
+    ],
+)
+async def test_an_instruction_that_makes_no_sense_is_refused(
+    server: Server, path: str, body: dict[str, object], status: int
+) -> None:
+    answer = await server.post(path, body)
+    assert answer.status == status
+    assert answer.is_problem
+    assert server.told.calls == []
+
+
+@pytest.mark.parametrize("name", ["pin", "unpin", "approve", "let go of the brake"])
+async def test_an_instruction_that_cannot_be_followed_is_a_conflict_with_its_reason(server: Server, name: str) -> None:
+    server.told.refused = "row P0 only watches"
+    path, body, _ = POSTS[name]
+    answer = await server.post(path, body)
+    assert answer.status == 409
+    assert answer.is_problem
+    assert answer.json["detail"] == "row P0 only watches"
+
+
+async def test_a_recording_is_a_line_a_value(server: Server) -> None:
+    answer = await server.get("/api/v1/recording?for=4m5s")
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    assert [json.loads(line) for line in answer.text.splitlines()] == [
+        {"at": "2026-11-21T03:00:00.000+00:00", "pool": "primary", "signal": "availability", "value": 1.0, "samples": 5}
+    ]
+    assert (await server.get("/api/v1/recording?for=ever")).status == 400
+
+
+async def test_the_machine_can_be_read(server: Server) -> None:
+    table = (await server.get("/api/v1/machine")).json
+    assert {"from": "idle", "cue": "trip", "to": "engaging", "effects": ["engage"]} in table
 
 
 # -- saying no ---------------------------------------------------------------------------------------------------------
@@ -475,11 +572,12 @@ async def test_a_standing_is_whole_and_in_plain_units(server: Server) -> None:
 
 
 async def test_readiness_names_what_is_missing(server: Server) -> None:
-    assert (await server.get("/readyz")).json == {"ready": True, "not_ready": []}
+    assert (await server.get("/readyz")).json == {"ready": True, "not_ready": [], "in_charge": True}
     server.told.missing = ("primary-0 has not been looked at yet",)
     answer = await server.get("/readyz")
     assert answer.status == 503
-    assert answer.json == {"ready": False, "not_ready": ["primary-0 has not been looked at yet"]}
+    missing = ["primary-0 has not been looked at yet"]
+    assert answer.json == {"ready": False, "not_ready": missing, "in_charge": True}
     assert (await server.get("/healthz")).text == "ok\n"
 
 

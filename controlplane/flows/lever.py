@@ -1,0 +1,212 @@
+"""The lever of one service while the control plane runs: which rows hold it, and every move of it, one at a time.
+
+`decide` says what is to be done and is told how it ended; what is done is told by `switch`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from controlplane.degradation.actuator import Pull, Receipt, ReceiptState, RoutePlan, route
+from controlplane.degradation.matrix import Level, Row
+from controlplane.errors import ControlplaneError
+from controlplane.fleet.model import PRIMARY
+from controlplane.telemetry import Metrics
+
+CLOSE_AGAIN_S = 1.0
+
+log = structlog.get_logger("lever")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a row is told to do, with everything the journey of an action needs."""
+
+    row: Row
+    before: RoutePlan
+    after: RoutePlan
+    because: tuple[str, ...]
+    detected_at: datetime
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Levers:
+    """The journeys of an action, as `switch` tells them; wiring joins the two."""
+
+    engage: Callable[[Decision], Awaitable[Receipt | None]]
+    shift: Callable[[Receipt, RoutePlan, str], Awaitable[bool]]
+    close: Callable[[Receipt], Awaitable[Receipt]]
+    resolve: Callable[[Level, str], Awaitable[None]]
+    """Ends the incident of a row that never got as far as a receipt: (level, why)."""
+    ask: Callable[[Decision, str], Awaitable[None]]
+    """Opens the incident of a row that may not engage without a person, and says so on it."""
+
+
+@dataclass(slots=True)
+class End:
+    """How an effect ended."""
+
+    ok: bool = False
+    touched: bool = True
+    """The lever was moved; a gate that refuses leaves it as it is."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """What a row holds the lever with."""
+
+    receipt: Receipt | None = None
+    closing: bool = False
+    """All traffic is back, and the receipt does not say so yet."""
+
+
+class Lever:
+    """The lever of one service."""
+
+    def __init__(
+        self,
+        service: str,
+        rows: Mapping[Level, Row],
+        levers: Levers,
+        metrics: Metrics,
+        given_back: Callable[[Level], float],
+        ended: Callable[[Level, End], None],
+    ) -> None:
+        """Begin with nothing engaged.
+
+        Args:
+            service: whose lever it is.
+            rows: the matrix.
+            levers: the journeys of an action.
+            metrics: where moves are counted and timed.
+            given_back: the share (0..1) that a row in force has given back to the primary.
+            ended: told how each effect ended, but for closings and questions.
+        """
+        self._service = service
+        self._rows = rows
+        self._levers = levers
+        self.metrics = metrics
+        self._given_back = given_back
+        self._tell_end = ended
+        self._held = {level: _Held() for level in rows}
+        self._moving = asyncio.Lock()
+        self.plan = RoutePlan({PRIMARY: 100})
+        """The split that it was last told."""
+
+    def closing(self, level: Level) -> bool:
+        """Tell whether a row has given everything back and its receipt does not say so yet."""
+        return self._held[level].closing
+
+    def holds(self, level: Level) -> str:
+        """Return the receipt that a row holds the lever with; an empty string when it does not."""
+        receipt = self._held[level].receipt
+        return receipt.id if receipt else ""
+
+    def let_go(self, level: Level) -> None:
+        """Forget a row whose receipt somebody else has closed."""
+        self._held[level] = _Held()
+        self.plan = self._plan_with(level, 0.0)
+
+    def take_over(self, receipt: Receipt) -> None:
+        """Hold the lever for a row that was engaged when the control plane last ran."""
+        self._held[receipt.level].receipt = receipt
+        self.plan = self._plan_with(receipt.level, 1.0)
+
+    async def engage(self, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime) -> None:
+        """Put a row in force, as `switch` does it, and say how it ended."""
+        result = "failed"
+        with self._outcome_of(level) as end:
+            async with self._moving:
+                decision = self._decision(level, because, detected_at, decided_at)
+                receipt = await self._levers.engage(decision)
+                end.ok = receipt is not None and receipt.state is ReceiptState.VERIFIED
+                end.touched = receipt is not None
+                result = "verified" if end.ok else "failed" if receipt else "refused"
+                if end.ok and receipt:
+                    self._held[level].receipt, self.plan = receipt, decision.after
+                    self._time_phases(receipt)
+        self.metrics.switches.labels(self._service, level, result).inc()
+
+    async def ask(
+        self, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime, text: str
+    ) -> None:
+        """Tell people that a row waits for one of them."""
+        try:
+            await self._levers.ask(self._decision(level, because, detected_at, decided_at), text)
+        except ControlplaneError as error:
+            log.error("not asked", row=level, what=error.what, why=error.why, fix=error.fix)
+
+    async def shift(self, level: Level, given_back: float) -> None:
+        """Give a share (0..1) of a row's traffic back to the primary; 0 takes all of it back."""
+        what = f"{given_back:.0%} of the traffic goes back to the primary pool" if given_back else "fully engaged again"
+        held = self._held[level]
+        with self._outcome_of(level) as end:
+            async with self._moving:
+                plan = self._plan_with(level, 1.0 - given_back)
+                end.ok = held.receipt is not None and await self._levers.shift(held.receipt, plan, what)
+                if end.ok and held.receipt:
+                    held.receipt, self.plan = replace(held.receipt, state=ReceiptState.REVERTING), plan
+
+    def close(self, level: Level) -> Coroutine[None, None, None]:
+        """Record the end of a row; it counts as closing from now on, until what is returned has been awaited."""
+        held = self._held[level]
+        receipt, held.receipt = held.receipt, None
+        held.closing = receipt is not None
+        return self._close(level, held, receipt)
+
+    async def _close(self, level: Level, held: _Held, receipt: Receipt | None) -> None:
+        """Try until it is stored, since a receipt that stays open would engage the row again."""
+        while True:
+            try:
+                if receipt:
+                    await self._levers.close(receipt)
+                else:
+                    await self._levers.resolve(level, "cleared without the lever")
+                break
+            except ControlplaneError as error:
+                log.error("not closed", row=level, what=error.what, why=error.why, fix=error.fix)
+                await asyncio.sleep(CLOSE_AGAIN_S)
+        held.closing = False
+
+    @contextmanager
+    def _outcome_of(self, level: Level) -> Iterator[End]:
+        """Say how an effect ended, whatever happened: a row that is never told would stay busy for ever."""
+        end = End()
+        try:
+            yield end
+        except ControlplaneError as error:
+            log.error("not moved", row=level, what=error.what, why=error.why, fix=error.fix)
+        except asyncio.CancelledError:
+            raise  # The process stops; the next one settles what is stored.
+        except BaseException:
+            self._tell_end(level, End())
+            raise
+        self._tell_end(level, end)
+
+    def _decision(
+        self, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime
+    ) -> Decision:
+        return Decision(self._rows[level], self.plan, self._plan_with(level, 1.0), because, detected_at, decided_at)
+
+    def _plan_with(self, level: Level, strength: float) -> RoutePlan:
+        """Return the split with one row at a strength and every other row as it is."""
+        pulls = [Pull(level, self._rows[level].do, strength)]
+        for other, held in self._held.items():
+            if other is not level and held.receipt:
+                pulls.append(Pull(other, self._rows[other].do, 1.0 - self._given_back(other)))
+        return route(pulls)
+
+    def _time_phases(self, receipt: Receipt) -> None:
+        seconds = self.metrics.switch_seconds
+        moments = (
+            ("decided", receipt.decided_at),
+            ("acted", receipt.times[ReceiptState.APPLIED]),
+            ("verified", receipt.times[ReceiptState.VERIFIED]),
+        )
+        for phase, at in moments:
+            seconds.labels(self._service, receipt.level, phase).observe((at - receipt.detected_at).total_seconds())

@@ -1,0 +1,135 @@
+"""What people tell the matrix, and what they are told: stored first, noted on the timelines, then acted on.
+
+`web` and the command line bring instructions; `decide` says what people have to hear.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from controlplane.degradation.instruction import Instruction, InstructionBook, Kind, Refused
+from controlplane.degradation.matrix import Level
+from controlplane.degradation.turn import Told
+from controlplane.incidents.incident import Entry, Incident, IncidentBook, IncidentState
+
+
+async def _nobody(_: str) -> None:
+    """Page nobody: no receiver is on the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellPorts:
+    """What telling people touches."""
+
+    service: str
+    book: InstructionBook
+    incidents: IncidentBook
+    now: Callable[[], datetime]
+    page: Callable[[str], Awaitable[None]] = _nobody
+    """Reaches people who look at no console."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeoplePorts:
+    """What following people's instructions touches."""
+
+    told: TellPorts
+    refusal: Callable[[Kind, Level], str]
+    """Says why the matrix has no use for an instruction now; an empty string when it has."""
+    take: Callable[[Instruction], None]
+    """Hands the matrix what was said, and is stored."""
+    drop: Callable[[Instruction], None]
+    """Lets the matrix forget what was ended, and is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One instruction as a person gives it."""
+
+    kind: Kind
+    level: Level
+    who: str
+    why: str
+    lasts: timedelta | None = None
+    """How long a pin holds; None: until somebody ends it."""
+
+
+async def instruct(ports: PeoplePorts, said: Said) -> Instruction | Refused:
+    """Store what a person said, and act on it; nothing is stored of what the matrix has no use for."""
+    why_not = ports.refusal(said.kind, said.level)
+    if why_not:
+        return Refused(why_not)
+    now = ports.told.now()
+    instruction = Instruction(
+        id=f"{ports.told.service}/{said.kind}/{said.level}/{now.isoformat(timespec='microseconds')}",
+        service=ports.told.service,
+        kind=said.kind,
+        level=said.level,
+        who=said.who,
+        why=said.why,
+        at=now,
+        until=now + said.lasts if said.lasts else None,
+    )
+    await ports.told.book.begin(instruction)
+    ports.take(instruction)
+    await _note(ports.told, said.level, Entry(now, "person", instruction.words))
+    return instruction
+
+
+async def end(ports: PeoplePorts, kind: Kind, level: Level, who: str, why: str) -> Instruction | Refused:
+    """End a pin, or let go of the brake."""
+    found = next(
+        (i for i in await ports.told.book.in_force(ports.told.service) if (i.kind, i.level) == (kind, level)), None
+    )
+    if found is None:
+        what = "the brake is not on" if kind is Kind.BRAKE else f"nobody has pinned {level}"
+        return Refused(what)
+    now = ports.told.now()
+    await ports.told.book.end(found.id, now, who, why)
+    ports.drop(found)
+    what = "let go of the brake" if kind is Kind.BRAKE else f"ended the pin of {level}"
+    await _note(ports.told, level, Entry(now, "person", f"{who} {what}: {why}"))
+    return found
+
+
+async def begun(ports: TellPorts, instruction: Instruction) -> None:
+    """Store what the control plane told the matrix by itself."""
+    await ports.book.begin(instruction)
+
+
+async def lapsed(ports: TellPorts, instruction: Instruction, why: str) -> None:
+    """Record that an instruction holds no longer, without anybody's doing."""
+    now = ports.now()
+    await ports.book.end(instruction.id, now, "", why)
+    if instruction.kind is Kind.PIN:
+        text = f"the pin of {instruction.level} by {instruction.who} is over: {why}"
+        await _note(ports, instruction.level, Entry(now, "person", text))
+
+
+async def tell(ports: TellPorts, told: Told) -> None:
+    """Tell people what they have to hear: on the timeline of what is open, and wherever they are paged."""
+    await _note(ports, told.level, Entry(ports.now(), "page", told.text))
+    await ports.page(told.text)
+
+
+async def ask(
+    ports: TellPorts, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime, text: str
+) -> None:
+    """Open the incident of a row that may not engage without a person, or join it, and say what it waits for."""
+    opened = await ports.incidents.open_incidents(ports.service)
+    incident = next((i for i in opened if i.level == level), None)
+    if incident is None:
+        why = "; ".join(because)
+        key = f"{ports.service}/{level}/{decided_at.isoformat(timespec='microseconds')}"
+        incident = Incident(key, ports.service, level, f"{ports.service}: {why}", IncidentState.OPEN, detected_at)
+        await ports.incidents.begin(incident)
+        await ports.incidents.note(incident.id, Entry(detected_at, "detected", why))
+    await ports.incidents.note(incident.id, Entry(decided_at, "page", text))
+    await ports.page(text)
+
+
+async def _note(ports: TellPorts, level: Level, entry: Entry) -> None:
+    """Write on the timelines of the open incidents that it is about: the row's, or all of them."""
+    for incident in await ports.incidents.open_incidents(ports.service):
+        if level in (Level.NONE, incident.level):
+            await ports.incidents.note(incident.id, entry)

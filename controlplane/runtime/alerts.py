@@ -1,0 +1,35 @@
+"""The alerts that fire now, as an Alertmanager tells them; the matrix asks for them by name.
+
+Without an Alertmanager on the page, or while it does not answer, nobody knows what fires: that is `unknown`, never no.
+"""
+
+import structlog
+
+from controlplane.chaos.alertmanager import Alertmanager
+from controlplane.degradation.matrix import Alerts
+from controlplane.errors import UnreachableError
+
+log = structlog.get_logger("alerts")
+
+
+class FiringAlerts:
+    """What fires for one service, silenced or not: whoever silences an alert still wants the service to be served."""
+
+    def __init__(self, alertmanager: Alertmanager | None, service: str) -> None:
+        self._alertmanager = alertmanager
+        self._service = service
+        self.names: Alerts = None
+        """The names of the alerts that fire; None while that is unknown."""
+
+    async def ask(self) -> None:
+        """Ask anew; called every few seconds."""
+        if self._alertmanager is None:
+            return
+        try:
+            firing = await self._alertmanager.firing()
+        except UnreachableError as error:
+            if self.names is not None:
+                log.warning("alerts unknown", what=error.what, why=error.why, fix=error.fix)
+            self.names = None
+        else:
+            self.names = frozenset(alert.name for alert in firing if alert.service in ("", self._service))

@@ -1,0 +1,164 @@
+"""The API of the lever: what is in force and why, and what people may say about it.
+
+Reading is free, as elsewhere; saying something needs the operator's token. Called by `app`.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi import Path as UrlPath
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from controlplane.degradation.instruction import Instruction, Kind, Refused
+from controlplane.degradation.machine import TRANSITIONS
+from controlplane.degradation.matrix import Level
+from controlplane.errors import UsageError
+from controlplane.flows.people import Said
+from controlplane.policy import quantity
+from controlplane.signals.recording import Point, spell_points
+
+Answer = Callable[..., JSONResponse]
+_LEVEL = Annotated[str, UrlPath(pattern=r"^(none|P0|P1|P2)$")]
+_ROW = Annotated[str, UrlPath(pattern=r"^P[0-2]$")]
+LONGEST_PIN = timedelta(days=30)
+"""A pin that nobody remembers is a matrix that does not work."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeverPorts:
+    """What the outside may ask of the lever."""
+
+    instruct: Callable[[Said], Awaitable[Instruction | Refused]]
+    end: Callable[[Kind, Level, str, str], Awaitable[Instruction | Refused]]
+    """Ends a pin or the brake: (kind, level, who, why)."""
+    instructions: Callable[[int], Awaitable[tuple[Instruction, ...]]]
+    recording: Callable[[timedelta], tuple[Point, ...]]
+    """The signals of the last so many minutes."""
+
+
+class Word(BaseModel):
+    """Who says something, and why; both are kept."""
+
+    model_config = ConfigDict(extra="forbid")
+    why: str = Field(min_length=1, max_length=1000)
+    who: str = Field(default="api", min_length=1, max_length=128)
+
+
+class Pinning(Word):
+    """The body of a request to pin a row."""
+
+    lasts: str | None = Field(default=None, alias="for")
+
+
+_Say = Callable[[Kind, str, Word, timedelta | None], Awaitable[JSONResponse]]
+_End = Callable[[Kind, str, Word], Awaitable[JSONResponse]]
+
+
+def lever_routes(ports: LeverPorts, guarded: Sequence[Any], answer: Answer, problem: Answer) -> APIRouter:
+    """Make the routes.
+
+    Args:
+        ports: what they ask for.
+        guarded: the dependencies of whatever moves something.
+        answer: makes a JSON answer of a value: (value, status).
+        problem: makes a problem document: (status, what, why, fix).
+    """
+    router = APIRouter(prefix="/api/v1", tags=["degradation"])
+
+    async def say(kind: Kind, level: str, word: Word, lasts: timedelta | None) -> JSONResponse:
+        said = await ports.instruct(Said(kind, Level(level), word.who, word.why, lasts))
+        if isinstance(said, Refused):
+            return problem(409, f"the instruction to {kind} {level} cannot be followed", said.why)
+        return answer(said, 201)
+
+    async def end(kind: Kind, level: str, word: Word) -> JSONResponse:
+        ended = await ports.end(kind, Level(level), word.who, word.why)
+        if isinstance(ended, Refused):
+            return problem(409, "there is nothing to end", ended.why)
+        return answer(ended)
+
+    _reading(router, ports, answer)
+    _pins(router, list(guarded), say, end)
+    _rows(router, list(guarded), say)
+    return router
+
+
+def _lasts(text: str | None) -> timedelta | None:
+    """Read how long a pin lasts.
+
+    Raises:
+        UsageError: when it is no duration, or not a sensible one.
+    """
+    if text is None:
+        return None
+    try:
+        lasts = quantity.duration(text)
+    except ValueError as error:
+        raise UsageError(f"`{text}` is no duration", f"expected {error}", "write one such as 30m") from error
+    if not timedelta(0) < lasts <= LONGEST_PIN:
+        raise UsageError(f"nothing lasts {text} here", "from a moment to 30 days", "write one such as 30m")
+    return lasts
+
+
+def _reading(router: APIRouter, ports: LeverPorts, answer: Answer) -> None:
+    @router.get("/instructions")
+    async def instructions(limit: int = 50) -> JSONResponse:
+        """List what people have told the matrix, the newest first."""
+        return answer(await ports.instructions(max(1, min(limit, 500))))
+
+    @router.get("/recording")
+    async def recording(lasts: Annotated[str, Query(alias="for")] = "10m") -> PlainTextResponse:
+        """Give the signals of the last minutes as JSON lines, for `controlplane simulate`."""
+        points = ports.recording(_lasts(lasts) or timedelta())
+        return PlainTextResponse("".join(spell_points(points)), media_type="application/x-ndjson")
+
+    @router.get("/machine")
+    async def machine() -> JSONResponse:
+        """Give the transitions of a row: the table the machine runs by."""
+        table = [
+            {"from": phase, "cue": cue, "to": to.to, "effects": to.effects} for (phase, cue), to in TRANSITIONS.items()
+        ]
+        return answer(table)
+
+
+def _pins(router: APIRouter, guarded: list[Any], say: _Say, end: _End) -> None:
+    @router.post("/pins/{level}", status_code=201, dependencies=guarded)
+    async def pin(level: _LEVEL, body: Pinning) -> JSONResponse:
+        """Put a row in force and keep it there; `none` lets no row begin anything. 409 says why not."""
+        return await say(Kind.PIN, level, body, _lasts(body.lasts))
+
+    @router.post("/pins/{level}/end", dependencies=guarded)
+    async def unpin(level: _LEVEL, body: Word) -> JSONResponse:
+        """End a pin: the row follows its trigger again."""
+        return await end(Kind.PIN, level, body)
+
+    @router.post("/brake", status_code=201, dependencies=guarded)
+    async def brake(body: Word) -> JSONResponse:
+        """Pull the brake: nothing engages or is given back by itself."""
+        return await say(Kind.BRAKE, Level.NONE, body, None)
+
+    @router.post("/brake/release", dependencies=guarded)
+    async def let_go(body: Word) -> JSONResponse:
+        """Let go of the brake."""
+        return await end(Kind.BRAKE, Level.NONE, body)
+
+
+def _rows(router: APIRouter, guarded: list[Any], say: _Say) -> None:
+    @router.post("/rows/{level}/approve", status_code=201, dependencies=guarded)
+    async def approve(level: _ROW, body: Word) -> JSONResponse:
+        """Let a row engage that waits for approval."""
+        return await say(Kind.APPROVE, level, body, None)
+
+    @router.post("/rows/{level}/refuse", status_code=201, dependencies=guarded)
+    async def refuse(level: _ROW, body: Word) -> JSONResponse:
+        """Have a row left alone until its trigger has cleared."""
+        return await say(Kind.REFUSE, level, body, None)
+
+    @router.post("/rows/{level}/release", status_code=201, dependencies=guarded)
+    async def release(level: _ROW, body: Word) -> JSONResponse:
+        """Begin to give a row's traffic back now, by its steps."""
+        return await say(Kind.RELEASE, level, body, None)

@@ -1,0 +1,254 @@
+"""A keeper ends at the first of many reasons, and undoes its work whatever happens."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from controlplane.chaos.keepers import fill
+from controlplane.chaos.keepers.burn import Burn, Gpu
+from controlplane.chaos.keepers.fill import Fill, may_not_fill
+from controlplane.chaos.keepers.hold import Hold
+from controlplane.chaos.keepers.keeper import KeeperError, Order, holder, keep, read_order, spell_order
+from controlplane.chaos.keepers.stall import Stall
+from controlplane.chaos.keepers.table import WORKS
+
+
+@dataclass
+class Told:
+    """A work that notes what it is told."""
+
+    said: list[str] = field(default_factory=list)
+    on_tick: Callable[[], str] = lambda: ""
+    fails: bool = False
+
+    def begin(self) -> None:
+        self.said.append("begin")
+        if self.fails:
+            raise KeeperError("no")
+
+    def tick(self) -> str:
+        return self.on_tick()
+
+    def end(self) -> None:
+        self.said.append("end")
+
+
+def order(file: Path | None, lasts_s: float = 30.0, **changes: Any) -> Order:
+    return Order("stall", str(file or ""), "l1", time.time() + lasts_s, **changes)
+
+
+def test_it_ends_at_its_time_and_undoes_its_work(tmp_path: Path) -> None:
+    work, file, ready = Told(), tmp_path / "k", []
+    assert keep(order(file, 0.05), work, lambda: ready.append(holder(file))) == "its time is over"
+    assert work.said == ["begin", "end"]
+    assert ready == ["l1"]
+    assert not file.exists()
+
+
+def test_setting_the_clock_back_does_not_make_it_last_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    clock = iter([now])
+    asked = Order("stall", "", "l1", now + 0.1)
+    monkeypatch.setattr(time, "time", lambda: next(clock, now - 3600))
+    assert keep(asked, Told()) == "its time is over"
+
+
+def test_removing_its_file_ends_it(tmp_path: Path) -> None:
+    file = tmp_path / "k"
+
+    def remove() -> str:
+        file.unlink(missing_ok=True)
+        return ""
+
+    assert keep(order(file), Told(on_tick=remove)) == "its file is gone"
+
+
+def test_another_leases_file_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "k"
+
+    def take() -> str:
+        file.write_text(json.dumps({"lease": "l2"}))
+        return ""
+
+    assert keep(order(file), Told(on_tick=take)) == "its file is another's"
+    assert holder(file) == "l2"
+
+
+def test_it_does_not_outlive_who_asked_for_it() -> None:
+    with subprocess.Popen(["sleep", "60"]) as owner:
+        started_at = psutil.Process(owner.pid).create_time()
+
+        def kill() -> str:
+            owner.kill()
+            return ""
+
+        found = keep(order(None, owner=owner.pid, owner_started_at=started_at), Told(on_tick=kill))
+    assert found == "the control plane is dead"
+
+
+def test_a_signal_ends_it_in_order_and_what_handled_signals_before_does_again() -> None:
+    def tell() -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ""
+
+    before, work = signal.getsignal(signal.SIGTERM), Told(on_tick=tell)
+    assert keep(order(None), work) == "it was told to"
+    assert work.said == ["begin", "end"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_work_that_must_end_early_says_why() -> None:
+    assert keep(order(None), Told(on_tick=lambda: "too hot")) == "too hot"
+
+
+def test_a_work_that_cannot_be_done_leaves_nothing(tmp_path: Path) -> None:
+    work, file = Told(fails=True), tmp_path / "k"
+    with pytest.raises(KeeperError):
+        keep(order(file), work)
+    assert work.said == ["begin", "end"]
+    assert not file.exists()
+
+
+def test_a_directory_that_cannot_be_written_is_told_and_nothing_is_done(tmp_path: Path) -> None:
+    work = Told()
+    with pytest.raises(KeeperError, match="gone"):
+        keep(order(tmp_path / "gone" / "k"), work)
+    assert "begin" not in work.said
+
+
+def test_an_order_is_read_as_it_was_written() -> None:
+    asked = order(Path("k"), settings={"duty": 0.5, "name": "x"})
+    assert read_order(spell_order(asked)) == asked
+    assert asked.work in WORKS
+
+
+# -- the works ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_that_shares_its_file_system_is_never_filled(tmp_path: Path) -> None:
+    work = Fill(tmp_path, "filler", 0)
+    with pytest.raises(KeeperError, match="must be a mount of its own"):
+        work.begin()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_file_system_is_never_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda _: True)
+    monkeypatch.setattr(fill, "free_bytes", lambda _: fill.CEILING_BYTES + 1)
+    assert "never filled" in may_not_fill(tmp_path)
+    monkeypatch.setattr(fill, "free_bytes", lambda _: fill.CEILING_BYTES)
+    assert may_not_fill(tmp_path) == ""
+
+
+def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+    assert "there is no directory" in may_not_fill(tmp_path / "gone")
+
+
+def test_memory_that_would_leave_too_little_is_not_taken() -> None:
+    work = Hold(memory_mib=1e6, leave_mib=1024)
+    with pytest.raises(KeeperError, match="must be left"):
+        work.begin()
+
+
+def test_memory_is_given_back_when_others_take_the_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Hold(memory_mib=4, leave_mib=256)
+    left = SimpleNamespace(available=300 * 1024**2)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: left)
+    monkeypatch.setattr(Path, "write_text", lambda *_, **__: 0)  # not the tests' own standing with the kernel
+    assert keep(order(None, 0.05), work) == "its time is over"
+    left.available = 255 * 1024**2
+    with pytest.raises(KeeperError, match="must be left"):
+        work.begin()
+    assert "255 MiB are left" in work.tick()
+
+
+def test_a_stopped_group_always_ends_running() -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as engine:
+        process = psutil.Process(engine.pid)
+        work = Stall(engine.pid, engine.pid, process.create_time(), pause_s=0.02, run_s=0.02)
+        seen: set[str] = set()
+
+        def look() -> None:
+            while not over.wait(0.001):
+                seen.add(process.status())
+
+        over = threading.Event()
+        watching = threading.Thread(target=look)
+        watching.start()
+        keep(order(None, 0.4), work)
+        over.set()
+        watching.join()
+        assert psutil.STATUS_STOPPED in seen
+        assert seen - {psutil.STATUS_STOPPED}
+        assert process.status() != psutil.STATUS_STOPPED
+        engine.kill()
+
+
+def test_a_process_that_began_at_another_time_is_never_stopped() -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        with pytest.raises(KeeperError, match="is gone"):
+            Stall(stranger.pid, stranger.pid, 1.0).begin()
+        assert psutil.Process(stranger.pid).status() != psutil.STATUS_STOPPED
+        stranger.kill()
+
+
+class FakeNvml(SimpleNamespace):
+    """NVML as far as a burner asks it."""
+
+    class NVMLError(Exception):
+        """What NVML raises."""
+
+    NVML_TEMPERATURE_GPU = 0
+
+    def __init__(self, hot_c: int | None, drawn: float | None) -> None:
+        super().__init__()
+        self.hot_c, self.drawn = hot_c, drawn
+
+    def nvmlDeviceGetTemperature(self, *_: object) -> int:  # noqa: N802 - NVML's name
+        if self.hot_c is None:
+            raise self.NVMLError
+        return self.hot_c
+
+    def nvmlDeviceGetPowerUsage(self, _: object) -> float:  # noqa: N802 - NVML's name
+        if self.drawn is None:
+            raise self.NVMLError
+        return self.drawn
+
+    def nvmlDeviceGetPowerManagementLimit(self, _: object) -> float:  # noqa: N802 - NVML's name
+        return 700.0
+
+
+@pytest.mark.parametrize(
+    ("hot_c", "drawn", "said"),
+    [
+        (60, 600, ""),
+        (85, 600, "85 C hot"),
+        (60, 800, "114% of its power limit"),
+        (None, None, ""),
+        (None, 800, "power"),
+    ],
+)
+def test_a_burner_ends_at_its_ceilings(hot_c: int | None, drawn: float | None, said: str) -> None:
+    work = Burn(0.5)
+    work._gpu = Gpu(FakeNvml(hot_c, drawn), None, "GPU-1")
+    found = work.tick()
+    assert (said in found) if said else found == ""
+
+
+def test_a_burner_looks_at_its_ceilings_now_and_then_and_at_nothing_without_a_gpu() -> None:
+    work = Burn(0.5)
+    assert work.tick() == ""
+    work._gpu = Gpu(FakeNvml(90, 0), None, "GPU-1")
+    work._look_at = time.monotonic() + 60
+    assert work.tick() == ""

@@ -1,0 +1,397 @@
+"""What rows mean to each other and what people mean to rows: escalation, brake, pins, approvals; with real flows."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from controlplane.degradation.actuator import ReceiptState
+from controlplane.degradation.instruction import CONTROL_PLANE, Instruction, Kind, Refused
+from controlplane.degradation.machine import Phase
+from controlplane.degradation.matrix import AlertFires, Level, Mode
+from controlplane.degradation.turn import Worry
+from controlplane.flows import people
+from controlplane.flows.people import Said
+from tests.unit.flows.fakes import receipt, split
+from tests.unit.flows.world import HOLD_S, P0, P2, Books, World, running
+
+BY_ALERT = replace(P2, when=AlertFires("Slow"), escalate=Level.P0)
+PIN = Said(Kind.PIN, Level.P0, "ann", "trying it", timedelta(minutes=30))
+APPROVE = Said(Kind.APPROVE, Level.P0, "ann", "go")
+REFUSE = Said(Kind.REFUSE, Level.P0, "ann", "a false alarm")
+RELEASE = Said(Kind.RELEASE, Level.P0, "ann", "all is well")
+HANDS_OFF = Said(Kind.PIN, Level.NONE, "ann", "we are moving racks")
+
+
+async def engaged(world: World) -> None:
+    world.kill()
+    await world.settle()
+    assert world.phase() is Phase.ENGAGED
+
+
+async def flap(world: World) -> None:
+    """Break the primary, let it recover, and let everything go back."""
+    world.kill()
+    await world.settle()
+    world.revive()
+    await world.tick(4 * int(HOLD_S))
+
+
+async def test_an_alert_trips_a_row_and_its_end_releases_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, BY_ALERT) as world:
+        await world.tick(2)
+        assert world.phase(Level.P2) is Phase.IDLE
+        world.alerts = frozenset({"Slow", "Other"})
+        await world.tick(1)
+        assert world.phase(Level.P2) is Phase.ENGAGED
+        assert world.levers.engaged[0].because == ("alert Slow fires",)
+        world.alerts = None
+        await world.tick(30)
+        assert world.phase(Level.P2) is Phase.ENGAGED, "nobody knows whether it fires"
+        world.alerts = frozenset()
+        await world.tick(3 * int(HOLD_S))
+        assert world.phase(Level.P2) is Phase.IDLE
+
+
+# -- escalation --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("result", [None, ReceiptState.FAILED])
+async def test_a_row_that_is_refused_or_fails_tells_the_next_one_to_trip(
+    monkeypatch: pytest.MonkeyPatch, result: ReceiptState | None
+) -> None:
+    async with running(monkeypatch, P0, BY_ALERT) as world:
+        world.levers.results[Level.P2] = result
+        world.alerts = frozenset({"Slow"})
+        await world.tick(1)
+        assert world.phase(Level.P0) is Phase.ENGAGED
+        decision = world.levers.engaged[1]
+        assert decision.row.level is Level.P0
+        assert decision.because[0] == "P2 could not mend the harm"
+        assert decision.detected_at == world.levers.engaged[0].detected_at
+        assert [(t.level, t.worry) for t in world.told] == [(Level.P2, Worry.FAILED)]
+        assert world.told[0].text == "P2 could not be put in force; P0 is told to trip"
+
+
+async def test_a_row_that_has_not_helped_in_its_time_escalates_and_people_hear_it_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    late = replace(BY_ALERT, within=timedelta(seconds=20))
+    async with running(monkeypatch, P0, late) as world:
+        world.alerts = frozenset({"Slow"})
+        await world.tick(19)
+        assert (world.phase(Level.P2), world.phase(Level.P0)) == (Phase.ENGAGED, Phase.IDLE)
+        await world.tick(30)
+        assert world.phase(Level.P0) is not Phase.IDLE
+        assert [(t.level, t.worry) for t in world.told] == [(Level.P2, Worry.LATE)]
+        assert (
+            world.metrics.registry.get_sample_value(
+                "controlplane_worries_total", {"service": "chat", "row": "P2", "worry": "late"}
+            )
+            == 1
+        )
+
+
+async def test_a_row_that_moved_everything_is_not_late_while_the_pool_it_left_stays_ill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, replace(P0, within=timedelta(seconds=5))) as world:
+        await engaged(world)
+        await world.tick(60, ok=None)
+        assert world.told == []
+
+
+async def test_the_last_row_that_fails_has_people_paged(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        world.levers.engage_result = ReceiptState.FAILED
+        world.kill()
+        await world.tick(30, ok=None)
+        assert [t.text for t in world.told] == [
+            "P0 could not be put in force; no other row is left: a person has to act"
+        ]
+
+
+# -- the brake ---------------------------------------------------------------------------------------------------------
+
+
+async def test_rows_that_switch_too_often_brake_themselves_and_a_person_lets_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, switches=2) as world:
+        for _ in range(2):
+            await flap(world)
+        assert len(world.levers.engaged) == 2
+        world.kill()
+        await world.tick(30, ok=None)
+        assert len(world.levers.engaged) == 2, "the third one needs a person"
+        standing = world.standing()
+        assert standing.braked
+        assert standing.brake is not None
+        assert standing.brake.who == CONTROL_PLANE
+        assert world.row().waits_for == "the brake is on; awaiting approval"
+        assert [i.kind for i in world.books.instructions.kept.values()] == [Kind.BRAKE]
+        assert [t.worry for t in world.told] == [Worry.BRAKE]
+        assert [level for level, _ in world.levers.asked] == [Level.P0]
+
+        await world.say(APPROVE)
+        await world.tick(1, ok=None)
+        assert world.phase() is Phase.ENGAGED
+        world.revive()
+        await world.tick(60)
+        assert world.phase() is Phase.ENGAGED, "nothing is given back while the brake is on"
+
+        let_go = await people.end(world.people, Kind.BRAKE, Level.NONE, "ann", "mended")
+        assert isinstance(let_go, Instruction)
+        await world.tick(4 * int(HOLD_S))
+        assert world.phase() is Phase.IDLE
+        assert not world.standing().braked
+        await flap(world)
+        assert len(world.levers.engaged) == 4
+
+
+async def test_the_brake_never_keeps_users_at_a_primary_that_breaks_on_the_way_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, switches=1) as world:
+        await engaged(world)
+        world.revive()
+        await world.tick(int(HOLD_S) + 1)
+        assert world.phase() is Phase.RELEASING
+        world.kill()
+        await world.settle()
+        assert world.phase() is Phase.ENGAGED
+        assert split(world.levers.shifts[-1]) == {"standby": 100}
+        assert world.standing().braked
+        shifts = len(world.levers.shifts)
+        world.revive()
+        await world.tick(60)
+        assert (world.phase(), len(world.levers.shifts)) == (Phase.ENGAGED, shifts)
+
+
+async def test_what_a_gate_refuses_is_no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, switches=2) as world:
+        world.levers.engage_result = None
+        world.kill()
+        await world.tick(60, ok=None)
+        assert len(world.levers.engaged) > 4
+        assert not world.standing().braked
+
+
+async def test_an_hour_later_the_rows_may_switch_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, switches=1) as world:
+        await flap(world)
+        world.now += 3600.0
+        world.looks(ok=True)
+        await flap(world)
+        assert len(world.levers.engaged) == 2
+        assert not world.standing().braked
+
+
+async def test_a_person_may_pull_the_brake(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        await world.say(Said(Kind.BRAKE, Level.NONE, "ann", "we measure"))
+        world.kill()
+        await world.tick(3, ok=None)
+        assert (world.phase(), world.levers.engaged) == (Phase.PENDING, [])
+
+
+# -- pins --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_pinned_row_is_put_in_force_and_kept_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        await world.tick(2)
+        pinned = await world.say(PIN)
+        assert isinstance(pinned, Instruction)
+        assert world.phase() is Phase.ENGAGED
+        assert world.levers.engaged[0].because == (pinned.words,)
+        await world.tick(60)
+        assert (world.phase(), world.standing().pins) == (Phase.ENGAGED, (pinned,))
+        world.clock.at += timedelta(minutes=31)
+        await world.tick(4 * int(HOLD_S))
+        assert world.phase() is Phase.IDLE
+        assert world.standing().pins == ()
+        assert world.books.instructions.kept[pinned.id].ended_why == "its time is over"
+
+
+async def test_unpinning_gives_the_row_back_to_its_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        await world.tick(2)
+        await world.say(PIN)
+        assert isinstance(await people.end(world.people, Kind.PIN, Level.P0, "bob", "done"), Instruction)
+        assert await people.end(world.people, Kind.PIN, Level.P0, "bob", "again") == Refused("nobody has pinned P0")
+        await world.tick(4 * int(HOLD_S))
+        assert world.phase() is Phase.IDLE
+
+
+async def test_a_pin_to_none_lets_nothing_begin_and_what_is_in_force_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, P0, BY_ALERT) as world:
+        await engaged(world)
+        await world.say(HANDS_OFF)
+        world.alerts = frozenset({"Slow"})
+        world.revive()
+        await world.tick(4 * int(HOLD_S))
+        assert (world.phase(Level.P0), world.phase(Level.P2)) == (Phase.IDLE, Phase.PENDING)
+        assert world.row(Level.P2).waits_for == world.standing().pins[0].words
+        assert "ann pinned none: we are moving racks" in world.row(Level.P2).waits_for
+
+
+async def test_a_pin_outlives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    books = Books()
+    async with running(monkeypatch, books=books) as world:
+        await world.tick(1)
+        await world.say(PIN)
+    async with running(monkeypatch, books=books) as world:
+        world.decider.resume((receipt(ReceiptState.VERIFIED),), await books.instructions.in_force("chat"))
+        await world.tick(60)
+        assert world.phase() is Phase.ENGAGED
+        assert [pin.who for pin in world.standing().pins] == ["ann"]
+
+
+# -- approvals ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_row_that_needs_approval_waits_for_it_and_then_engages(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, mode=Mode.APPROVE) as world:
+        world.kill()
+        await world.tick(30, ok=None)
+        assert (world.phase(), world.levers.engaged) == (Phase.PENDING, [])
+        assert world.row().awaits_approval
+        assert world.levers.asked == [(Level.P0, "P0 waits for a person: awaiting approval")]
+        assert isinstance(await world.say(APPROVE), Instruction)
+        assert world.phase() is Phase.ENGAGED
+        assert (await world.say(APPROVE)) == Refused("row P0 cannot be approved now: it is engaged")
+        world.revive()
+        await world.tick(4 * int(HOLD_S))
+        assert world.phase() is Phase.IDLE
+        world.kill()
+        await world.tick(2, ok=None)
+        assert world.phase() is Phase.PENDING, "an approval is for one time"
+
+
+async def test_a_refused_row_is_left_alone_until_its_trigger_has_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, mode=Mode.APPROVE) as world:
+        world.kill()
+        await world.tick(2, ok=None)
+        await world.say(REFUSE)
+        await world.tick(60, ok=None)
+        assert (world.phase(), len(world.levers.asked)) == (Phase.PENDING, 1)
+        assert "a false alarm" in world.row().waits_for
+        world.revive()
+        await world.tick(1)
+        assert (world.phase(), world.levers.resolved[0][0]) == (Phase.IDLE, Level.P0)
+        assert [i.ended_why for i in world.books.instructions.kept.values()] == ["the trigger cleared"]
+        world.kill()
+        await world.tick(2, ok=None)
+        assert len(world.levers.asked) == 2
+
+
+async def test_a_refusal_outlives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    books = Books()
+    async with running(monkeypatch, mode=Mode.APPROVE, books=books) as world:
+        world.kill()
+        await world.tick(2, ok=None)
+        await world.say(REFUSE)
+    async with running(monkeypatch, mode=Mode.APPROVE, books=books) as world:
+        world.decider.resume((), await books.instructions.in_force("chat"))
+        world.kill()
+        await world.tick(5, ok=None)
+        assert world.levers.asked == []
+
+
+async def test_one_row_may_need_approval_while_the_others_act(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, replace(P0, mode=Mode.APPROVE), P2) as world:
+        world.kill()
+        await world.tick(1, ok=None)
+        assert (world.phase(Level.P0), world.phase(Level.P2)) == (Phase.PENDING, Phase.ENGAGED)
+
+
+# -- release -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_person_releases_a_row_whose_trigger_is_wrong_and_it_stays_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, replace(P0, when=AlertFires("Slow"))) as world:
+        world.alerts = frozenset({"Slow"})
+        await world.tick(30)
+        assert world.phase() is Phase.ENGAGED
+        await world.say(RELEASE)
+        assert split(world.levers.shifts[-1]) == {"primary": 50, "standby": 50}
+        await world.tick(3 * int(HOLD_S))
+        assert world.phase() is Phase.PENDING, "the trigger holds, and is not listened to"
+        assert len(world.levers.engaged) == 1
+        assert "ann released P0" in world.row().waits_for
+        world.alerts = frozenset()
+        await world.tick(1)
+        world.alerts = frozenset({"Slow"})
+        await world.tick(1)
+        assert len(world.levers.engaged) == 2
+
+
+async def test_a_release_onto_a_primary_that_is_ill_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        await engaged(world)
+        refused = await world.say(RELEASE)
+        assert isinstance(refused, Refused)
+        assert "the primary pool is not well" in refused.why
+        assert world.books.instructions.kept == {}
+
+
+async def test_a_release_ends_the_pin(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        await world.tick(2)
+        await world.say(PIN)
+        await world.tick(2)
+        await world.say(RELEASE)
+        await world.tick(3 * int(HOLD_S))
+        assert (world.phase(), world.standing().pins) == (Phase.IDLE, ())
+
+
+# -- what cannot be done -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (replace(PIN, level=Level.P1), "row P1 is not armed; armed: P0"),
+        (APPROVE, "row P0 cannot be approved now: it is idle"),
+        (REFUSE, "row P0 cannot be refused now: it is idle"),
+        (RELEASE, "row P0 cannot be released now: it is idle"),
+    ],
+)
+async def test_an_instruction_that_fits_nothing_is_refused_and_not_stored(
+    monkeypatch: pytest.MonkeyPatch, said: Said, why: str
+) -> None:
+    async with running(monkeypatch) as world:
+        await world.tick(1)
+        assert await world.say(said) == Refused(why)
+        assert world.books.instructions.kept == {}
+
+
+async def test_a_row_that_only_watches_takes_no_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, mode=Mode.OBSERVE) as world:
+        assert await world.say(PIN) == Refused("row P0 only watches (mode observe): move the lever by hand")
+
+
+async def test_what_was_said_stands_on_the_open_incident(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, mode=Mode.APPROVE) as world:
+        world.kill()
+        await world.tick(2, ok=None)
+        now = world.clock()
+        row = world.row().row
+        await people.ask(world.people.told, row.level, ("dead",), now, now, "P0 waits for a person")
+        await world.say(APPROVE)
+        (incident,) = world.books.incidents.kept.values()
+        assert (incident.level, incident.title) == ("P0", "chat: dead")
+        assert world.books.incidents.texts("page") == ["P0 waits for a person"]
+        assert world.books.incidents.texts("person") == ["ann approved P0: go"]
+
+
+async def test_a_book_that_cannot_be_written_stops_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, switches=1) as world:
+        world.books.instructions.writable = False
+        await flap(world)
+        world.kill()
+        await world.tick(3, ok=None)
+        assert world.standing().braked

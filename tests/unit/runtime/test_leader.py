@@ -1,0 +1,159 @@
+"""Who is in charge: the lease is taken, renewed, lost by one's own clock, and given back."""
+
+from pathlib import Path
+
+import pytest
+
+from controlplane.degradation.fencing import Term
+from controlplane.errors import FencedError, StoreError
+from controlplane.runtime import leader
+from controlplane.runtime.leader import Leadership, holder_name
+from controlplane.telemetry import Metrics
+
+
+class Book:
+    """A lease in memory."""
+
+    def __init__(self) -> None:
+        self.held: Term | None = None
+        self.works = True
+        self.resigned: list[Term] = []
+
+    async def take(self, service: str, holder: str, ttl_s: float) -> Term | None:
+        self._must_work()
+        if self.held and self.held.holder != holder:
+            return None
+        self.held = Term(service, holder, self.held.token + 1 if self.held else 1)
+        return self.held
+
+    async def renew(self, term: Term, ttl_s: float) -> bool:
+        self._must_work()
+        return self.held == term
+
+    async def resign(self, term: Term) -> None:
+        self._must_work()
+        self.resigned.append(term)
+
+    async def confirm(self, term: Term) -> None:
+        self._must_work()
+        if self.held != term:
+            raise FencedError("not in charge any more")
+
+    def _must_work(self) -> None:
+        if not self.works:
+            raise StoreError("the database refuses", "disk full", "free space")
+
+
+class World:
+    """One control plane, a lease and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.book = Book()
+        self.metrics = Metrics()
+        self.ours = Leadership(self.book, "chat", "a", self.metrics, ttl_s=4.0)
+
+    def token(self) -> int:
+        """Return the number of the term we are in; 0 for none."""
+        return self.ours.term.token if self.ours.term else 0
+
+    def shown(self) -> tuple[float | None, float | None]:
+        value = self.metrics.registry.get_sample_value
+        labels = {"service": "chat"}
+        return value("controlplane_leader", labels), value("controlplane_leader_term", labels)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    monkeypatch.setattr(leader, "monotonic", lambda: made.now)
+    return made
+
+
+async def test_a_free_lease_is_taken_and_kept(world: World) -> None:
+    assert world.token() == 0
+    for _ in range(3):
+        await world.ours.turn()
+        world.now += 1.0
+    assert world.token() == 1
+    assert world.shown() == (1.0, 1.0)
+    await world.ours.confirm()
+
+
+async def test_in_charge_is_not_acting_until_what_was_left_is_settled(world: World) -> None:
+    await world.ours.turn()
+    assert not world.ours.acting
+    assert world.ours.term
+    world.ours.settled(world.ours.term)
+    assert world.ours.acting
+
+
+async def test_while_another_holds_it_there_is_nothing_to_do(world: World) -> None:
+    world.book.held = Term("chat", "b", 7)
+    await world.ours.turn()
+    assert world.token() == 0
+    assert world.shown() == (0.0, 0.0)
+    with pytest.raises(FencedError):
+        await world.ours.confirm()
+
+
+async def test_a_lease_that_could_not_be_renewed_ends_by_our_own_clock(world: World) -> None:
+    await world.ours.turn()
+    world.book.works = False
+    world.now += 3.0
+    await world.ours.turn()
+    assert world.token() == 1
+    world.now += 1.0
+    assert world.token() == 0
+    with pytest.raises(FencedError):
+        await world.ours.confirm()
+    world.book.works = True
+    await world.ours.turn()
+    assert world.token() == 1, "nobody took it meanwhile"
+
+
+async def test_whoever_was_asleep_for_too_long_finds_the_other_in_charge(world: World) -> None:
+    await world.ours.turn()
+    assert world.ours.term
+    world.ours.settled(world.ours.term)
+    world.book.held = Term("chat", "b", 2)
+    with pytest.raises(FencedError):
+        await world.ours.confirm()
+    await world.ours.turn()
+    assert world.token() == 0
+    assert not world.ours.acting
+    world.book.held = Term("chat", "a", 2)
+    await world.ours.turn()
+    assert world.token() == 3
+    assert not world.ours.acting, "the other one may have left something half done"
+
+
+async def test_whoever_was_stopped_while_the_database_answered_moves_nothing(world: World) -> None:
+    await world.ours.turn()
+    answered = world.book.confirm
+
+    async def late(term: Term) -> None:
+        await answered(term)
+        world.now += 5.0
+
+    world.book.confirm = late  # type: ignore[method-assign]
+    with pytest.raises(FencedError):
+        await world.ours.confirm()
+
+
+async def test_a_lease_is_given_back_and_one_that_cannot_be_is_left_to_run_out(world: World) -> None:
+    await world.ours.turn()
+    await world.ours.resign()
+    assert world.book.resigned == [Term("chat", "a", 1)]
+    assert world.token() == 0
+    await world.ours.resign()
+    await world.ours.turn()
+    world.book.works = False
+    await world.ours.resign()
+    assert world.token() == 0
+
+
+def test_a_control_plane_is_named_by_its_machine_and_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOSTNAME", "rack-1")
+    assert holder_name(tmp_path) == f"rack-1:{tmp_path}"
+    assert len(holder_name(tmp_path / ("x" * 400))) == 255
