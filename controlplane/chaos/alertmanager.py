@@ -29,7 +29,6 @@ class Alertmanager:
             UnreachableError: when it could not be made.
         """
         names = "|".join(re.escape(name) for name in silence.alerts)
-        ours = re.escape(silence.service)
         body = {
             "matchers": [
                 {"name": "alertname", "value": f"^(?:{names})$", "isRegex": True, "isEqual": True},

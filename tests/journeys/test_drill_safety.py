@@ -205,7 +205,7 @@ def test_alerts_are_silenced_while_faults_last_and_the_contract_is_asked_of_aler
         f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=",
     ]  # fmt: skip
     url = f"http://127.0.0.1:{port}"
-    page = page_with(fleet, f"drills:\n  alertmanager: {url}\n")
+    page = page_with(fleet, f"alertmanager: {url}\n")
     with (
         Running(line, tmp_path / "am.log") as server,
         Plane(page, quick_experiments(tmp_path / "experiments", "4s"), tmp_path / "state") as plane,

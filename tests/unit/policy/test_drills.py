@@ -34,13 +34,12 @@ def test_the_defaults_are_gated_guarded_and_bounded() -> None:
     assert plan.guards == {"availability": Guard(below=0.99, dwell=timedelta(seconds=10))}
     assert plan.blast_radius == BlastRadius(0.5, 1)
     assert (plan.retry_within, plan.overdue_after) == (timedelta(hours=6), timedelta(days=38))
-    assert (plan.freeze, policy().alertmanager) == ((), "")
+    assert plan.freeze == ()
 
 
 def test_a_plan_is_read_whole() -> None:
     found = policy(
         """
-  alertmanager: http://127.0.0.1:9093/
   monthly:
     guards: { error_rate: { above: 5%, for: 3s }, latency_p99: { above: 2s } }
     freeze: ["2026-12-24/2027-01-02", "2026-11-27"]
@@ -50,7 +49,6 @@ def test_a_plan_is_read_whole() -> None:
 """
     )
     plan = found.drills["monthly"]
-    assert found.alertmanager == "http://127.0.0.1:9093"
     assert set(found.drills) == {"monthly"}
     assert plan.guards == {
         "error_rate": Guard(above=0.05, dwell=timedelta(seconds=3)), "latency_p99": Guard(above=2.0),
@@ -64,7 +62,7 @@ def test_a_plan_is_read_whole() -> None:
 
 
 def test_the_resolved_page_is_a_page_that_says_the_same() -> None:
-    text = MINIMAL + 'drills:\n  alertmanager: http://am:9093\n  monthly: { freeze: ["2026-12-24"] }\n'
+    text = MINIMAL + 'drills:\n  monthly: { freeze: ["2026-12-24"] }\n'
     once = loads(text, PAGE)
     assert loads(yaml.safe_dump(dict(once.resolved)), PAGE).policy == once.policy
 
@@ -82,7 +80,6 @@ def test_the_resolved_page_is_a_page_that_says_the_same() -> None:
         ("  monthly: { guards: { availability: { below: 2s } } }\n", "wrong unit"),
         ("  monthly: { retry_within: 0s }\n", "is nothing"),
         ("  monthly: { gates: { error_budget: 25% } }\n", "error_budget"),
-        ("  alertmanager: am\n", "is no URL"),
         ("  monthly: soon\n", "soon"),
     ],
 )
