@@ -402,7 +402,8 @@ class Decider:
             for phase in Phase:
                 here = phase is self._state.rows[row_level].state.phase
                 metrics.row_phase.labels(self._service, row_level, phase).set(here)
-            metrics.row_waits.labels(self._service, row_level).set(bool(self._waits_for(record.row)))
+            asks = self._state.rows[row_level].state.word is Word.ASKED
+            metrics.row_waits.labels(self._service, row_level).set(asks)
         metrics.brake.labels(self._service).set(self._state.braked)
 
 
