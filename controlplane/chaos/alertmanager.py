@@ -32,8 +32,8 @@ class Alertmanager:
         body = {
             "matchers": [
                 {"name": "alertname", "value": f"^(?:{names})$", "isRegex": True, "isEqual": True},
-                # An alert about the control plane itself carries no service; one of another service is not ours.
-                {"name": "service", "value": f"^(?:{ours})?$", "isRegex": True, "isEqual": True},
+                # One about the control plane itself carries no service; one of another service is not ours.
+                {"name": "service", "value": f"^(?:{re.escape(silence.service)})?$", "isRegex": True, "isEqual": True},
             ],
             "startsAt": datetime.now(UTC).isoformat(),
             "endsAt": silence.ends_at.astimezone(UTC).isoformat(),
