@@ -5,7 +5,7 @@ Without an Alertmanager on the page, or while it does not answer, nobody knows w
 
 import structlog
 
-from controlplane.chaos.alertmanager import Alertmanager
+from controlplane.chaos.contract import AlertRoom
 from controlplane.degradation.matrix import Alerts
 from controlplane.errors import UnreachableError
 
@@ -15,7 +15,7 @@ log = structlog.get_logger("alerts")
 class FiringAlerts:
     """What fires for one service, silenced or not: whoever silences an alert still wants the service to be served."""
 
-    def __init__(self, alertmanager: Alertmanager | None, service: str) -> None:
+    def __init__(self, alertmanager: AlertRoom | None, service: str) -> None:
         self._alertmanager = alertmanager
         self._service = service
         self.names: Alerts = None

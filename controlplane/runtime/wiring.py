@@ -432,51 +432,21 @@ def build(
     def leads() -> bool:
         return leadership.acting
 
-    drilling, desk = join(
-        DrillingParts(
-            policy,
-            book.drills,
-            book.drills,
-            book.drills,
-            book.leases,
-            book.halts,
-            driver,
-            FactPorts(
-                policy,
-                standing,
-                learnt.budgets,
-                lambda: last.at,
-                leads,
-                book.halts,
-                book.leases,
-                book.incidents,
-                running_drill,
-                answers,
-                breakable,
-                same_clock,
-                utcnow,
-                clock,
-            ),
-            walk,
-            lambda name: find_experiment(
-                settings.experiments_dir, name, {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
-            ),
-            breakable,
-            lambda: len(inventory.read().endpoints),
-            lambda: learnt.counted,
-            row_times,
-            recovered,
-            objective,
-            published,
-            Alertmanager(session, policy.alertmanager) if policy.alertmanager else None,
-            settings.journals,
-            background.spawn,
-            leads,
-            changed,
-            metrics,
-            utcnow,
-        )
-    )
+    def story(name: str) -> tuple[Experiment, Path]:
+        sizes = {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
+        return find_experiment(settings.experiments_dir, name, sizes)
+
+    looking = FactPorts(
+        policy, standing, learnt.budgets, lambda: last.at, leads, book.halts, book.leases, book.incidents,
+        running_drill, answers, breakable, same_clock, utcnow, clock,
+    )  # fmt: skip
+    room = Alertmanager(session, policy.alertmanager) if policy.alertmanager else None
+    parts = DrillingParts(
+        policy, book.drills, book.drills, book.drills, book.leases, book.halts, driver, looking, walk, story, breakable,
+        lambda: len(inventory.read().endpoints), lambda: learnt.counted, row_times, recovered, objective, published,
+        room, settings.journals, background.spawn, leads, changed, metrics, utcnow,
+    )  # fmt: skip
+    drilling, desk = join(parts)
     recovering = RecoverPorts(
         policy.service, book.receipts, book.leases, book.drills, moving, driver, utcnow,
         rows=policy.degradation.rows,
