@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN ?= run
 RATE ?= 50
 # Debian packages that tests use; installed by `make test` where this user may, else those tests are skipped aloud.
-DEBIAN := prometheus prometheus-alertmanager chromium-headless-shell jq redis-server
+DEBIAN := prometheus prometheus-alertmanager chromium-headless-shell jq redis-server postgresql
 
 .PHONY: help demo test lint bench render format clean debian
 help:             ## Print this.

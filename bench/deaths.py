@@ -75,8 +75,8 @@ def deaths(command: str) -> list[Figure]:
 def hangs(command: str) -> list[Figure]:
     """SIGSTOP: nothing is answered within one time-out, on three connections; every 250 ms and by default."""
     quick = _run(signal.SIGSTOP, HANGS, {"http_s": 0.25, "timeout_s": 0.2})
-    usual = _run(signal.SIGSTOP, HANGS, {"http_s": 1})
-    found = {"every 250 ms, time-out 200 ms": quick, "every 1 s, time-out 400 ms (default)": usual}
+    usual = _run(signal.SIGSTOP, HANGS, {"http_s": 0.5})
+    found = {"every 250 ms, time-out 200 ms": quick, "every 500 ms, time-out 600 ms (default)": usual}
     figures = []
     for how, took in found.items():
         median = statistics.median(took)

@@ -28,7 +28,7 @@ HANG_GOAL_S = 1.5
 CLIENT_TIMEOUT_S = 5.0
 PHASES = ("detected", "decided", "intended", "applied", "verified")
 COMMAND = "make bench ONLY=p0"
-_QUICK_RELEASE = "\ndegradation:\n  P0: { release: { steps: [100%], hold: 500ms } }\n"
+_QUICK_RELEASE = "\ndegradation:\n  max_switches_per_hour: 1000\n  P0: { release: { steps: [100%], hold: 500ms } }\n"
 
 Runs = list[dict[str, float]]
 

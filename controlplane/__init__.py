@@ -8,7 +8,7 @@ The map of this tree, top to bottom; a room may import only the rooms below it::
     cli          the command line: one file a command group
     runtime      wiring (the only module that names concrete drivers), scheduler, the serving process
     web          the HTTP API, the event stream, the console
-    flows        observe, drill, recover, publish: one file a journey       | store   what must survive a crash
+    flows        observe, decide, drill, recover, publish: one a journey    | store   what must survive a crash
     render       alerts, dashboards, runbooks: made from the policy
     policy       controlplane.yaml -> Policy
     degradation  the P0-P2 matrix, its machine, the levers   | chaos   faults, leases, drills   | incidents

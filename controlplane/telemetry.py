@@ -128,7 +128,7 @@ class Metrics:
             ("service", "row", "phase"), registry=reg,
         )  # fmt: skip
         self.row_waits = Gauge(
-            "controlplane_row_waits", "1 while a row's trigger holds and something holds it back (a person, a pin).",
+            "controlplane_row_waits", "1 while a row would engage and waits for a person to approve it.",
             ("service", "row"), registry=reg,
         )  # fmt: skip
         self.brake = Gauge(

@@ -22,7 +22,7 @@ EXTENSION_MODULE = "controlplane.chaos.extension"
 
 _BREAKING: Mapping[str, frozenset[str]] = {
     "inject": frozenset({"kind", "pool", "endpoints", "down_for", "parameters"}),
-    "inject_rolling": frozenset({"kind", "pool", "down_for", "within_s", "parameters"}),
+    "inject_rolling": frozenset({"kind", "pool", "down_for", "within_s", "pause_s", "parameters"}),
 }
 EXTENSION_FUNCTIONS: Mapping[str, frozenset[str]] = {
     "await_healed": frozenset({"within_s"}),

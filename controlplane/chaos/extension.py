@@ -51,7 +51,12 @@ def inject(
 
 
 def inject_rolling(
-    kind: str, pool: str, down_for: str = "10s", within_s: float = 300, parameters: dict[str, Any] | None = None
+    kind: str,
+    pool: str,
+    down_for: str = "10s",
+    within_s: float = 300,
+    pause_s: float = 0,
+    parameters: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Break every endpoint of a pool, one after another, each once the one before has healed and is back.
 
@@ -60,13 +65,15 @@ def inject_rolling(
         pool: the pool to break.
         down_for: the lease of each.
         within_s: how long each may take to be back, in seconds.
+        pause_s: how long each must have been back before the next is broken, in seconds.
         parameters: how the fault is to be.
 
     Returns:
         The leases, each proven from outside.
     """
     leases = []
-    for name in _names(pool):
+    for number, name in enumerate(_names(pool)):
+        time.sleep(pause_s if number else 0)
         leases += _inject(kind, pool, down_for, parameters, only=[name])
         if not await_healed(within_s) or not await_pool(pool, within_s):
             raise ActivityFailed(f"{name} was not back within {within_s:g} s; the others are left alone")

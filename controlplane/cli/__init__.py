@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import controlplane
-from controlplane.cli import chaos, demo, drill, fleet, lever, plane, policy, simulate, target
+from controlplane.cli import chaos, demo, drill, fleet, lever, plane, policy, rollout, simulate, target
 from controlplane.errors import ControlplaneError
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ lever.register(app)
 simulate.register(app)
 drill.register(app)
 chaos.register(app)
+rollout.register(app)
 fleet.register(app)
 target.register(app)
 demo.register(app)

@@ -2,10 +2,12 @@
 
 What is not known is said, and decided by what the pools' own state makes certain:
 
-- A pool that gives no completion, or that is itself in breach of what users feel, is refused whatever becomes of the
-  first one: traffic that goes there is lost, and a harm that is confined becomes the whole fleet's.
-- A pool whose room is estimated to be too small is refused while the first one still serves: most users are served
-  there, and all would share the shortage. When the first one is dead nobody is: some room is better than none.
+- A pool that gives no completion, or has no room at all, is refused whatever became of the first one: traffic that goes
+  there is lost, and a measure that asks for less of the fleet helps more.
+- A pool that is slow or makes some errors, or whose room is estimated to be too small, is refused while the first one
+  still serves: most users are served there, and all would share the shortage. When the first one is dead nobody is, and
+  slow answers, or answers for some, are better than none. It is also what a good pool looks like when the gateway has
+  sent it everything since the first one died.
 - A number that nobody knows refuses nothing: an emergency is when numbers are missing, and a completion just given
   vouches for the pool.
 """
@@ -20,9 +22,13 @@ MOST_ERRORS = 0.05
 """A share of 5xx answers from here on refuses a pool even where the page sets no threshold of its own."""
 ENOUGH_ANSWERS = 20
 """Fewer answers than this make no error rate."""
+MOSTLY_ERRORS = 0.5
+"""From here on most requests are lost: that refuses a pool even when the first one is dead."""
 FULL = 0.95
 """Used share of the key-value cache from which engines begin to preempt requests."""
 
+SATURATED = ("queue_depth", "kv_cache_utilization")
+"""Signals of which a breach says that a pool has no room at all."""
 FELT = ("error_rate", "latency_p99", "ttft_p99", "queue_depth", "kv_cache_utilization")
 """Signals of which a breach says that a pool has too much to do, or does it badly."""
 
@@ -32,7 +38,8 @@ class Asked:
     """One endpoint's answer to a real completion."""
 
     endpoint: str
-    ok: bool
+    ok: bool | None
+    """None when it could not be asked: the prober itself was late."""
     detail: str = ""
     """How it failed."""
 
@@ -41,8 +48,8 @@ class Asked:
 class PoolFacts:
     """What is already known of a pool when a lever is about to move; nothing is asked for it."""
 
-    up: int = 0
-    """Endpoints that answer their probes."""
+    up: int | None = None
+    """Endpoints that answer their probes; None when that is not known."""
     evidence: Mapping[str, Evidence] | None = None
     """By signal; None when the pool is not watched."""
     models: frozenset[str] = frozenset()
@@ -79,28 +86,35 @@ def judge_standby(
     """
     if not asked:
         return Opinion(f"pool {pool} has no endpoints")
-    if not any(answer.ok for answer in asked):
+    answered = sum(answer.ok is True for answer in asked)
+    unasked = [answer for answer in asked if answer.ok is None]
+    dead = source.up == 0
+    if not answered and not (unasked and dead):
         how = "; ".join(f"{answer.endpoint}: {answer.detail}" for answer in asked)
         return Opinion(f"no endpoint of {pool} gives a completion: {how}")
-    refusal = _ill(pool, target) or (_other_model(pool, target, source) if same_model else "")
+    refusal = _ill(pool, target, dead=dead) or (_other_model(pool, target, source) if same_model else "")
     if refusal:
         return Opinion(refusal)
-    short, note = _room(pool, sum(answer.ok for answer in asked), target, source, share)
-    if short and source.up:
+    short, note = _room(pool, answered or len(unasked), target, source, share)
+    if short and not dead:
         return Opinion(f"{short}, and the pool it would take it from still serves")
-    notes = [short or note]
+    notes = [short or note, _ill(pool, target, dead=False)]
+    if not answered:
+        notes.append(f"whether {pool} answers is not known: {unasked[0].detail}")
     if same_model and not (target.models and source.models):
         notes.append(f"whether {pool} serves the same model is not known")
     return Opinion(notes=tuple(n for n in notes if n))
 
 
-def _ill(pool: str, target: PoolFacts) -> str:
+def _ill(pool: str, target: PoolFacts, *, dead: bool) -> str:
+    """Say what is wrong with a pool that may not be wrong with it, given whether the first one is dead."""
     evidence = target.evidence or {}
-    breached = [signal for signal in FELT if signal in evidence and evidence[signal].band is Band.BREACH]
+    wrong = SATURATED if dead else FELT
+    breached = [signal for signal in wrong if signal in evidence and evidence[signal].band is Band.BREACH]
     if breached:
         return f"{pool} is itself in breach of {', '.join(breached)}"
-    errors = evidence.get("error_rate")
-    if errors and errors.value is not None and errors.samples >= ENOUGH_ANSWERS and errors.value >= MOST_ERRORS:
+    errors, most = evidence.get("error_rate"), MOSTLY_ERRORS if dead else MOST_ERRORS
+    if errors and errors.value is not None and errors.samples >= ENOUGH_ANSWERS and errors.value >= most:
         return f"{errors.value:.1%} of {errors.samples} answers of {pool} are errors"
     return ""
 
@@ -131,7 +145,7 @@ def _room(pool: str, ready: int, target: PoolFacts, source: PoolFacts, share: fl
     running = source.value("request_rate")
     if not moved and not running:
         return "", ""
-    expected = used + moved * share * max(source.up, 1) / max(ready, 1)
+    expected = used + moved * share * max(source.up or 1, 1) / max(ready, 1)
     if expected > 1.0:
         return f"{pool} would need {expected:.0%} of its key-value cache", ""
     return "", ""

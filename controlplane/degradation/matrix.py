@@ -167,6 +167,15 @@ def signals_of(trigger: Trigger) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for part in trigger.parts for name in signals_of(part)))
 
 
+def alerts_of(trigger: Trigger) -> tuple[str, ...]:
+    """Return the alerts a trigger waits for, each once."""
+    if isinstance(trigger, AlertFires):
+        return (trigger.alert,)
+    if isinstance(trigger, Condition):
+        return ()
+    return tuple(dict.fromkeys(name for part in trigger.parts for name in alerts_of(part)))
+
+
 Memory = Mapping[Condition, float]
 """Since when (monotonic seconds) each condition has been true without a break."""
 

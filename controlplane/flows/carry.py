@@ -12,7 +12,17 @@ from time import monotonic
 import structlog
 
 from controlplane.degradation.action import SPLITS, Action, Errand, spell_actions
-from controlplane.degradation.actuator import Actuator, Hand, Observed, Progress, Receipt, RoutePlan, Step
+from controlplane.degradation.actuator import (
+    Actuator,
+    Hand,
+    Observed,
+    Progress,
+    Receipt,
+    RoutePlan,
+    Step,
+    configured_as,
+    shows,
+)
 from controlplane.errors import ActuatorError, FencedError, StoreError
 
 VERIFY_WITHIN_S = 10.0
@@ -252,7 +262,7 @@ async def verify(actuator: Actuator, plan: RoutePlan, within_s: float = VERIFY_W
     while monotonic() < deadline:
         try:
             observed = await actuator.configured()
-            if dict(observed.weights) == {p: w for p, w in plan.weights.items() if w}:
+            if configured_as(observed, plan):
                 observed = await actuator.sample(SAMPLE_REQUESTS)
         except ActuatorError as error:
             seen = f"{error.what}: {error.why}"
@@ -260,23 +270,17 @@ async def verify(actuator: Actuator, plan: RoutePlan, within_s: float = VERIFY_W
             seen = _describe(observed)
             if shows(observed, plan):
                 return Proof(ok=True, detail=seen)
+            if observed.rejected:  # It keeps what it had, however long one waits.
+                return Proof(ok=False, detail=f"the gateway refused the plan: {observed.rejected}; {seen}")
         await asyncio.sleep(VERIFY_EVERY_S)
     return Proof(ok=False, detail=f"not seen at the gateway within {within_s:g} s; last seen: {seen}")
 
 
-def shows(observed: Observed, plan: RoutePlan) -> bool:
-    """Tell whether what a gateway shows is the plan: its weights, and every sampled answer's level."""
-    wanted = {pool: weight for pool, weight in plan.weights.items() if weight}
-    answered = observed.answered_by
-    return (
-        dict(observed.weights) == wanted
-        and bool(answered)
-        and all(answered)
-        and all(level == plan.level for level in observed.answered_level)
-    )
-
-
 def _describe(observed: Observed) -> str:
+    if observed.rehearsed is not None:
+        return "rehearsed; nothing was moved"
     split = ", ".join(f"{pool} {weight} %" for pool, weight in sorted(observed.weights.items()))
     answered = ", ".join(sorted({by or "nobody" for by in observed.answered_by})) or "not asked"
-    return f"weights {split}; level {observed.level or 'unset'}; answered by {answered}"
+    shed = f"; shed to {observed.shed.rate:g}/s" if observed.shed else ""
+    cordoned = f"; cordoned {', '.join(observed.cordoned)}" if observed.cordoned else ""
+    return f"weights {split}; level {observed.level or 'unset'}{shed}{cordoned}; answered by {answered}"

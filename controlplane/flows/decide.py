@@ -189,6 +189,12 @@ class Decider:
     def _given_back(self, level: Level) -> float:
         return share_given_back(self._state.rows[level].state, self._records[level].row)
 
+    def split_is(self, plan: RoutePlan) -> None:
+        """Take note of a split that somebody else made: a rollout."""
+        if self._lever:
+            self._lever.plan = plan
+        self._ports.changed()
+
     def resume(self, receipts: tuple[Receipt, ...], instructions: tuple[Instruction, ...] = ()) -> None:
         """Take over the rows in force and what people have said: from an earlier life, or from another control plane.
 
@@ -396,7 +402,8 @@ class Decider:
             for phase in Phase:
                 here = phase is self._state.rows[row_level].state.phase
                 metrics.row_phase.labels(self._service, row_level, phase).set(here)
-            metrics.row_waits.labels(self._service, row_level).set(bool(self._waits_for(record.row)))
+            asks = self._state.rows[row_level].state.word is Word.ASKED
+            metrics.row_waits.labels(self._service, row_level).set(asks)
         metrics.brake.labels(self._service).set(self._state.braked)
 
 

@@ -45,8 +45,8 @@ class ObservePorts:
     """Tells whoever shows the standing that it changed."""
     metrics: Metrics
     now: Callable[[], datetime]
-    patience: Patience = field(default_factory=Patience)
-    """How many looks in a row make an endpoint down, and up again."""
+    patience: Mapping[str, Patience] = field(default_factory=dict)
+    """By probe: how many looks in a row make an endpoint down, and up again."""
     noticed: Callable[[Look], None] = lambda _: None
     """Told of every look, for whoever keeps clues and budgets; it must be quick."""
 

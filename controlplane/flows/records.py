@@ -36,6 +36,9 @@ class Patience:
     successes: int = 1
 
 
+_USUAL_PATIENCE = Patience()
+
+
 @dataclass(slots=True)
 class EndpointRecord:
     """One endpoint at a glance."""
@@ -65,8 +68,15 @@ class EndpointRecord:
 class Records:
     """Every endpoint there is, pool by pool, and the windows they share."""
 
-    def __init__(self, thresholds: Mapping[str, Threshold], patience: Patience = Patience()) -> None:
-        self._patience = patience
+    def __init__(self, thresholds: Mapping[str, Threshold], patience: Mapping[str, Patience] | None = None) -> None:
+        """Begin with no endpoint.
+
+        Args:
+            thresholds: by signal; they say how long windows are.
+            patience: by probe; how many looks in a row it takes for that probe's look to settle it, whichever probes
+                the looks before it were of.
+        """
+        self._patience = dict(patience or {})
         self.window_s = dict.fromkeys(CATALOGUE, DEFAULT_WINDOW_S) | {
             name: threshold.window.total_seconds() for name, threshold in thresholds.items()
         }
@@ -142,7 +152,7 @@ class Records:
         A look that says nothing, because the prober itself was at fault, is counted as such and changes nothing.
         """
         was_down, first = record.down, not record.looked
-        if look.says_nothing:
+        if look.failure is Failure.PROBER:
             if look.says_alive:
                 self.outcomes.discard(record.row, look.at)
             return False
@@ -170,22 +180,21 @@ class Records:
         ok = look.failure is None
         if record.refused and not (record.listening and ok):
             return
-        row, outcomes = record.row, self.outcomes
+        row, outcomes, patience = record.row, self.outcomes, self._patience.get(look.probe, _USUAL_PATIENCE)
         if record.refused:
             outcomes.clear(row)  # The first success of a new process: what failed before it was not this one.
             record.refused = self.refused[row] = False
         record.looked = True
-        for _ in range(look.asked):
-            outcomes.add(row, look.at, ok=ok)
+        outcomes.add(row, look.at, ok=ok, times=look.asked)
         if ok:
             record.detail = ""
             record.succeeded += 1
-            if record.succeeded >= self._patience.successes:
+            if record.succeeded >= patience.successes:
                 record.down = False
         else:
             record.detail = f"{look.failure}: {look.detail}"
             record.succeeded = 0
-            if outcomes.failures_in_a_row(row) >= self._patience.failures:
+            if outcomes.failures_in_a_row(row) >= patience.failures:
                 record.down = True
         if look.probe == "inference":
             record.answer_s = look.took_s if ok else None

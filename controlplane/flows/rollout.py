@@ -88,7 +88,10 @@ async def begin(ports: RolloutPorts, rollout: Rollout) -> Receipt | Refused:
     if rollout.pool == PRIMARY:
         return Refused(f"{PRIMARY} serves already")
     looks = await asyncio.gather(*(ports.complete(endpoint) for endpoint in ports.endpoints(rollout.pool)))
-    asked = tuple(Asked(look.endpoint.name, look.ok, f"{look.failure} {look.detail}".strip()) for look in looks)
+    asked = tuple(
+        Asked(look.endpoint.name, None if look.says_nothing else look.ok, f"{look.failure} {look.detail}".strip())
+        for look in looks
+    )
     opinion = judge_standby(
         rollout.pool, asked, ports.facts(rollout.pool), ports.facts(PRIMARY), rollout.steps[0], same_model=False
     )
@@ -146,25 +149,31 @@ async def roll_back(ports: RolloutPorts, receipt: Receipt, why: str) -> Receipt:
     """Put all traffic back to the primary pool, unless a row of the matrix has taken the lever over."""
     log.warning("rolled back", receipt=receipt.id, why=why)
     await ports.receipts.move(receipt.id, ReceiptState.REVERTING, ports.now(), why)
-    state = ReceiptState.REVERTED
-    async with ports.levers.lock:
-        took_over = ports.busy()
-        if not took_over:
-            try:
-                await ports.levers.actuator.apply(receipt.before, f"{receipt.id}/back")
-            except ActuatorError as error:
-                state, why = ReceiptState.FAILED, f"{why}; the lever is stuck: {error.what}: {error.why}"
-    if took_over:
-        why = f"{why}; {took_over} has the lever"
-    elif state is ReceiptState.REVERTED:
-        proof = await verify(ports.levers.actuator, receipt.before)
-        if proof.ok:
-            _shown(ports, receipt.before)
-        else:
-            state, why = ReceiptState.FAILED, f"{why}; {proof.detail}"
+    stuck = await _put_back(ports, receipt)
     ports.in_hand.receipts.pop(receipt.id, None)
+    state = ReceiptState.FAILED if stuck else ReceiptState.REVERTED
+    took_over = f"{ports.busy()} has the lever" if ports.busy() else ""
+    why = "; ".join(filter(None, (why, stuck or took_over)))
     await ports.tell(f"{receipt.service}: {receipt.action} was rolled back: {why}")
     return await ports.receipts.move(receipt.id, state, ports.now(), why)
+
+
+async def _put_back(ports: RolloutPorts, receipt: Receipt) -> str:
+    """Put the lever back and prove it; return why it could not be, or an empty string."""
+    ports.in_hand.moving += 1
+    try:
+        async with ports.levers.lock:
+            if ports.busy():
+                return ""
+            await ports.levers.actuator.apply(receipt.before, f"{receipt.id}/back")
+        proof = await verify(ports.levers.actuator, receipt.before)
+    except ActuatorError as error:
+        return f"the lever is stuck: {error.what}: {error.why}"
+    finally:
+        ports.in_hand.moving -= 1
+    if proof.ok:
+        _shown(ports, receipt.before)
+    return "" if proof.ok or ports.busy() else proof.detail
 
 
 async def _move(ports: RolloutPorts, rollout: Rollout, receipt: Receipt, share: float) -> str:

@@ -22,8 +22,8 @@ from controlplane.slo.verdict import Evidence
 
 EVERY_S = 0.5
 """How often a service is evaluated."""
-STALE_AFTER_S = 5.0
-"""A value that was not recorded again for so long is unknown."""
+STALE_AFTER_S = 4.0
+"""A value that was not recorded again for so long (twice what the recorder leaves between two) is unknown."""
 FLAPS_WITHIN_S = 600.0
 """A row that engages again so soon after it ended, with nobody asking for it, has flapped."""
 LONGEST = timedelta(days=7)

@@ -238,7 +238,10 @@ async def ask_gate(ports: SwitchPorts, row: Row) -> Opinion:
     if row.move is None:
         return Opinion()
     looks = await asyncio.gather(*(ports.complete(endpoint) for endpoint in ports.endpoints(row.target)))
-    asked = tuple(Asked(look.endpoint.name, look.ok, f"{look.failure} {look.detail}".strip()) for look in looks)
+    asked = tuple(
+        Asked(look.endpoint.name, None if look.says_nothing else look.ok, f"{look.failure} {look.detail}".strip())
+        for look in looks
+    )
     return judge_standby(
         row.target, asked, ports.facts(row.target), ports.facts(PRIMARY), share_of(row.move),
         same_model=isinstance(row.move, SwitchPool),

@@ -123,6 +123,8 @@ class HttpProbe:
         self._requests = Requests(wire, spec.timeout, spec.path)
         self._spec = spec
         self._body = spec.body.encode()
+        self._plain = not (spec.status or spec.body)
+        """Any 2xx is well."""
         self._times = min(spec.failures, ASKED_AT_MOST)
         self._silent: set[str] = set()
         """Endpoints that did not answer when they were last asked."""
@@ -143,6 +145,12 @@ class HttpProbe:
 
     def _judged(self, endpoint: Endpoint, answer: Answer) -> Look:
         spec = self._spec
+        if (
+            self._plain
+            and answer.status // 100 == 2
+            and not (answer.failure or self._silent or answer.certificate_ends)
+        ):
+            return Look(endpoint, "http", answer.at, answer.took_s, None, "", None, answer.served_by)
         failure, detail = _problem(answer, spec.status)
         if failure is Failure.TIMEOUT:
             if len(self._silent) > REMEMBERED:

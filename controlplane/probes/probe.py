@@ -41,8 +41,8 @@ class HttpSpec:
     """Text that the answer must hold; empty takes any."""
     tls_days_left: int = 14
     """A certificate that ends in fewer days fails the look. Only for `https`; 0 never does."""
-    every: timedelta = timedelta(seconds=1)
-    timeout: timedelta = timedelta(milliseconds=400)
+    every: timedelta = timedelta(milliseconds=500)
+    timeout: timedelta = timedelta(milliseconds=600)
     """How long an endpoint may be silent. In this time it is asked up to three times, each on a connection of its own,
     and each counts towards `failures`."""
     jitter: float = 0.1

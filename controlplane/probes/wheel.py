@@ -74,7 +74,9 @@ class Wheel:
 
     def put(self, at: float, entry: Entry) -> None:
         """Have an entry called at a time (monotonic seconds) or up to a tick later."""
-        slot = max(self._done + 1, int((at - self._began) / TICK_S) + 1)
+        slot = int((at - self._began) / TICK_S) + 1
+        if slot <= self._done:
+            slot = self._done + 1
         self._slots[slot % SLOTS].append((slot, entry))
 
     def _again(self) -> None:

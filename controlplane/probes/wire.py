@@ -113,7 +113,11 @@ class Origin:
         now = monotonic()
         exchange = Exchange(self, request, now, within_s, done, times)
         self._wire.wheel.put(now + within_s / times, exchange)
-        self.send(exchange)
+        idle = self._idle
+        if idle and not idle[-1].ended:
+            idle.pop().send(exchange)
+        else:
+            self.send(exchange)
 
     def send(self, exchange: Exchange) -> None:
         """Send a request on a connection that is free, or on a new one."""

@@ -13,8 +13,9 @@ from controlplane.fleet.model import GATEWAY_POOL
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
 from controlplane.render import promql
+from controlplane.render.matrix_alerts import braked, overloaded, waits
 from controlplane.render.promql import number, one_of, quoted
-from controlplane.render.rules import Alert, Group, Severity, literal
+from controlplane.render.rules import Alert, Group, Severity, anchored, literal
 from controlplane.render.wording import inert, page_name, spell_doing, spell_value
 from controlplane.signals.engines import DCGM, names_for_rules
 from controlplane.signals.sample import CATALOGUE, Direction, Signal, Unit
@@ -24,7 +25,6 @@ from controlplane.slo.threshold import Band, Threshold
 EVERY = timedelta(seconds=5)
 """How often the rules that users depend on are evaluated; Prometheus's own default of 1m would eat a P0's minutes."""
 
-ALERTS_PAGE = "runbooks/alerts.md"
 
 DRILL_PERIOD = timedelta(days=35)
 """The longest time between two monthly slots: `1st tue` to `1st tue` is four or five weeks."""
@@ -76,11 +76,6 @@ def groups(policy: Policy) -> tuple[Group, ...]:
         Group("controlplane-self", "The control plane itself.", EVERY, tuple(_self(policy))),
     )
     return tuple(group for group in made if group.alerts)
-
-
-def anchored(name: str) -> str:
-    """Return the place of an alert on the page of all alerts, by the anchor that Markdown gives its heading."""
-    return f"{ALERTS_PAGE}#{name.lower()}"
 
 
 def camel(name: str) -> str:
@@ -218,6 +213,8 @@ def _degradation(policy: Policy) -> Iterator[Alert]:
         yield from _row(policy, policy.degradation.rows[level])
     if policy.degradation.rows:
         yield _objective_missed(policy)
+        yield waits(policy)
+        yield braked(policy)
 
 
 def _row(policy: Policy, row: Row) -> Iterator[Alert]:
@@ -286,6 +283,7 @@ def _engine(policy: Policy) -> Iterator[Alert]:
         if value is not None and name not in DCGM.gauges:  # A busy GPU alone is not ill; see the warning above it.
             samples = promql.engine_samples(name, names, f'{of}, pool="primary"', window, "service, pool")
             yield _seen_by_engine(policy, CATALOGUE[name], threshold, value, samples)
+    yield from overloaded(policy, names, of)
     stalled = promql.engine_stalled(names, of, "service, pool, instance")
     if stalled is None:
         return

@@ -60,6 +60,14 @@ class Group:
     alerts: tuple[Alert, ...]
 
 
+ALERTS_PAGE = "runbooks/alerts.md"
+
+
+def anchored(name: str) -> str:
+    """Return the place of an alert on the page of all alerts, by the anchor that Markdown gives its heading."""
+    return f"{ALERTS_PAGE}#{name.lower()}"
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes lists indented and texts of several lines as blocks, as people write rule files."""
 

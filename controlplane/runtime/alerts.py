@@ -3,9 +3,11 @@
 Without an Alertmanager on the page, or while it does not answer, nobody knows what fires: that is `unknown`, never no.
 """
 
+from collections.abc import Awaitable, Callable
+
 import structlog
 
-from controlplane.chaos.contract import AlertRoom
+from controlplane.chaos.contract import Firing
 from controlplane.degradation.matrix import Alerts
 from controlplane.errors import UnreachableError
 
@@ -15,18 +17,18 @@ log = structlog.get_logger("alerts")
 class FiringAlerts:
     """What fires for one service, silenced or not: whoever silences an alert still wants the service to be served."""
 
-    def __init__(self, alertmanager: AlertRoom | None, service: str) -> None:
-        self._alertmanager = alertmanager
+    def __init__(self, firing: Callable[[], Awaitable[tuple[Firing, ...]]] | None, service: str) -> None:
+        self._firing = firing
         self._service = service
         self.names: Alerts = None
         """The names of the alerts that fire; None while that is unknown."""
 
     async def ask(self) -> None:
         """Ask anew; called every few seconds."""
-        if self._alertmanager is None:
+        if self._firing is None:
             return
         try:
-            firing = await self._alertmanager.firing()
+            firing = await self._firing()
         except UnreachableError as error:
             if self.names is not None:
                 log.warning("alerts unknown", what=error.what, why=error.why, fix=error.fix)

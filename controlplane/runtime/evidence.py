@@ -5,7 +5,8 @@ import contextlib
 
 from controlplane.chaos.drill import Drill
 from controlplane.policy.load import Loaded
-from controlplane.runtime.wiring import EVIDENCE_DRILLS, books
+from controlplane.runtime.books import books
+from controlplane.runtime.wiring import EVIDENCE_DRILLS
 from controlplane.settings import ServeSettings, state_dir_beside
 from controlplane.store.database import open_database, sqlite_url
 

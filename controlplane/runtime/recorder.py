@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from controlplane.degradation.matrix import Alerts
@@ -47,7 +48,10 @@ class Recorder:
     def points(self, lasts: timedelta) -> tuple[Point, ...]:
         """Return what was recorded in the last so many minutes, oldest first."""
         since = self._now() - lasts
-        return tuple(point for point in self._points if point.at >= since)
+        before = [point for point in self._points if point.pool == ALERT and point.at < since]
+        firing = {point.signal: point for point in before}
+        begun = tuple(replace(point, at=since) for point in firing.values() if point.value)
+        return (*begun, *(point for point in self._points if point.at >= since))
 
 
 def _old(point: Point, now: datetime) -> bool:

@@ -25,8 +25,14 @@ MISFIRE_GRACE = timedelta(hours=1)
 and shows as overdue."""
 
 PACE_TICK_S = 0.01
+"""The shortest tick."""
+PACE_PLACES, PACE_TICK_AT_MOST_S = 100, 0.05
+"""An interval has about so many places, in ticks no longer than this: waking up costs more than a look or two, so what
+is not urgent is asked for a few endpoints at a time."""
 PACE_CATCH_UP = 4
 """Places that one tick works through at most when it is late."""
+PACE_PASS_OVER = 10
+"""Empty places that are passed over at most, before the members are asked for again."""
 
 log = structlog.get_logger("scheduler")
 
@@ -125,7 +131,8 @@ class Pace:
         self.left_out = 0
         """Places that were a whole interval late; their members were not called that time."""
         self._name = name
-        self._places_n = max(1, round(every.total_seconds() / PACE_TICK_S))
+        tick_s = min(max(PACE_TICK_S, every.total_seconds() / PACE_PLACES), PACE_TICK_AT_MOST_S)
+        self._places_n = max(1, round(every.total_seconds() / tick_s))
         self._tick_s = every.total_seconds() / self._places_n
         self._members = members
         self._call = call
@@ -140,6 +147,7 @@ class Pace:
     def start(self) -> None:
         """Begin; the first interval starts now."""
         self._began = monotonic()
+        self._spread(self._members())
         self._again()
 
     def stop(self) -> None:
@@ -149,6 +157,11 @@ class Pace:
             self._timer = None
 
     def _again(self) -> None:
+        # Waking up for nobody costs as much as a few looks: places where nobody is to be called are passed over.
+        for place in range(self._done + 1, self._done + PACE_PASS_OVER):
+            if self._places[place % self._places_n] or place in self._later:
+                break
+            self._done = place
         coming = self._began + (self._done + 1) * self._tick_s - monotonic()
         # Also when it is late it comes back through the loop, so that answers are read before more is asked.
         self._timer = asyncio.get_running_loop().call_later(max(0.001, coming), self._tick)

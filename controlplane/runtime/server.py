@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
+from typing import TypedDict
 
 import aiohttp
 import structlog
@@ -17,12 +18,15 @@ import uvloop
 import controlplane
 from controlplane.chaos.fault import FaultKind
 from controlplane.clock import utcnow
+from controlplane.degradation.actuator import Receipt
 from controlplane.degradation.instruction import Instruction
 from controlplane.errors import ControlplaneError
 from controlplane.flows import faults, people, recover
+from controlplane.flows.rollout import Refused
 from controlplane.policy.load import Loaded
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.drills import SCHEDULE_EVERY
+from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
 from controlplane.runtime.state_dir import held, operator_token, publish_address
 from controlplane.runtime.wiring import Plane, build
@@ -33,6 +37,7 @@ from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview, ScheduledDrill
+from controlplane.web.rollouts import StartRollout
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
 RECOVER_EVERY = timedelta(seconds=2)
@@ -42,6 +47,15 @@ KEEP_EVERY = timedelta(minutes=5)
 LAG_EVERY_S = 0.25
 SHOWN = 12
 """How many of the newest things the console's front page shows."""
+
+
+class RolloutDoors(TypedDict):
+    """What `WebPorts` asks of rollouts."""
+
+    start_rollout: StartRollout
+    abort_rollout: Callable[[str], Awaitable[Receipt | Refused]]
+    newest_rollout: Callable[[], Awaitable[Receipt | None]]
+
 
 log = structlog.get_logger("server")
 
@@ -267,6 +281,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         not_ready=not_ready,
         in_charge=lambda: plane.leadership.acting,
         lever=_lever_ports(plane),
+        **_rollout_ports(plane.rollouts),
         registry=metrics.registry,
         changes=changes,
         token=token,
@@ -281,6 +296,23 @@ def _lever_ports(plane: Plane) -> LeverPorts:
         instructions=lambda limit: plane.books.instructions.recent(service, limit),
         recording=plane.recorder.points,
     )
+
+
+def _rollout_ports(desk: RolloutDesk | None) -> RolloutDoors:
+    if desk:
+        return {"start_rollout": desk.start, "abort_rollout": desk.abort, "newest_rollout": desk.newest}
+    refused = Refused("the fleet has no gateway: nothing can be moved")
+
+    async def no_start(*_: object) -> Refused:
+        return refused
+
+    async def no_abort(_: str) -> Refused:
+        return refused
+
+    async def none() -> None:
+        return None
+
+    return {"start_rollout": no_start, "abort_rollout": no_abort, "newest_rollout": none}
 
 
 def _next_drill(plane: Plane, now: datetime) -> ScheduledDrill | None:

@@ -9,22 +9,22 @@ from pathlib import Path
 from time import monotonic
 
 import aiohttp
-import yaml
+import structlog
 
 from controlplane.chaos.alertmanager import Alertmanager
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
-from controlplane.chaos.experiment import Experiment, Walk, overreach
-from controlplane.chaos.experiment import read as read_experiment
+from controlplane.chaos.experiment import Walk
 from controlplane.chaos.fault import FaultDriver
 from controlplane.chaos.runner import ChaosToolkit
 from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
-from controlplane.degradation.fencing import FencedActuator, FencedHand, Term
+from controlplane.degradation.canary import Health, health
+from controlplane.degradation.fencing import FencedActuator, FencedHand
 from controlplane.degradation.gate import PoolFacts
+from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import LEVELS, Level, Mode
-from controlplane.errors import ExperimentError, UsageError
 from controlplane.fleet.files import FileInventory
 from controlplane.fleet.model import CONTROLPLANE_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
 from controlplane.flows import carry, people, switch
@@ -37,41 +37,35 @@ from controlplane.flows.people import PeoplePorts, TellPorts
 from controlplane.flows.publish import publish
 from controlplane.flows.records import Patience
 from controlplane.flows.recover import RecoverPorts
+from controlplane.flows.rollout import RolloutPorts
 from controlplane.flows.standing import Standing, stand
 from controlplane.flows.switch import Order, SwitchPorts
 from controlplane.incidents.cause import hints
 from controlplane.incidents.clues import ClueBook
 from controlplane.policy.load import Loaded
-from controlplane.probes.events import EventsProbe
 from controlplane.probes.fetch import Pages
-from controlplane.probes.gpu import GpuProbe
-from controlplane.probes.host import HostProbe
-from controlplane.probes.http import HttpProbe, InferenceProbe, MetricsProbe
-from controlplane.probes.logs import LogsProbe
-from controlplane.probes.probe import InferenceSpec, Look, Probe, ProbeSpec
-from controlplane.probes.promql import PromqlProbe
+from controlplane.probes.probe import Look, Probe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
 from controlplane.render.report import Report, html_report, markdown_report
 from controlplane.runtime.alerts import FiringAlerts
+from controlplane.runtime.books import Books, books
 from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import DrillDesk
+from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
 from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of, hands_of
+from controlplane.runtime.looking import Looking
 from controlplane.runtime.recorder import Recorder
+from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
-from controlplane.signals.engines import engine_named
 from controlplane.slo.verdict import Verdict
 from controlplane.store.database import Database
-from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
-from controlplane.store.incidents import StoredIncidents
-from controlplane.store.instructions import StoredInstructions
 from controlplane.store.leader import StoredTerms
-from controlplane.store.receipts import StoredReceipts
 from controlplane.telemetry import Metrics
 
 HINTS_SHOWN = 3
@@ -80,18 +74,10 @@ SCORED_DRILLS = 200
 """How many of the last drills a report's score is made of."""
 EVIDENCE_DRILLS = 20
 """How many of the last drills the runbooks show."""
+AWAY = (Phase.ENGAGING, Phase.ENGAGED, Phase.RELEASING)
+"""Phases of a row in which the lever is its own."""
 
-
-@dataclass(frozen=True, slots=True)
-class Books:
-    """Everything that is stored."""
-
-    receipts: StoredReceipts
-    incidents: StoredIncidents
-    drills: StoredDrills
-    leases: StoredLeases
-    halts: StoredHalts
-    instructions: StoredInstructions
+log = structlog.get_logger("wiring")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +94,8 @@ class Plane:
     probes: tuple[Probe, ...]
     recover: RecoverPorts
     leadership: Leadership
+    rollouts: RolloutDesk | None
+    """None without a gateway."""
     drill: DrillPorts
     desk: DrillDesk
     """Where drills are asked for and scheduled."""
@@ -124,14 +112,6 @@ class Plane:
     """Takes the newest verdicts into clues and baselines; called every few seconds."""
     keep: Callable[[], None]
     """Writes down what was learnt."""
-
-
-def books(database: Database, term: Callable[[], Term | None] | None = None) -> Books:
-    """Open every book of a database; whoever moves levers gives the term in which it is in charge."""
-    return Books(
-        StoredReceipts(database, term), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
-        StoredHalts(database), StoredInstructions(database),
-    )  # fmt: skip
 
 
 def inventory_of(loaded: Loaded) -> Inventory:
@@ -151,38 +131,6 @@ def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:
     nodes_dir = loaded.base / process.nodes_dir
     links_dir = loaded.base / process.links_dir if process.links_dir else nodes_dir.parent / "links"
     return faults("process", Place(nodes_dir, links_dir, state_dir))
-
-
-def find_experiment(directory: Path, name: str, pools: Mapping[str, int]) -> tuple[Experiment, Path]:
-    """Find and check an experiment.
-
-    Args:
-        directory: where experiments are.
-        name: a file's name without its ending.
-        pools: how many endpoints each pool has now.
-
-    Raises:
-        UsageError: when there is none of that name.
-        ExperimentError: when it may not be run as it is written.
-    """
-    path = directory / f"{name}.yaml"
-    known = sorted(p.stem for p in directory.glob("*.yaml"))
-    if name not in known:
-        raise UsageError(
-            f"no experiment `{name}` in {directory}", f"there are: {', '.join(known) or 'none'}",
-            "name one of them, or the directory with --experiments",
-        )  # fmt: skip
-    try:
-        page = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ExperimentError(f"cannot read {path}", str(error), "mend the file") from error
-    experiment, problems = read_experiment(name, page)
-    problems = problems or (overreach(experiment, pools) if experiment else ())
-    if experiment is None or problems:
-        first, *more = problems
-        also = f" (and {len(more)} more)" if more else ""
-        raise ExperimentError(f"{first.where}: {first.what}{also}", first.why, first.fix)
-    return experiment, path
 
 
 def build(
@@ -253,24 +201,8 @@ def build(
     def gateway_page() -> str:
         return lever.page() if lever else ""
 
-    inference = InferenceProbe(wire, next((p.inference for p in policy.probes if p.inference), InferenceSpec()))
-
-    def probe(spec: ProbeSpec) -> Probe:
-        if spec.http:
-            return HttpProbe(wire, spec.http)
-        if spec.metrics:
-            return MetricsProbe(wire, spec.metrics, engine_named(policy.fleet.engine), gateway_page)
-        if spec.gpu:
-            return GpuProbe(spec.gpu, pages)
-        if spec.logs:
-            return LogsProbe(spec.logs, loaded.base)
-        if spec.promql:
-            return PromqlProbe(spec.promql, pages)
-        if spec.events:
-            events = EventsProbe(session, spec.events)
-            background.spawn(events.follow())
-            return events
-        return HostProbe(spec.host, pages) if spec.host else inference
+    looking = Looking(policy, loaded.base, session, wire, pages, gateway_page, background.spawn)
+    inference = looking.inference
 
     def endpoints(pool: str) -> tuple[Endpoint, ...]:
         return inventory.read().pool(pool)
@@ -284,7 +216,7 @@ def build(
         verdict = next((v for v in observer.verdicts if v.pool == pool), None)
         evidence = {e.signal: e for e in verdict.evidence} if verdict else None
         down = evidence["endpoints_down"].value if evidence and "endpoints_down" in evidence else None
-        up = round(len(members) * (1.0 - down)) if down is not None else 0
+        up = round(len(members) * (1.0 - down)) if down is not None else None
         return PoolFacts(up, evidence, frozenset().union(*(versions.models(e) for e in members)))
 
     async def resolve(level: Level, why: str) -> None:
@@ -296,7 +228,8 @@ def build(
     )  # fmt: skip
     moving: carry.Levers | None = None
     telling = TellPorts(policy.service, book.instructions, book.incidents, utcnow, hands.page)
-    firing = FiringAlerts(Alertmanager(session, policy.alertmanager) if policy.alertmanager else None, policy.service)
+    alertmanager = Alertmanager(session, policy.alertmanager) if policy.alertmanager else None
+    firing = FiringAlerts(alertmanager.firing if alertmanager else None, policy.service)
     levers: Levers | None = None
     if actuator:
         moving = carry.Levers(
@@ -350,8 +283,8 @@ def build(
         recorder.judged(verdicts)
         decider.decide(verdicts)
 
-    alive = next((p.http or p.inference for p in policy.probes if p.http or p.inference), None)
-    patience = Patience(alive.failures, alive.successes) if alive else Patience()
+    patience = {"http" if p.http else "inference": Patience(alive.failures, alive.successes)
+                for p in policy.probes if (alive := p.http or p.inference)}  # fmt: skip
     observer = Observer(
         policy.service,
         policy.thresholds,
@@ -360,6 +293,23 @@ def build(
             noticed=noticed,
         ),
     )  # fmt: skip
+
+    def busy() -> str:
+        return next((r.row.level.value for r in decider.standing().rows if r.phase in AWAY), "")
+
+    def pool_health(pool: str) -> Health:
+        return health(pool_facts(pool).evidence or {})
+
+    async def tell(what: str) -> None:
+        log.warning("told", what=what)
+
+    rollouts: RolloutDesk | None = None
+    if moving:
+        rolling = RolloutPorts(
+            moving, book.receipts, inference.look, endpoints, pool_facts, pool_health, busy, decider.split_is, tell,
+            utcnow, in_hand,
+        )  # fmt: skip
+        rollouts = RolloutDesk(policy.service, rolling, book.receipts, leadership, background.spawn)
 
     async def write_down() -> None:
         drills = await book.drills.recent(EVIDENCE_DRILLS)
@@ -432,21 +382,51 @@ def build(
     def leads() -> bool:
         return leadership.acting
 
-    def story(name: str) -> tuple[Experiment, Path]:
-        sizes = {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
-        return find_experiment(settings.experiments_dir, name, sizes)
-
-    looking = FactPorts(
-        policy, standing, learnt.budgets, lambda: last.at, leads, book.halts, book.leases, book.incidents,
-        running_drill, answers, breakable, same_clock, utcnow, clock,
-    )  # fmt: skip
-    room = Alertmanager(session, policy.alertmanager) if policy.alertmanager else None
-    parts = DrillingParts(
-        policy, book.drills, book.drills, book.drills, book.leases, book.halts, driver, looking, walk, story, breakable,
-        lambda: len(inventory.read().endpoints), lambda: learnt.counted, row_times, recovered, objective, published,
-        room, settings.journals, background.spawn, leads, changed, metrics, utcnow,
-    )  # fmt: skip
-    drilling, desk = join(parts)
+    drilling, desk = join(
+        DrillingParts(
+            policy,
+            book.drills,
+            book.drills,
+            book.drills,
+            book.leases,
+            book.halts,
+            driver,
+            FactPorts(
+                policy,
+                standing,
+                learnt.budgets,
+                lambda: last.at,
+                leads,
+                book.halts,
+                book.leases,
+                book.incidents,
+                running_drill,
+                answers,
+                breakable,
+                same_clock,
+                utcnow,
+                clock,
+            ),
+            walk,
+            lambda name: find_experiment(
+                settings.experiments_dir, name, {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
+            ),
+            breakable,
+            lambda: len(inventory.read().endpoints),
+            lambda: learnt.counted,
+            row_times,
+            recovered,
+            objective,
+            published,
+            alertmanager,
+            settings.journals,
+            background.spawn,
+            leads,
+            changed,
+            metrics,
+            utcnow,
+        )
+    )
     recovering = RecoverPorts(
         policy.service, book.receipts, book.leases, book.drills, moving, driver, utcnow,
         rows=policy.degradation.rows,
@@ -456,7 +436,6 @@ def build(
     )  # fmt: skip
     return Plane(
         loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop),
-        recorder, wire,
-        tuple(probe(spec) for spec in policy.probes), recovering, leadership, drilling, desk, clock, report, write_down,
-        standing, firing.ask, learn, partial(learnt.save, settings.learnt_file),
+        recorder, wire, looking.probes, recovering, leadership, rollouts, drilling, desk,
+        clock, report, write_down, standing, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

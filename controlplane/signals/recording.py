@@ -55,10 +55,12 @@ def read_points(text: str, name: str) -> tuple[Point, ...]:
     """
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
+    if not first:
+        raise UsageError(f"{name} holds no recorded signal", "it is empty", "record one: controlplane record > FILE")
     rows = _json_lines(lines, name) if first.lstrip().startswith("{") else _csv(lines, name)
     points = tuple(_point(row, f"{name}:{number}") for number, row in rows)
     if not points:
-        raise UsageError(f"{name} holds no recorded signal", "it is empty", "record one: controlplane record > FILE")
+        raise UsageError(f"{name} holds no recorded signal", "it has a heading only", "record one: controlplane record")
     return tuple(sorted(points, key=lambda point: point.at))
 
 

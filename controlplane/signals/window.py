@@ -265,6 +265,7 @@ class Tally:
 
 
 _GOOD, _BAD, _DISCARDED = 1.0, 0.0, -1.0
+_WELL = (_GOOD,)
 
 
 class OutcomeMatrix(_Rings):
@@ -278,19 +279,31 @@ class OutcomeMatrix(_Rings):
         self._failing: dict[int, deque[float]] = {}
         self._looked_at: dict[int, float] = {}
 
-    def add(self, row: int, at: float, *, ok: bool) -> None:
-        """Take one look's outcome; one that ended before the row's newest is dropped."""
+    def add(self, row: int, at: float, *, ok: bool, times: int = 1) -> None:
+        """Take one look's outcome; one that ended before the row's newest is dropped.
+
+        Args:
+            row: whose.
+            at: monotonic seconds when it ended.
+            ok: whether it succeeded.
+            times: how many failures it is, when it did not.
+        """
         if at < self._looked_at.get(row, _NEVER):
             return
         self._looked_at[row] = at
-        self._rows.append(row)
-        self._ats.append(at)
-        self._values.append((_GOOD if ok else _BAD,))
         if ok:
-            self._failing.pop(row, None)
+            self._rows.append(row)
+            self._ats.append(at)
+            self._values.append(_WELL)
+            if self._failing:
+                self._failing.pop(row, None)
             return
         failing = self._failing.setdefault(row, deque())
-        failing.append(at)
+        for _ in range(times):
+            self._rows.append(row)
+            self._ats.append(at)
+            self._values.append((_BAD,))
+            failing.append(at)
         while failing[0] < at - self.span_s:
             failing.popleft()
 

@@ -34,13 +34,15 @@ from controlplane.chaos.score import last_before, months, regressions, times_s, 
 from controlplane.degradation.actuator import Receipt
 from controlplane.errors import ControlplaneError, UsageError
 from controlplane.flows.faults import FaultRequest
+from controlplane.flows.rollout import Refused
 from controlplane.flows.standing import Standing
 from controlplane.policy import quantity
 from controlplane.render.report import Report, html_report, markdown_report
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
-from controlplane.web.levers import LeverPorts, lever_routes
+from controlplane.web.levers import LeverPorts, add_lever_routes
 from controlplane.web.page import IncidentView, Overview
+from controlplane.web.rollouts import StartRollout, add_rollouts
 
 EXPERIMENT_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 
@@ -96,6 +98,9 @@ class WebPorts:
     in_charge: Callable[[], bool]
     """Whether this control plane may move levers, or another one on the same database does."""
     lever: LeverPorts
+    start_rollout: StartRollout
+    abort_rollout: Callable[[str], Awaitable[Receipt | Refused]]
+    newest_rollout: Callable[[], Awaitable[Receipt | None]]
     registry: CollectorRegistry
     changes: Changes
     token: str
@@ -332,7 +337,10 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
             raise HTTPException(401, "a valid operator token is needed", {"WWW-Authenticate": "Bearer"})
 
     guarded = [Depends(operator)]
-    app.include_router(lever_routes(ports.lever, guarded, _json, _problem))
+    add_lever_routes(app, ports.lever, guarded, _json, _problem)
+    add_rollouts(
+        app, guarded, ports.start_rollout, ports.abort_rollout, ports.newest_rollout, _json, _problem
+    )  # fmt: skip
     drill_id_path = UrlPath(pattern=r"^[0-9a-f]{1,32}$")
 
     @app.post("/api/v1/drills", status_code=202, tags=["drills"], dependencies=guarded)

@@ -23,6 +23,7 @@ from controlplane.fleet.model import GATEWAY_POOL, PRIMARY
 from controlplane.flows.standing import BudgetStanding, EndpointStanding, PoolStanding, RowStanding
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
+from controlplane.web.diagram import machine_svg
 from controlplane.web.numbers import duration, ratio, reading
 from controlplane.web.page import IncidentView, Overview
 
@@ -297,6 +298,11 @@ def matrix_lines(view: Overview) -> list[MatrixLine]:
     return sorted((*armed, *unarmed), key=lambda line: line.level)
 
 
+def phases_of(view: Overview) -> dict[str, Phase]:
+    """Return where each row stands."""
+    return {row.row.level.value: row.phase for row in reversed(view.standing.rows)}
+
+
 @dataclass(frozen=True, slots=True)
 class Unknowns:
     """Signals that are unknown for one and the same reason."""
@@ -410,7 +416,10 @@ def _environment() -> Environment:
     }
     words = (action_words, beside_usual, bounds, budget_words, headline, split_words, trigger_words)
     measures = (last_proof, receipt_s, restored_s, segments, target_band, tone)
-    choices = (endpoint_state, endpoints_of, figures_from, known, matrix_lines, open_first, unknowns, user_figures)
+    choices = (
+        endpoint_state, endpoints_of, figures_from, known, machine_svg, matrix_lines, open_first, phases_of, unknowns,
+        user_figures,
+    )  # fmt: skip
     environment.globals |= {function.__name__: function for function in (*words, *measures, *choices)}
     environment.globals |= {
         "GATEWAY": GATEWAY_POOL,

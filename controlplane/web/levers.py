@@ -6,9 +6,10 @@ Reading is free, as elsewhere; saying something needs the operator's token. Call
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import FastAPI, Query
 from fastapi import Path as UrlPath
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +25,7 @@ from controlplane.signals.recording import Point, spell_points
 Answer = Callable[..., JSONResponse]
 _LEVEL = Annotated[str, UrlPath(pattern=r"^(none|P0|P1|P2)$")]
 _ROW = Annotated[str, UrlPath(pattern=r"^P[0-2]$")]
+TAGS: list[str | Enum] = ["degradation"]
 LONGEST_PIN = timedelta(days=30)
 """A pin that nobody remembers is a matrix that does not work."""
 
@@ -58,16 +60,16 @@ _Say = Callable[[Kind, str, Word, timedelta | None], Awaitable[JSONResponse]]
 _End = Callable[[Kind, str, Word], Awaitable[JSONResponse]]
 
 
-def lever_routes(ports: LeverPorts, guarded: Sequence[Any], answer: Answer, problem: Answer) -> APIRouter:
-    """Make the routes.
+def add_lever_routes(app: FastAPI, ports: LeverPorts, guarded: Sequence[Any], answer: Answer, problem: Answer) -> None:
+    """Add the routes.
 
     Args:
+        app: what they are added to.
         ports: what they ask for.
         guarded: the dependencies of whatever moves something.
         answer: makes a JSON answer of a value: (value, status).
         problem: makes a problem document: (status, what, why, fix).
     """
-    router = APIRouter(prefix="/api/v1", tags=["degradation"])
 
     async def say(kind: Kind, level: str, word: Word, lasts: timedelta | None) -> JSONResponse:
         said = await ports.instruct(Said(kind, Level(level), word.who, word.why, lasts))
@@ -81,10 +83,9 @@ def lever_routes(ports: LeverPorts, guarded: Sequence[Any], answer: Answer, prob
             return problem(409, "there is nothing to end", ended.why)
         return answer(ended)
 
-    _reading(router, ports, answer)
-    _pins(router, list(guarded), say, end)
-    _rows(router, list(guarded), say)
-    return router
+    _reading(app, ports, answer)
+    _pins(app, list(guarded), say, end)
+    _rows(app, list(guarded), say)
 
 
 def _lasts(text: str | None) -> timedelta | None:
@@ -104,19 +105,19 @@ def _lasts(text: str | None) -> timedelta | None:
     return lasts
 
 
-def _reading(router: APIRouter, ports: LeverPorts, answer: Answer) -> None:
-    @router.get("/instructions")
+def _reading(app: FastAPI, ports: LeverPorts, answer: Answer) -> None:
+    @app.get("/api/v1/instructions", tags=TAGS)
     async def instructions(limit: int = 50) -> JSONResponse:
         """List what people have told the matrix, the newest first."""
         return answer(await ports.instructions(max(1, min(limit, 500))))
 
-    @router.get("/recording")
+    @app.get("/api/v1/recording", tags=TAGS)
     async def recording(lasts: Annotated[str, Query(alias="for")] = "10m") -> PlainTextResponse:
         """Give the signals of the last minutes as JSON lines, for `controlplane simulate`."""
         points = ports.recording(_lasts(lasts) or timedelta())
         return PlainTextResponse("".join(spell_points(points)), media_type="application/x-ndjson")
 
-    @router.get("/machine")
+    @app.get("/api/v1/machine", tags=TAGS)
     async def machine() -> JSONResponse:
         """Give the transitions of a row: the table the machine runs by."""
         table = [
@@ -125,40 +126,40 @@ def _reading(router: APIRouter, ports: LeverPorts, answer: Answer) -> None:
         return answer(table)
 
 
-def _pins(router: APIRouter, guarded: list[Any], say: _Say, end: _End) -> None:
-    @router.post("/pins/{level}", status_code=201, dependencies=guarded)
+def _pins(app: FastAPI, guarded: list[Any], say: _Say, end: _End) -> None:
+    @app.post("/api/v1/pins/{level}", tags=TAGS, status_code=201, dependencies=guarded)
     async def pin(level: _LEVEL, body: Pinning) -> JSONResponse:
         """Put a row in force and keep it there; `none` lets no row begin anything. 409 says why not."""
         return await say(Kind.PIN, level, body, _lasts(body.lasts))
 
-    @router.post("/pins/{level}/end", dependencies=guarded)
+    @app.post("/api/v1/pins/{level}/end", tags=TAGS, dependencies=guarded)
     async def unpin(level: _LEVEL, body: Word) -> JSONResponse:
         """End a pin: the row follows its trigger again."""
         return await end(Kind.PIN, level, body)
 
-    @router.post("/brake", status_code=201, dependencies=guarded)
+    @app.post("/api/v1/brake", tags=TAGS, status_code=201, dependencies=guarded)
     async def brake(body: Word) -> JSONResponse:
         """Pull the brake: nothing engages or is given back by itself."""
         return await say(Kind.BRAKE, Level.NONE, body, None)
 
-    @router.post("/brake/release", dependencies=guarded)
+    @app.post("/api/v1/brake/release", tags=TAGS, dependencies=guarded)
     async def let_go(body: Word) -> JSONResponse:
         """Let go of the brake."""
         return await end(Kind.BRAKE, Level.NONE, body)
 
 
-def _rows(router: APIRouter, guarded: list[Any], say: _Say) -> None:
-    @router.post("/rows/{level}/approve", status_code=201, dependencies=guarded)
+def _rows(app: FastAPI, guarded: list[Any], say: _Say) -> None:
+    @app.post("/api/v1/rows/{level}/approve", tags=TAGS, status_code=201, dependencies=guarded)
     async def approve(level: _ROW, body: Word) -> JSONResponse:
         """Let a row engage that waits for approval."""
         return await say(Kind.APPROVE, level, body, None)
 
-    @router.post("/rows/{level}/refuse", status_code=201, dependencies=guarded)
+    @app.post("/api/v1/rows/{level}/refuse", tags=TAGS, status_code=201, dependencies=guarded)
     async def refuse(level: _ROW, body: Word) -> JSONResponse:
         """Have a row left alone until its trigger has cleared."""
         return await say(Kind.REFUSE, level, body, None)
 
-    @router.post("/rows/{level}/release", status_code=201, dependencies=guarded)
+    @app.post("/api/v1/rows/{level}/release", tags=TAGS, status_code=201, dependencies=guarded)
     async def release(level: _ROW, body: Word) -> JSONResponse:
         """Begin to give a row's traffic back now, by its steps."""
         return await say(Kind.RELEASE, level, body, None)

@@ -12,10 +12,15 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.support.fleets import fleet, kill, node, until, write
+from tests.support.fleets import fleet, kill, metric, node, page, until, write
 
 pytestmark = pytest.mark.journey
 POOLS = '{"primary": PoolSpec(1, "base")}'
+BODY = b'{"model": "reference", "prompt": "one way", "max_tokens": 2}'
+COMPLETION = (
+    b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+)
+COMPLETION %= (len(BODY), BODY)
 REQUEST = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -104,8 +109,35 @@ def test_a_slow_link_holds_bytes_back_in_both_directions(run_dir: Path) -> None:
         until(quick, 5.0)
 
 
+@pytest.mark.parametrize("direction", ["from", "to"])
+def test_a_link_that_is_lost_one_way_carries_the_other(run_dir: Path, direction: str) -> None:
+    served, behind = "vllm:request_success_total", node(run_dir, "primary-0")["backend_url"]
+    before = metric(page(f"{behind}/metrics"), served)
+    with dial(run_dir, 5.0) as held:
+        assert healthy(held)
+        control = broken(run_dir, 20.0, mode="drop", direction=direction)
+        held.sendall(COMPLETION)
+        held.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            held.recv(1)
+        if direction == "from":
+            until(lambda: metric(page(f"{behind}/metrics"), served) > before, 5.0)
+        else:
+            assert metric(page(f"{behind}/metrics"), served) == before
+        control.unlink()
+        held.settimeout(5.0)
+        assert b"200 OK" in held.recv(4096)
+
+
 @pytest.mark.parametrize(
-    "fault", [{"mode": "nonsense"}, {"mode": "drop", "until": None}, {"mode": "drop", "until": 1.0}, {"mode": 3}]
+    "fault",
+    [
+        {"mode": "nonsense"},
+        {"mode": "drop", "until": None},
+        {"mode": "drop", "until": 1.0},
+        {"mode": 3},
+        {"mode": "drop", "direction": "up"},
+    ],
 )
 def test_a_fault_that_is_over_or_has_no_end_counts_for_nothing(run_dir: Path, fault: dict[str, Any]) -> None:
     control = broken(run_dir, 5.0, **fault)

@@ -290,11 +290,14 @@ def quick_experiments(directory: Path, down_for: str) -> Path:
 class Plane(Running):
     """`controlplane serve` on a policy page."""
 
-    def __init__(self, page: Path, experiments: Path = EXPERIMENTS, state: Path | None = None) -> None:
+    def __init__(
+        self, page: Path, experiments: Path = EXPERIMENTS, state: Path | None = None, database: str = ""
+    ) -> None:
         self.state = state or page.parent / "state"
         _seen_dirs.add(page.parent)
         line = command("serve", page, "--port", "0", "--state-dir", self.state, "--experiments", experiments)
-        super().__init__(line, page.parent.parent / f"{page.parent.name}-serve.log")
+        line += ["--database", database] if database else []
+        super().__init__(line, page.parent.parent / f"{page.parent.name}-{self.state.name}-serve.log")
         try:
             self.until(lambda: str(self.pid) == _read(self.state / "lock") and _read(self.state / "url"), "it serves")
         except AssertionError:

@@ -24,7 +24,10 @@ from controlplane.target.errors import TargetError
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = ("sqlalchemy", "fastapi", "torch", "aiohttp", "chaoslib", "grafanalib", "numpy", "pydantic", "alembic",
          "uvicorn", "kubernetes", "apscheduler")  # fmt: skip
-COMMANDS = ("check", "render", "serve", "status", "heal", "drill", "up", "target", "demo")
+COMMANDS = (
+    "check", "render", "serve", "status", "heal", "drill", "up", "target", "demo", "level", "pin", "unpin", "approve",
+    "refuse", "release", "brake", "record", "simulate",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -32,17 +32,37 @@ def test_a_pool_that_answers_and_has_room_may_take_it(source: PoolFacts) -> None
     assert halved == Opinion()
 
 
-@pytest.mark.parametrize("source", [BUSY, DEAD])
 @pytest.mark.parametrize("signal", ["error_rate", "latency_p99", "queue_depth", "kv_cache_utilization"])
-def test_a_pool_that_is_itself_ill_is_refused_even_when_the_first_one_is_dead(signal: str, source: PoolFacts) -> None:
-    ill = PoolFacts(2, {signal: Evidence(signal, 0.5, Band.BREACH, samples=100)}, MODEL)
-    assert judged(ill, source).refusal == f"standby is itself in breach of {signal}"
+def test_a_pool_that_is_itself_ill_is_refused_while_the_first_one_serves(signal: str) -> None:
+    ill = PoolFacts(2, {signal: Evidence(signal, 0.4, Band.BREACH, samples=100)}, MODEL)
+    assert judged(ill).refusal == f"standby is itself in breach of {signal}"
+
+
+@pytest.mark.parametrize(("signal", "taken"), [("latency_p99", True), ("error_rate", True), ("queue_depth", False)])
+def test_when_the_first_one_is_dead_slow_answers_are_better_than_none_but_a_full_pool_is_refused(
+    signal: str, *, taken: bool
+) -> None:
+    ill = PoolFacts(2, {signal: Evidence(signal, 0.4, Band.BREACH, samples=100)}, MODEL)
+    opinion = judged(ill, DEAD)
+    said = f"standby is itself in breach of {signal}"
+    assert (said in opinion.notes) is taken
+    assert opinion.refusal == ("" if taken else said)
 
 
 def test_a_pool_of_errors_is_refused_without_a_threshold_and_only_with_enough_answers() -> None:
     assert "of 100 answers" in judged(facts(error_rate=0.2)).refusal
     few = PoolFacts(2, {"error_rate": Evidence("error_rate", 0.2, Band.OK, samples=3)}, MODEL)
     assert judged(few).refusal == ""
+    assert judged(facts(error_rate=0.2), DEAD).refusal == ""
+    assert "60.0% of 100 answers" in judged(facts(error_rate=0.6), DEAD).refusal
+
+
+def test_a_prober_that_was_late_says_nothing_about_the_pool() -> None:
+    late = (Asked("standby-0", None, "the prober itself was late"),)
+    opinion = judge_standby("standby", late, IDLE, DEAD, 1.0, same_model=True)
+    assert opinion.refusal == ""
+    assert "whether standby answers is not known: the prober itself was late" in opinion.notes
+    assert "gives a completion" in judge_standby("standby", late, IDLE, BUSY, 1.0, same_model=True).refusal
 
 
 def test_a_pool_with_too_little_room_is_refused_while_the_first_one_serves_and_taken_when_it_is_dead() -> None:

@@ -19,8 +19,10 @@ P99 = Threshold(0.5, 1.0, 2.0, timedelta(seconds=30), timedelta(0), min_samples=
 class Fleet:
     """Two pools of two endpoints, and looks at them."""
 
-    def __init__(self, thresholds: dict[str, Threshold] | None = None, patience: Patience | None = None) -> None:
-        self.records = Records(thresholds or {}, patience or Patience())
+    def __init__(
+        self, thresholds: dict[str, Threshold] | None = None, patience: dict[str, Patience] | None = None
+    ) -> None:
+        self.records = Records(thresholds or {}, patience)
         self.assessor = Assessor(thresholds or {})
         self.all = [Endpoint(f"{pool}-{i}", pool, f"http://{pool}-{i}") for pool in ("primary", "base") for i in (0, 1)]
         for pool in ("primary", "base"):
@@ -98,11 +100,31 @@ def test_refused_is_down_at_once_until_something_is_served_again() -> None:
 
 
 def test_so_many_failures_make_it_down_and_so_many_successes_up() -> None:
-    fleet = Fleet(patience=Patience(failures=2, successes=3))
+    fleet = Fleet(patience={"http": Patience(failures=2, successes=3)})
     moved = [fleet.look(0, float(i), failure) for i, failure in enumerate(
         [None, Failure.TIMEOUT, None, Failure.TIMEOUT, Failure.STATUS, None, None, Failure.RESET, None, None, None]
     )]  # fmt: skip
     assert [i for i, changed in enumerate(moved) if changed] == [0, 4, 10]
+
+
+def test_each_probe_has_a_patience_of_its_own() -> None:
+    fleet = Fleet(patience={"http": Patience(failures=4), "inference": Patience(failures=2)})
+    assert fleet.look(0, 0.0)
+    assert not any(fleet.look(0, float(at), Failure.TIMEOUT) for at in (1, 2, 3))
+    assert fleet.look(0, 4.0, Failure.TIMEOUT)
+    assert fleet.look(0, 5.0)
+    assert not fleet.look(0, 6.0, Failure.TIMEOUT, "inference")
+    assert fleet.look(0, 7.0, Failure.TIMEOUT, "inference")
+
+
+def test_a_look_that_was_asked_so_many_times_is_so_many_failures() -> None:
+    fleet = Fleet()
+    assert fleet.look(0, 1.0)
+    record = fleet.records.find(fleet.all[0])
+    assert record
+    assert fleet.records.take(record, Look(fleet.all[0], "http", 2.0, 0.4, Failure.TIMEOUT, "silent", asked=3))
+    assert record.down
+    assert fleet.says("availability", 3.0).samples == 4
 
 
 def test_looks_that_were_late_by_our_own_fault_are_no_failures_and_enough_of_them_are_unknown() -> None:

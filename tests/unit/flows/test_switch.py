@@ -6,13 +6,13 @@ from itertools import count
 import pytest
 
 from controlplane.degradation.action import Cordon, Notify, Run, Scale, Shed, SwitchPool, UsePool
-from controlplane.degradation.actuator import Observed, Progress, ReceiptState, RoutePlan
+from controlplane.degradation.actuator import Observed, Progress, ReceiptState, RoutePlan, shows
 from controlplane.degradation.fencing import FencedActuator, FencedHand
 from controlplane.degradation.matrix import Level
 from controlplane.errors import FencedError, StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.flows import carry
-from controlplane.flows.carry import Levers, shows, verify
+from controlplane.flows.carry import Levers, verify
 from controlplane.flows.switch import Order, SwitchPorts, close, engage, resolve, shift
 from controlplane.incidents.incident import IncidentState
 from controlplane.probes.probe import Failure, Look

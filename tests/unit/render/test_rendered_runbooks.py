@@ -10,7 +10,22 @@ from controlplane.render.artefacts import keep_notes, render
 from tests.golden.cases import DRILLS, HOSTILE, NAMES, drill, hostile_policy, policy
 
 P0 = "runbooks/P0-switch-to-standby.md"
-COMMANDS = {"check", "render", "serve", "up", "drill", "heal", "status", "demo"}
+COMMANDS = {
+    "check",
+    "render",
+    "serve",
+    "up",
+    "drill",
+    "heal",
+    "status",
+    "demo",
+    "level",
+    "record",
+    "simulate",
+    "brake",
+    "approve",
+    "refuse",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)

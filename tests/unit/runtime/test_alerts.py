@@ -21,7 +21,7 @@ async def asked(answer: Callable[[], web.Response], times: int = 1) -> FiringAle
 
     app.router.add_get("/api/v2/alerts", alerts)
     async with TestServer(app) as server, ClientSession() as session:
-        firing = FiringAlerts(Alertmanager(session, str(server.make_url(""))), "chat")
+        firing = FiringAlerts(Alertmanager(session, str(server.make_url(""))).firing, "chat")
         for _ in range(times):
             await firing.ask()
     return firing

@@ -9,7 +9,7 @@ from controlplane.incidents.cause import Cause, hints
 from controlplane.incidents.clues import ClueBook
 from controlplane.probes.probe import Failure, Fetched, Look
 from controlplane.runtime import versions
-from controlplane.runtime.versions import Versions, read_version
+from controlplane.runtime.versions import Versions, read_models, read_version
 
 ENDPOINT = Endpoint("e", "primary", "http://10.0.0.1:8000")
 
@@ -58,3 +58,10 @@ def test_only_connections_that_came_to_stand_are_asked() -> None:
 def test_what_is_no_version_is_none() -> None:
     for content in (b"", b"[]", b"{}", b'{"version": 3}', b"\xff", b"0.32"):
         assert read_version(content) == ""
+
+
+def test_the_models_an_endpoint_lists_go_by_their_own_names() -> None:
+    listed = b'{"data": [{"id": "chat", "root": "deepseek-v3"}, {"id": "chat-2", "root": null}, {"id": "qwen"}]}'
+    assert read_models(listed) == {"deepseek-v3", "chat-2", "qwen"}
+    for content in (None, b"", b"[]", b"{}", b'{"data": [{}]}', b'{"data": 3}', b'{"data": ["x"]}', b"\xff"):
+        assert read_models(content) == frozenset()

@@ -25,6 +25,7 @@ from controlplane.degradation.matrix import Level
 from controlplane.errors import FaultError, UsageError
 from controlplane.flows.faults import FaultRequest
 from controlplane.flows.people import Said
+from controlplane.flows.rollout import Refused as RolloutRefused
 from controlplane.flows.standing import Standing
 from controlplane.render.report import Report
 from controlplane.signals.recording import Point
@@ -52,6 +53,8 @@ POSTS: dict[str, tuple[str, dict[str, object], int]] = {
     "release": ("/api/v1/rows/P0/release", {"why": "well"}, 201),
     "pull the brake": ("/api/v1/brake", {"why": "stop"}, 201),
     "let go of the brake": ("/api/v1/brake/release", {"why": "go on"}, 200),
+    "roll out": ("/api/v1/rollouts", {"service": "chat", "to": "next"}, 202),
+    "abort a rollout": ("/api/v1/rollouts/abort", {}, 200),
 }
 HALT = Halt("smoke", "ann", NOW)
 PREVIEW = Preview(
@@ -67,6 +70,7 @@ class Told:
     calls: list[str] = field(default_factory=list)
     limits: list[int] = field(default_factory=list)
     requests: list[FaultRequest] = field(default_factory=list)
+    rollout: RolloutRefused | None = None
     missing: tuple[str, ...] = ()
     answer: Drill | Refusal | Exception = DRILL
     said: list[Said] = field(default_factory=list)
@@ -133,6 +137,19 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     async def halt() -> Halt | None:
         return HALT
 
+    async def start_rollout(
+        service: str, pool: str, steps: tuple[float, ...], hold: timedelta, asked_by: str
+    ) -> Receipt | RolloutRefused:
+        told.calls.append(f"roll {service} out to {pool} by {steps} each {hold} for {asked_by}")
+        return told.rollout or view.receipts[0]
+
+    async def abort(asked_by: str) -> Receipt | RolloutRefused:
+        told.calls.append(f"abort for {asked_by}")
+        return told.rollout or view.receipts[0]
+
+    async def newest() -> Receipt | None:
+        return view.receipts[0]
+
     async def inject(drill: Drill, request: FaultRequest) -> tuple[Lease, ...]:
         told.calls.append(f"inject {drill.id}")
         told.requests.append(request)
@@ -176,7 +193,8 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
         standing=standing, overview=overview, receipts=receipts, incidents=incidents, drills=drills, drill=drill,
         leases=leases, desk=FakeDesk(told), events=events, report=report, halt=halt, inject=inject,
         heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, in_charge=lambda: True,
-        lever=lever_ports(told), registry=registry, changes=Changes(), token=TOKEN,
+        lever=lever_ports(told), start_rollout=start_rollout, abort_rollout=abort, newest_rollout=newest,
+        registry=registry, changes=Changes(), token=TOKEN,
     )  # fmt: skip
 
 
@@ -360,6 +378,20 @@ async def test_the_machine_can_be_read(server: Server) -> None:
 
 
 # -- saying no ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_rollout_is_read_with_its_units_and_a_refusal_is_a_conflict(server: Server) -> None:
+    body = {"service": "chat", "to": "next", "steps": ["5%", "100%"], "hold": "2m", "requested_by": "ann"}
+    assert (await server.post("/api/v1/rollouts", body)).status == 202
+    assert server.told.calls == ["roll chat out to next by (0.05, 1.0) each 0:02:00 for ann"]
+    assert (await server.get("/api/v1/rollouts/newest")).json["id"]
+    assert (await server.post("/api/v1/rollouts", {**body, "steps": ["much"]})).status == 400
+    assert (await server.post("/api/v1/rollouts", {**body, "pool": "x"})).status == 422
+    server.told.rollout = RolloutRefused("P0 is not idle")
+    for path, sent in (("/api/v1/rollouts", body), ("/api/v1/rollouts/abort", {})):
+        answer = await server.post(path, sent)
+        assert (answer.status, answer.json["detail"]) == (409, "P0 is not idle")
+        assert answer.is_problem
 
 
 async def test_a_refusal_is_a_conflict_with_every_reason(server: Server) -> None:
@@ -605,7 +637,10 @@ async def test_the_description_lists_every_route_and_marks_those_that_want_the_t
 
 def _routes(app: FastAPI) -> list[Any]:
     own = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/static")
-    return [route for route in app.routes if getattr(route, "path", "") not in own]
+    included = [
+        route for router in app.routes if hasattr(router, "original_router") for route in router.original_router.routes
+    ]
+    return [route for route in (*app.routes, *included) if getattr(route, "path", None) not in (None, *own)]
 
 
 async def test_the_event_stream_tells_of_a_change_and_ends_when_the_server_stops(server: Server) -> None:

@@ -204,7 +204,9 @@ def test_nothing_on_a_page_is_inline_script_or_style(sample: Overview) -> None:
         assert not any(
             attributes.get(name, "").lower().startswith(("javascript:", "data:")) for name in ("href", "src")
         )
-    assert [script["src"].partition("?")[0] for script in drawn.all("script")] == ["/static/console.js"]
+    assert [script["src"].partition("?")[0] for script in drawn.all("script")] == [
+        "/static/console.js", "/static/levers.js",
+    ]  # fmt: skip
 
 
 def test_hostile_texts_come_out_escaped_and_whole() -> None:

@@ -1,0 +1,31 @@
+"""Every book of the database, opened together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controlplane.degradation.fencing import Term
+from controlplane.store.database import Database
+from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
+from controlplane.store.incidents import StoredIncidents
+from controlplane.store.instructions import StoredInstructions
+from controlplane.store.receipts import StoredReceipts
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Everything that is stored."""
+
+    receipts: StoredReceipts
+    incidents: StoredIncidents
+    drills: StoredDrills
+    leases: StoredLeases
+    halts: StoredHalts
+    instructions: StoredInstructions
+
+
+def books(database: Database, term: Callable[[], Term | None] | None = None) -> Books:
+    """Open every book of a database; whoever moves levers gives the term in which it is in charge."""
+    return Books(
+        StoredReceipts(database, term), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
+        StoredHalts(database), StoredInstructions(database),
+    )  # fmt: skip

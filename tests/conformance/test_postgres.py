@@ -1,0 +1,113 @@
+"""What SQLite does for one machine PostgreSQL does for several: the same books, the same lease, nobody twice."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from controlplane.degradation.action import Scale
+from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan, Step
+from controlplane.degradation.fencing import Term
+from controlplane.degradation.matrix import Level
+from controlplane.errors import FencedError
+from controlplane.incidents.incident import Entry, Incident, IncidentState
+from controlplane.store.database import Database, alembic_config, migrate, open_database
+from controlplane.store.incidents import StoredIncidents
+from controlplane.store.leader import StoredTerms
+from controlplane.store.receipts import StoredReceipts
+from controlplane.store.schema import metadata
+from tests.support.postgres import binaries, postgres
+
+pytestmark = [pytest.mark.journey, pytest.mark.debian("postgresql")]
+
+T0 = datetime(2026, 3, 3, 10, 0, tzinfo=UTC)
+LONG_S = 600.0
+STEPS = (Step("scale deployment/x to replicas 4", Scale("deployment/x", replicas=4), before={"replicas": 2}),)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg")
+    with postgres(programs) as running:
+        yield running
+
+
+@pytest.fixture
+def planes(url: str) -> Iterator[tuple[Database, Database]]:
+    first = open_database(url)
+    second = open_database(url)
+    yield first, second
+    first.run_now(lambda c: command.downgrade(alembic_config(c), "base"))
+    first.close()
+    second.close()
+
+
+def receipt(episode: int) -> Receipt:
+    return Receipt(
+        f"chat/P0/{episode}", "chat", Level.P0, "switch_pool to standby", RoutePlan({"primary": 100}),
+        RoutePlan({"standby": 100}, Level.P0), ReceiptState.INTENDED, ("why",), T0, T0, {ReceiptState.INTENDED: T0},
+        episode=episode, steps=STEPS,
+    )  # fmt: skip
+
+
+def test_the_migrations_lead_to_the_schema(planes: tuple[Database, Database]) -> None:
+    def differences(connection: object) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))  # type: ignore[arg-type]
+
+    assert planes[0].run_now(differences) == []
+    planes[1].run_now(migrate)
+
+
+async def test_one_of_many_that_want_the_lease_gets_it_and_a_later_one_a_larger_token(
+    planes: tuple[Database, Database],
+) -> None:
+    books = [StoredTerms(database) for database in planes]
+    taken = await asyncio.gather(*(books[i % 2].take("chat", f"plane-{i}", 0.0) for i in range(2)))
+    first = next(term for term in taken if term)
+    new = await books[1].take("chat", "later", LONG_S)
+    assert new
+    assert new.token > first.token
+    assert await books[0].take("chat", "too late", LONG_S) is None
+    assert not await books[0].renew(first, LONG_S)
+    with pytest.raises(FencedError):
+        await books[0].confirm(first)
+    await books[1].resign(new)
+    assert await books[0].take("chat", "next", LONG_S) == Term("chat", "next", new.token + 1)
+
+
+async def test_an_episode_is_begun_once_whoever_asks_and_only_by_who_is_in_charge(
+    planes: tuple[Database, Database],
+) -> None:
+    old = await StoredTerms(planes[0]).take("chat", "a", 0.0)
+    unfenced = [StoredReceipts(database) for database in planes]
+    began = await asyncio.gather(*(unfenced[i % 2].intend(receipt(1)) for i in range(20)))
+    assert sorted(began) == [False] * 19 + [True]
+    new = await StoredTerms(planes[1]).take("chat", "b", LONG_S)
+    ours, theirs = StoredReceipts(planes[0], lambda: old), StoredReceipts(planes[1], lambda: new)
+    with pytest.raises(FencedError):
+        await ours.move("chat/P0/1", ReceiptState.APPLIED, T0)
+    moved = await theirs.move("chat/P0/1", ReceiptState.APPLIED, T0)
+    expected = replace(receipt(1), state=ReceiptState.APPLIED, token=2)
+    assert moved == replace(expected, times={**expected.times, ReceiptState.APPLIED: T0})
+    await theirs.move("chat/P0/1", ReceiptState.REVERTED, T0)
+    assert not await theirs.intend(receipt(1))
+    assert await theirs.next_episode("chat", "P0") == 2
+
+
+async def test_an_incident_is_stored_with_the_beginning_of_its_timeline_or_not_at_all(
+    planes: tuple[Database, Database],
+) -> None:
+    book = StoredIncidents(planes[0])
+    incident = Incident("i1", "chat", "P0", "chat: down", IncidentState.OPEN, T0)
+    await book.begin(incident, (Entry(T0, "detected", "x"), Entry(T0, "decided", "y")))
+    ((stored, timeline),) = await StoredIncidents(planes[1]).recent("chat", 5)
+    assert stored == incident
+    assert [entry.text for entry in timeline] == ["x", "y"]
