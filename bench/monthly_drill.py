@@ -24,7 +24,7 @@ EXPERIMENTS = ("node-kill", "network-partition", "gpu-saturation")
 RATE_PER_S = float(os.environ.get("DRILL_RATE", "200"))
 COMMAND = "make bench ONLY=monthly-drill"
 PHASES = ("detected", "decided", "acted", "verified", "healed", "recovered")
-_GATES = "\ndrills:\n  monthly: { gates: { error_budget_left: 0% } }\n"
+_GATES = f"\ndrills:\n  monthly: {{ experiments: [{', '.join(EXPERIMENTS)}], gates: {{ error_budget_left: 0% }} }}\n"
 WITHIN_S = 420.0
 START_WITHIN_S = 120.0
 
