@@ -4,7 +4,7 @@ What is not known is said, and decided by what the pools' own state makes certai
 
 - A pool that gives no completion, or has no room at all, is refused whatever became of the first one: traffic that goes
   there is lost, and a measure that asks for less of the fleet helps more.
-- A pool that is slow or makes some errors, or whose room is estimated to be too small, is refused while the first one
+- A pool that is slow or makes errors, or whose room is estimated to be too small, is refused while the first one
   still serves: most users are served there, and all would share the shortage. When the first one is dead nobody is, and
   slow answers, or answers for some, are better than none. It is also what a good pool looks like when the gateway has
   sent it everything since the first one died.
@@ -22,8 +22,6 @@ MOST_ERRORS = 0.05
 """A share of 5xx answers from here on refuses a pool even where the page sets no threshold of its own."""
 ENOUGH_ANSWERS = 20
 """Fewer answers than this make no error rate."""
-MOSTLY_ERRORS = 0.5
-"""From here on most requests are lost: that refuses a pool even when the first one is dead."""
 FULL = 0.95
 """Used share of the key-value cache from which engines begin to preempt requests."""
 
@@ -113,8 +111,8 @@ def _ill(pool: str, target: PoolFacts, *, dead: bool) -> str:
     breached = [signal for signal in wrong if signal in evidence and evidence[signal].band is Band.BREACH]
     if breached:
         return f"{pool} is itself in breach of {', '.join(breached)}"
-    errors, most = evidence.get("error_rate"), MOSTLY_ERRORS if dead else MOST_ERRORS
-    if errors and errors.value is not None and errors.samples >= ENOUGH_ANSWERS and errors.value >= most:
+    errors = None if dead else evidence.get("error_rate")
+    if errors and errors.value is not None and errors.samples >= ENOUGH_ANSWERS and errors.value >= MOST_ERRORS:
         return f"{errors.value:.1%} of {errors.samples} answers of {pool} are errors"
     return ""
 

@@ -143,7 +143,7 @@ def test_the_receipt_tells_every_moment_in_the_order_it_happened(failover: Failo
     assert receipt["action"] == "switch_pool to standby"
     assert receipt["before"] == {"weights": {"primary": 100}, "level": "none", "shed": None, "cordoned": []}
     assert receipt["id"] == f"{receipt['service']}/P0/1"
-    assert [step["progress"] for step in receipt["steps"]] == ["done"]
+    assert [step["progress"] for step in receipt["steps"]] == ["undone"]
     assert receipt["after"]["weights"]["standby"] == 100
     assert "standby-0" in receipt["detail"]
 
