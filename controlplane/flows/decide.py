@@ -212,7 +212,9 @@ class Decider:
         """Say why a row has no use for an instruction now; an empty string when it has."""
         if self._ports.levers is None:
             return "the fleet has no gateway: no lever can be moved"
-        if kind is Kind.BRAKE or (kind is Kind.PIN and level is Level.NONE):
+        if kind is Kind.BRAKE:
+            return "the brake is on already" if self._state.braked else ""
+        if kind is Kind.PIN and level is Level.NONE:
             return ""
         if level not in self._records:
             armed = ", ".join(sorted(self._records)) or "none"
@@ -274,10 +276,9 @@ class Decider:
         """The pins in force."""
         return tuple(self._pins.values())
 
-    @property
-    def brake(self) -> Instruction | None:
-        """The brake, while it is on and stored."""
-        return self._brake
+    def held(self) -> tuple[Instruction, ...]:
+        """Return the pins and the brake that are obeyed, also where they could not be stored."""
+        return (*self._pins.values(), *((self._brake,) if self._brake else ()))
 
     def _pinned(self) -> dict[Level, Pin]:
         """Say to what each row is pinned; a pin of its own outweighs the one on the whole matrix."""

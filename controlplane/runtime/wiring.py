@@ -377,8 +377,8 @@ def build(
         hands_off=policy.degradation.mode is Mode.OBSERVE,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop),
-        recorder, wire,
+        loaded, book, observer, decider,
+        PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder, wire,
         tuple(probe(spec) for spec in policy.probes), recovering, drilling, write_down, standing, learn,
         partial(learnt.save, settings.learnt_file),
     )  # fmt: skip
