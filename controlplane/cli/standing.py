@@ -142,7 +142,8 @@ def _rows(standing: Mapping[str, Any]) -> Table:
         table.add_column(column)
     for row in standing["rows"]:
         within = f"{row['row']['within'] / 60:g} min"
-        because = "; ".join(row["because"]) if row["phase"] != "idle" else ""
+        said = (row.get("waits_for") or "", *row["because"])
+        because = "; ".join(text for text in said if text) if row["phase"] != "idle" else ""
         table.add_row(row["row"]["level"], row["phase"], within, because)
     for level, why in standing["not_armed"].items():
         table.add_row(level, Text("not armed", "dim"), "", Text(why, "dim"))

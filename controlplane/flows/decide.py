@@ -249,7 +249,9 @@ class Decider:
             return "the fleet has no gateway: no lever can be moved"
         if not self._ports.acting():
             return "this control plane is not in charge: ask the one that is"
-        if kind is Kind.BRAKE or (kind is Kind.PIN and level is Level.NONE):
+        if kind is Kind.BRAKE:
+            return "the brake is on already" if self._state.braked else ""
+        if kind is Kind.PIN and level is Level.NONE:
             return ""
         if level not in self._records:
             armed = ", ".join(sorted(self._records)) or "none"
@@ -311,10 +313,9 @@ class Decider:
         """The pins in force."""
         return tuple(self._pins.values())
 
-    @property
-    def brake(self) -> Instruction | None:
-        """The brake, while it is on and stored."""
-        return self._brake
+    def held(self) -> tuple[Instruction, ...]:
+        """Return the pins and the brake that are obeyed, also where they could not be stored."""
+        return (*self._pins.values(), *((self._brake,) if self._brake else ()))
 
     def _pinned(self) -> dict[Level, Pin]:
         """Say to what each row is pinned; a pin of its own outweighs the one on the whole matrix."""

@@ -40,6 +40,8 @@ class PeoplePorts:
     """Hands the matrix what was said, and is stored."""
     drop: Callable[[Instruction], None]
     """Lets the matrix forget what was ended, and is stored."""
+    held: Callable[[], tuple[Instruction, ...]] = tuple
+    """The pins and the brake that the matrix obeys, those among them that could not be stored too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,12 @@ async def instruct(ports: PeoplePorts, said: Said) -> Instruction | Refused:
 async def end(ports: PeoplePorts, kind: Kind, level: Level, who: str, why: str) -> Instruction | Refused:
     """End a pin, or let go of the brake."""
     found = next(
-        (i for i in await ports.told.book.in_force(ports.told.service) if (i.kind, i.level) == (kind, level)), None
+        (
+            i
+            for i in (*await ports.told.book.in_force(ports.told.service), *ports.held())
+            if (i.kind, i.level) == (kind, level)
+        ),
+        None,
     )
     if found is None:
         what = "the brake is not on" if kind is Kind.BRAKE else f"nobody has pinned {level}"

@@ -1,6 +1,7 @@
 """The alerts that fire now, as an Alertmanager tells them; the matrix asks for them by name.
 
-Without an Alertmanager on the page, or while it does not answer, nobody knows what fires: that is `unknown`, never no.
+While it does not answer nobody knows what fires: that is `unknown`, never no. Without one on the page nobody reports
+alerts, and a row that would wait for one goes by its other conditions.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ class FiringAlerts:
     def __init__(self, firing: Callable[[], Awaitable[tuple[Firing, ...]]] | None, service: str) -> None:
         self._firing = firing
         self._service = service
-        self.names: Alerts = None
+        self.names: Alerts = None if firing else frozenset()
         """The names of the alerts that fire; None while that is unknown."""
 
     async def ask(self) -> None:

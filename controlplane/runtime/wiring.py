@@ -435,7 +435,8 @@ def build(
         resolve=resolve,
     )  # fmt: skip
     return Plane(
-        loaded, book, observer, decider, PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop),
-        recorder, wire, looking.probes, recovering, leadership, rollouts, drilling, desk,
-        clock, report, write_down, standing, firing.ask, learn, partial(learnt.save, settings.learnt_file),
+        loaded, book, observer, decider,
+        PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder, wire,
+        looking.probes, recovering, leadership, rollouts, drilling, desk, clock, report, write_down, standing, firing.ask,
+        learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

@@ -11,14 +11,14 @@ from markupsafe import Markup
 from controlplane.degradation.machine import TRANSITIONS, Phase
 
 _AT = {
-    Phase.IDLE: (90, 60),
-    Phase.PENDING: (370, 60),
-    Phase.ENGAGING: (650, 60),
-    Phase.RELEASING: (90, 260),
-    Phase.FAILED: (370, 260),
-    Phase.ENGAGED: (650, 260),
+    Phase.IDLE: (90, 72),
+    Phase.PENDING: (370, 72),
+    Phase.ENGAGING: (650, 72),
+    Phase.RELEASING: (90, 272),
+    Phase.FAILED: (370, 272),
+    Phase.ENGAGED: (650, 272),
 }
-_WIDTH, _HEIGHT = 740, 330
+_WIDTH, _HEIGHT = 740, 345
 _HALF_WIDTH, _HALF_HEIGHT = 55, 18
 _BEND = {(Phase.IDLE, Phase.ENGAGING): -95, (Phase.ENGAGED, Phase.RELEASING): 110, (Phase.RELEASING, Phase.ENGAGED): 62}
 """How far an edge that would run through another phase is bent aside."""

@@ -5,7 +5,18 @@ from datetime import timedelta
 import pytest
 
 from controlplane.degradation.action import SwitchPool, UsePool, missing_pool
-from controlplane.degradation.matrix import AllOf, Answer, AnyOf, Condition, Trigger, Truth, evaluate
+from controlplane.degradation.matrix import (
+    AlertFires,
+    AllOf,
+    Answer,
+    AnyOf,
+    Condition,
+    Trigger,
+    Truth,
+    alerts_of,
+    evaluate,
+    signals_of,
+)
 from controlplane.fleet.model import EndpointSource, PoolSpec
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
@@ -143,3 +154,26 @@ def test_the_parts_of_a_combination_dwell_each_for_itself() -> None:
 def test_an_action_names_the_pool_the_fleet_lacks(action: SwitchPool | UsePool, missing: str) -> None:
     pools = {name: PoolSpec(EndpointSource(file="x")) for name in ("primary", "standby")}
     assert missing_pool((action,), pools) == missing
+
+
+@pytest.mark.parametrize(
+    ("alerts", "truth", "because"),
+    [
+        (frozenset({"Slow", "Other"}), YES, ("alert Slow fires",)),
+        (frozenset({"Other"}), NO, ()),
+        (frozenset(), NO, ()),
+        (None, UNKNOWN, ("whether alert Slow fires is unknown",)),
+    ],
+)
+def test_an_alert_is_a_condition_and_only_a_broken_path_makes_it_unknown(
+    alerts: frozenset[str] | None, truth: Truth, because: tuple[str, ...]
+) -> None:
+    assert evaluate(AlertFires("Slow"), {}, {}, 0.0, alerts)[0] == Answer(truth, because)
+
+
+def test_an_alert_combines_with_signals_like_any_condition() -> None:
+    both = AllOf((AlertFires("Slow"), CONDITIONS[YES]))
+    assert evaluate(both, EVIDENCE, {}, 0.0, frozenset({"Slow"}))[0].truth is YES
+    assert evaluate(both, EVIDENCE, {}, 0.0, frozenset())[0].truth is NO
+    assert signals_of(both) == ("availability",)
+    assert alerts_of(AnyOf((both, CONDITIONS[NO]))) == ("Slow",)

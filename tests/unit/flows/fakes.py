@@ -168,7 +168,7 @@ class FakeInstructions:
         self.kept[instruction.id] = instruction
 
     async def end(self, instruction_id: str, at: datetime, by: str, why: str) -> None:
-        if self.kept[instruction_id].ended_at is None:
+        if instruction_id in self.kept and self.kept[instruction_id].ended_at is None:
             self.kept[instruction_id] = replace(self.kept[instruction_id], ended_at=at, ended_by=by, ended_why=why)
 
     async def in_force(self, service: str) -> tuple[Instruction, ...]:

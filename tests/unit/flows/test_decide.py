@@ -189,7 +189,9 @@ async def test_an_hour_later_the_rows_may_switch_again(monkeypatch: pytest.Monke
 
 async def test_a_person_may_pull_the_brake(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch) as world:
-        await world.say(Said(Kind.BRAKE, Level.NONE, "ann", "we measure"))
+        pull = Said(Kind.BRAKE, Level.NONE, "ann", "we measure")
+        await world.say(pull)
+        assert await world.say(pull) == Refused("the brake is on already")
         world.kill()
         await world.tick(3, ok=None)
         assert (world.phase(), world.levers.engaged) == (Phase.PENDING, [])
@@ -395,3 +397,7 @@ async def test_a_book_that_cannot_be_written_stops_no_row(monkeypatch: pytest.Mo
         world.kill()
         await world.tick(3, ok=None)
         assert world.standing().braked
+        world.books.instructions.writable = True
+        let_go = await people.end(world.people, Kind.BRAKE, Level.NONE, "ann", "mended")
+        assert isinstance(let_go, Instruction), "a brake that could not be stored can be let go of, too"
+        assert not world.standing().braked

@@ -137,7 +137,9 @@ class World:
                 alerts=lambda: self.alerts,
             ),
         )  # fmt: skip
-        self.people = PeoplePorts(telling, self.decider.refusal, self.decider.instruct, self.decider.drop)
+        self.people = PeoplePorts(
+            telling, self.decider.refusal, self.decider.instruct, self.decider.drop, self.decider.held
+        )
         ports = ObservePorts(
             self, None, self.decider.decide, self.hold, self.spawn, self.change, self.metrics, self.clock
         )  # fmt: skip

@@ -6,6 +6,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from controlplane.chaos.alertmanager import Alertmanager
+from controlplane.chaos.contract import Firing
 from controlplane.runtime.alerts import FiringAlerts
 
 
@@ -27,10 +28,17 @@ async def asked(answer: Callable[[], web.Response], times: int = 1) -> FiringAle
     return firing
 
 
-async def test_without_an_alertmanager_nobody_knows() -> None:
+async def test_without_an_alertmanager_nothing_fires() -> None:
     firing = FiringAlerts(None, "chat")
     await firing.ask()
-    assert firing.names is None
+    assert firing.names == frozenset()
+
+
+def test_before_an_alertmanager_was_asked_nobody_knows() -> None:
+    async def never() -> tuple[Firing, ...]:
+        raise AssertionError
+
+    assert FiringAlerts(never, "chat").names is None
 
 
 async def test_ours_and_those_of_no_service_count_and_other_services_do_not() -> None:

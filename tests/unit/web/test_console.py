@@ -12,6 +12,8 @@ from markupsafe import Markup
 
 from controlplane.chaos.drill import Halt
 from controlplane.degradation.action import SwitchPool, UsePool
+from controlplane.degradation.instruction import Instruction, Kind
+from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import AllOf, AnyOf, Condition, Level
 from controlplane.flows.standing import PoolStanding
 from controlplane.slo.threshold import Band
@@ -106,6 +108,35 @@ def test_a_row_shows_its_promise_beside_what_the_last_drill_measured() -> None:
 def test_a_row_that_is_not_armed_says_why_in_its_place_in_the_matrix() -> None:
     assert [line.level for line in console.matrix_lines(overviews.idle())] == ["P0", "P1", "P2"]
     assert "not armed needs pool `cache`, which the fleet does not have" in page(overviews.idle()).text
+
+
+def test_what_people_say_and_what_waits_for_them_is_shown_with_buttons() -> None:
+    view = overviews.idle()
+    standing = view.standing
+    hostile = "<script>alert(1)</script>"
+    pin = Instruction("i1", "chat", Kind.PIN, Level.NONE, "ann", hostile, view.now, view.now + timedelta(minutes=30))
+    brake = Instruction("i2", "chat", Kind.BRAKE, Level.NONE, "the control plane", "6 switches", view.now)
+    waits = replace(standing.rows[0], phase=Phase.PENDING, waits_for="awaiting approval", awaits_approval=True)
+    standing = replace(standing, rows=(waits, *standing.rows[1:]), pins=(pin,), braked=True, brake=brake)
+    drawn = page(replace(view, standing=standing))
+    assert "No row begins anything" in drawn.text
+    assert f"ann, 0 s ago, until 03:34:31 UTC: {hostile}" in drawn.text
+    assert "Nothing engages or is given back by itself" in drawn.text
+    assert "awaiting approval" in drawn.text
+    assert [button["data-say"] for button in drawn.all("button")] == [
+        "/api/v1/brake/release", "/api/v1/rows/P0/approve", "/api/v1/rows/P0/refuse", "/api/v1/pins/none/end",
+    ]  # fmt: skip
+    assert console.phases_of(replace(view, standing=standing))["P0"] is Phase.PENDING
+
+
+def test_a_service_about_which_nobody_said_anything_shows_no_button() -> None:
+    assert list(page(overviews.idle()).all("button")) == []
+
+
+def test_the_machine_of_a_row_is_drawn_with_every_row_in_its_phase() -> None:
+    drawn = page(overviews.failover())
+    assert "How a row moves" in drawn.text
+    assert "engaged · P0" in drawn.text
 
 
 def test_a_release_says_how_much_has_been_given_back() -> None:
