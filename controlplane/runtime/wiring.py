@@ -437,6 +437,6 @@ def build(
     return Plane(
         loaded, book, observer, decider,
         PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder, wire,
-        looking.probes, recovering, leadership, rollouts, drilling, desk, clock, report, write_down, standing, firing.ask,
-        learn, partial(learnt.save, settings.learnt_file),
+        looking.probes, recovering, leadership, rollouts, drilling, desk, clock, report, write_down, standing,
+        firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip
