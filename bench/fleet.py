@@ -44,9 +44,14 @@ def running_fleet() -> Iterator[Path]:
             yield run_dir
 
 
-def wait_until(condition: Callable[[], Any], what: str, child: "subprocess.Popen[bytes] | None" = None) -> Any:
+def wait_until(
+    condition: Callable[[], Any],
+    what: str,
+    child: "subprocess.Popen[bytes] | None" = None,
+    within_s: float = WITHIN_S,
+) -> Any:
     """Poll until something holds and return it; end the bench when it does not, or when the child has ended."""
-    deadline = time.monotonic() + WITHIN_S
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         found = condition()
         if found:
@@ -54,7 +59,7 @@ def wait_until(condition: Callable[[], Any], what: str, child: "subprocess.Popen
         if child and child.poll() is not None:
             sys.exit(f"ended with {child.returncode} before {what}")
         time.sleep(0.005)
-    sys.exit(f"not within {WITHIN_S:g} s: {what}")
+    sys.exit(f"not within {within_s:g} s: {what}")
 
 
 def get(url: str) -> Any:
