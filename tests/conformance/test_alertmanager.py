@@ -99,4 +99,4 @@ async def test_nobody_there_is_said_with_the_way_out() -> None:
         room = Alertmanager(session, f"http://127.0.0.1:{free_port()}")
         with pytest.raises(UnreachableError) as error:
             await room.firing()
-        assert "drills.alertmanager" in error.value.fix
+        assert "`alertmanager:`" in error.value.fix

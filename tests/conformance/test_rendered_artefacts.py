@@ -215,8 +215,8 @@ def test_an_alert_fires_when_it_should_and_only_then(scenario: dict[str, Any], t
     promtool("test", "rules", str(file))
 
 
-def test_the_example_page_arms_p0_and_p2_and_can_be_drilled() -> None:
+def test_the_example_page_arms_every_row_and_can_be_drilled() -> None:
     page = load(Path(__file__).parents[2] / "controlplane.yaml").policy
-    assert sorted(page.degradation.rows) == ["P0", "P2"]
+    assert sorted(page.degradation.rows) == ["P0", "P1", "P2"]
     assert page.fleet.substrate
     assert "runbooks/P0-switch-to-standby.md" in render(page, (), "controlplane.yaml")

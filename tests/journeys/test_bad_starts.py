@@ -160,7 +160,7 @@ def test_an_endpoint_whose_name_does_not_resolve_is_shown_down_too(tmp_path: Pat
 def test_a_missing_address_file_of_the_gateway_says_who_writes_it(tmp_path: Path) -> None:
     page = tmp_path / "controlplane.yaml"
     page.write_text(reference_page(), encoding="utf-8")
-    assert_clear(serve(page), 1, "gateway/admin", "controlplane up")
+    assert_clear(serve(page), 1, "gateway/listener", "controlplane up")
     assert not (tmp_path / "state" / "url").exists()
     assert parts(tmp_path) == []
 
