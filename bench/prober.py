@@ -28,7 +28,7 @@ from controlplane.fleet.model import Endpoint, Inventory
 from controlplane.flows.observe import ObservePorts, Observer
 from controlplane.policy.load import loads
 from controlplane.probes.http import HttpProbe, MetricsProbe
-from controlplane.probes.probe import HttpSpec, MetricsSpec, Probe
+from controlplane.probes.probe import HELD, HttpSpec, MetricsSpec, Probe
 from controlplane.probes.wire import Wire
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.scheduler import Background, Pace
@@ -113,7 +113,7 @@ class Subject:
         """Return the looks so far, by result."""
         found: dict[str, float] = {}
         for (probe, result), count in self.metrics.looks.made.items():
-            if probe != "tcp":
+            if probe != HELD:
                 found[result] = found.get(result, 0) + count
         return found
 

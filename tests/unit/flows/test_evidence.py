@@ -90,11 +90,11 @@ def test_refused_is_down_at_once_until_something_is_served_again() -> None:
     fleet = Fleet()
     assert fleet.look(0, 1.0)
     assert fleet.look(1, 1.0)
-    assert fleet.look(0, 2.0, Failure.REFUSED, "tcp")
+    assert fleet.look(0, 2.0, Failure.REFUSED, "held")
     assert fleet.says("endpoints_down", 2.0).value == 0.5
     assert fleet.says("availability", 2.0).value == 0.5
     assert not fleet.look(0, 3.0, Failure.STATUS)
-    assert not fleet.look(0, 4.0, None, "tcp")  # It listens, and has served nothing yet.
+    assert not fleet.look(0, 4.0, None, "held")  # It listens, and has served nothing yet.
     assert fleet.look(0, 5.0)
     assert fleet.says("endpoints_down", 5.0).value == 0.0
 
