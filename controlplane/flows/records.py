@@ -96,6 +96,8 @@ class Records:
         self.gauges: dict[str, GaugeMatrix] = {}
         self.histograms: dict[str, dict[Edges, CounterMatrix]] = {}
         """By the page's key, then by bucket edges: endpoints with other buckets cannot be added to one another."""
+        self.partial: dict[str, dict[int, str]] = {}
+        """By the gauge's name, then by row: why the answer it was last read from may not be whole."""
         self._edges: dict[tuple[str, int], Edges] = {}
         self.pools: dict[str, dict[str, EndpointRecord]] = {}
         self._free: list[int] = []
@@ -150,6 +152,8 @@ class Records:
             edges = self._edges.pop((name, row), None)
             if edges:
                 by_edges[edges].clear(row)
+        for partial in self.partial.values():
+            partial.pop(row, None)
         for flags in (self.looked, self.down, self.refused, self.stuck):
             flags[row] = False
         self._free.append(row)
@@ -248,6 +252,10 @@ class Records:
             if gauge is None:
                 gauge = self.gauges[name] = GaugeMatrix(STALE_AFTER_S)
             gauge.add(row, at, value)
+            if page.partial:
+                self.partial.setdefault(name, {})[row] = page.partial
+            elif self.partial and name in self.partial:
+                self.partial[name].pop(row, None)
 
     def _buckets(self, name: str, row: int, edges: Edges) -> CounterMatrix:
         """Return the window for these buckets; an endpoint whose buckets changed begins anew."""
