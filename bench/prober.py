@@ -10,7 +10,7 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -28,12 +28,12 @@ from controlplane.fleet.model import Endpoint, Inventory
 from controlplane.flows.observe import ObservePorts, Observer
 from controlplane.policy.load import loads
 from controlplane.probes.http import HttpProbe, MetricsProbe
-from controlplane.probes.probe import HttpSpec, MetricsSpec, Probe
+from controlplane.probes.probe import HELD, HttpSpec, MetricsSpec, Probe
 from controlplane.probes.wire import Wire
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.scheduler import Background, Pace
 from controlplane.signals.engines import VLLM
-from controlplane.slo.verdict import Evidence
+from controlplane.slo.verdict import Evidence, Verdict
 from controlplane.telemetry import Metrics
 
 EVALUATE_S = 0.5
@@ -55,7 +55,7 @@ class Fixed:
 class Subject:
     """An observer with its probes, over endpoints at a port."""
 
-    def __init__(self, plan: dict[str, Any]) -> None:
+    def __init__(self, plan: dict[str, Any], judged: Callable[[Mapping[str, Verdict]], None] = lambda _: None) -> None:
         pools = plan.get("pools", 1)
         hosts = plan.get("hosts") or [address(i) for i in range(plan["endpoints"])]
         ports = plan.get("ports") or [plan["port"]] * len(hosts)
@@ -67,8 +67,9 @@ class Subject:
         self.wire = Wire(self._spawn)
         policy = loads(_PAGE, Path("bench.yaml")).policy
         ports_of = ObservePorts(
-            Fixed(self.endpoints), None, lambda _: None, self.wire.hold, self._spawn, lambda: None, self.metrics, utcnow
-        )
+            Fixed(self.endpoints), None, judged, self.wire.hold, self._spawn,
+            lambda: None, self.metrics, utcnow,
+        )  # fmt: skip
         self.observer = Observer("bench", policy.thresholds, ports_of)
         self.probes: list[Probe] = []
         if plan.get("http_s"):
@@ -113,7 +114,7 @@ class Subject:
         """Return the looks so far, by result."""
         found: dict[str, float] = {}
         for (probe, result), count in self.metrics.looks.made.items():
-            if probe != "tcp":
+            if probe != HELD:
                 found[result] = found.get(result, 0) + count
         return found
 

@@ -317,11 +317,18 @@ class _Reading:
             folded = -self._most(np.where(known, -values, -np.inf))
         else:
             folded = self._most(np.where(known, values, -np.inf))
-        for value, count, at in zip(folded.tolist(), used.tolist(), newest.tolist(), strict=True):
+        partial = self._records.partial.get(signal.key)
+        for i, (value, count, at) in enumerate(zip(folded.tolist(), used.tolist(), newest.tolist(), strict=True)):
             if not count:
                 yield _NO_GAUGE
             else:
-                yield Value(value, int(count), source=f"{count:.0f} endpoints", newest=at)
+                reason = self._partly(partial, i) if partial else ""
+                yield Value(value, int(count), source=f"{count:.0f} endpoints", reason=reason, newest=at)
+
+    def _partly(self, partial: Mapping[int, str], i: int) -> str:
+        """Say why what a pool's gauges were read from may not be whole."""
+        rows = self._order[self._starts[i] : self._starts[i] + self.sizes[i]].tolist()
+        return next((partial[row] for row in rows if row in partial), "")
 
 
 def _share(part: float, whole: float, source: str, reason: str, newest: float) -> Value:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.fleet.model import Endpoint
-from controlplane.probes.probe import Failure, Look, Page
+from controlplane.probes.probe import ASKING, HELD, Failure, Look, Page
 from controlplane.signals.sample import CATALOGUE
 from controlplane.signals.window import CounterMatrix, GaugeMatrix, OutcomeMatrix
 from controlplane.slo.threshold import Threshold
@@ -63,6 +63,14 @@ class EndpointRecord:
     """Completions in a row that timed out."""
     healthy: bool = False
     """The last health check succeeded."""
+    failing: bool = False
+    """Down by what was asked of it: refused, or requests in a row failed, and not enough were answered since."""
+    cut_off: bool = False
+    """Down by connects: enough in a row failed, with no request answered meanwhile."""
+    unconnected: int = 0
+    """Connects in a row that failed."""
+    connected: int = 0
+    """Connects in a row that succeeded."""
 
 
 class Records:
@@ -77,6 +85,8 @@ class Records:
                 the looks before it were of.
         """
         self._patience = dict(patience or {})
+        self._only_connects = "tcp" in self._patience and not ASKING & self._patience.keys()
+        """No probe of the page asks a request: a connect is then all that there is to go by."""
         self.window_s = dict.fromkeys(CATALOGUE, DEFAULT_WINDOW_S) | {
             name: threshold.window.total_seconds() for name, threshold in thresholds.items()
         }
@@ -86,6 +96,8 @@ class Records:
         self.gauges: dict[str, GaugeMatrix] = {}
         self.histograms: dict[str, dict[Edges, CounterMatrix]] = {}
         """By the page's key, then by bucket edges: endpoints with other buckets cannot be added to one another."""
+        self.partial: dict[str, dict[int, str]] = {}
+        """By the gauge's name, then by row: why the answer it was last read from may not be whole."""
         self._edges: dict[tuple[str, int], Edges] = {}
         self.pools: dict[str, dict[str, EndpointRecord]] = {}
         self._free: list[int] = []
@@ -140,6 +152,8 @@ class Records:
             edges = self._edges.pop((name, row), None)
             if edges:
                 by_edges[edges].clear(row)
+        for partial in self.partial.values():
+            partial.pop(row, None)
         for flags in (self.looked, self.down, self.refused, self.stuck):
             flags[row] = False
         self._free.append(row)
@@ -156,8 +170,10 @@ class Records:
             if look.says_alive:
                 self.outcomes.discard(record.row, look.at)
             return False
-        if look.probe == "tcp":
+        if look.probe == HELD:
             self._take_connection(record, look)
+        elif look.probe == "tcp":
+            self._take_connect(record, look)
         elif look.page is not None:
             self._take_page(record.row, look.at, look.page)
         elif look.says_alive:
@@ -170,11 +186,29 @@ class Records:
 
     def _take_connection(self, record: EndpointRecord, look: Look) -> None:
         if look.failure is Failure.REFUSED:
-            record.down = record.refused = record.looked = self.refused[record.row] = True
-            record.listening, record.succeeded = False, 0
+            record.down = record.failing = record.refused = record.looked = self.refused[record.row] = True
+            record.listening, record.succeeded, record.connected = False, 0, 0
             record.detail, record.answer_s = look.detail, None
         elif look.ok:
             record.listening = True
+
+    def _take_connect(self, record: EndpointRecord, look: Look) -> None:
+        """Take a connect: failures can put an endpoint down, a success takes back only what connects found."""
+        patience = self._patience.get("tcp", _USUAL_PATIENCE)
+        if look.failure is not None:
+            record.connected, record.unconnected = 0, record.unconnected + 1
+            if record.unconnected >= patience.failures:
+                record.down = record.cut_off = record.looked = True
+                record.detail = f"{look.failure}: {look.detail}"
+            return
+        record.connected, record.unconnected = record.connected + 1, 0
+        if record.connected < patience.successes:
+            return
+        record.cut_off = False
+        if self._only_connects:
+            record.looked, record.failing, record.refused = True, False, False
+        if record.down and not record.failing:
+            record.down, record.detail = False, ""
 
     def _take_outcome(self, record: EndpointRecord, look: Look) -> None:
         ok = look.failure is None
@@ -189,13 +223,14 @@ class Records:
         if ok:
             record.detail = ""
             record.succeeded += 1
+            record.unconnected = 0
             if record.succeeded >= patience.successes:
-                record.down = False
+                record.down = record.failing = record.cut_off = False
         else:
             record.detail = f"{look.failure}: {look.detail}"
             record.succeeded = 0
             if outcomes.failures_in_a_row(row) >= patience.failures:
-                record.down = True
+                record.down = record.failing = True
         if look.probe == "inference":
             record.answer_s = look.took_s if ok else None
             record.unanswered = record.unanswered + 1 if look.failure is Failure.TIMEOUT else 0
@@ -217,6 +252,10 @@ class Records:
             if gauge is None:
                 gauge = self.gauges[name] = GaugeMatrix(STALE_AFTER_S)
             gauge.add(row, at, value)
+            if page.partial:
+                self.partial.setdefault(name, {})[row] = page.partial
+            elif self.partial and name in self.partial:
+                self.partial[name].pop(row, None)
 
     def _buckets(self, name: str, row: int, edges: Edges) -> CounterMatrix:
         """Return the window for these buckets; an endpoint whose buckets changed begins anew."""

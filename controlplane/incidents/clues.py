@@ -1,7 +1,7 @@
 """Keeping what the rules in `cause` look at: a few minutes of every signal, hours of memory, the last looks; pure.
 
 Wiring hands it every look and, every few seconds, the verdicts. It costs one short list per signal and a handful of
-numbers per endpoint that is not well: of endpoints whose looks all succeed only the last time to connect is kept.
+numbers per endpoint that is not well: of endpoints whose looks all succeed only the last times to connect are kept.
 """
 
 from collections import Counter, deque
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from controlplane.incidents.cause import Clues, EndpointClues
 from controlplane.incidents.trail import Trail
-from controlplane.probes.probe import Failure, Look
+from controlplane.probes.probe import HELD, Failure, Look
 from controlplane.slo.verdict import Verdict
 
 KEEP_S = 600.0
@@ -56,12 +56,12 @@ class ClueBook:
         seen = self._endpoints.get(look.endpoint.name)
         if seen is None:
             seen = self._endpoints[look.endpoint.name] = _Seen(look.endpoint.node, look.endpoint.pool)
-        if look.probe == "tcp":
+        if look.says_nothing:
+            return
+        if look.probe in (HELD, "tcp"):
             seen.refused = look.failure is Failure.REFUSED
             if look.ok:
                 seen.connect.append((look.at, look.took_s))
-        elif look.says_nothing:
-            return
         elif look.says_alive:
             self._outcome(seen, look)
         elif look.page is not None and look.page.notes:

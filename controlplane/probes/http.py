@@ -4,7 +4,6 @@ Each probe has two doors: `start` calls back and costs no task, for the thousand
 can be awaited, for one look that something waits for.
 """
 
-import asyncio
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,7 +18,7 @@ from controlplane.probes.exchange import Answer
 from controlplane.probes.exposition import Layout, Layouts
 from controlplane.probes.metrics import is_wanted, read_scrape, whose
 from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec, Page
-from controlplane.probes.wire import Origin, Wire, address
+from controlplane.probes.wire import Origin, Wire, address, awaited
 from controlplane.signals.engines import ENVOY, EngineNames
 
 DAY_S = 86_400.0
@@ -108,12 +107,6 @@ def _look(endpoint: Endpoint, probe: str, answer: Answer, failure: Failure | Non
     return Look(endpoint, probe, answer.at, answer.took_s, failure, detail, served_by=answer.served_by, **more)
 
 
-async def _awaited(start: Callable[[Endpoint, Report], None], endpoint: Endpoint) -> Look:
-    done: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
-    start(endpoint, lambda look: None if done.done() else done.set_result(look))
-    return await done
-
-
 class HttpProbe:
     """Ask a path and want a status, a text in the body, and a certificate that lasts."""
 
@@ -141,7 +134,7 @@ class HttpProbe:
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
-        return await _awaited(self.start, endpoint)
+        return await awaited(self.start, endpoint)
 
     def _judged(self, endpoint: Endpoint, answer: Answer) -> Look:
         spec = self._spec
@@ -198,7 +191,7 @@ class InferenceProbe:
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
-        return await _awaited(self.start, endpoint)
+        return await awaited(self.start, endpoint)
 
     def _first_model(self, endpoint: Endpoint, answer: Answer) -> str:
         """Return the first model listed; an endpoint that does not say is asked for its default one."""
@@ -307,7 +300,7 @@ class MetricsProbe:
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
-        return await _awaited(self.start, endpoint)
+        return await awaited(self.start, endpoint)
 
     def _judged(self, endpoint: Endpoint, url: str, answer: Answer) -> Look:
         failure, detail = _problem(answer)

@@ -8,6 +8,11 @@ from typing import Protocol, runtime_checkable
 
 from controlplane.fleet.model import Endpoint
 
+HELD = "held"
+"""What a look by a held connection calls itself: it comes unasked, when the connection comes or goes."""
+ASKING = frozenset({"http", "inference"})
+"""Probes that want a request answered."""
+
 
 class Failure(StrEnum):
     """Why a look failed; each kind points to another cause."""
@@ -51,6 +56,20 @@ class HttpSpec:
     """Looks in a row that must fail before the endpoint counts as down."""
     successes: int = 1
     """Looks in a row that must succeed before it counts as up again."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpSpec:
+    """Open a connection and close it: a kernel that listens, not an engine that serves."""
+
+    every: timedelta = timedelta(seconds=1)
+    timeout: timedelta = timedelta(milliseconds=500)
+    """For the name and the connect together."""
+    jitter: float = 0.1
+    failures: int = 3
+    """Connects in a row that must fail, with no request answered meanwhile, before the endpoint counts as down."""
+    successes: int = 1
+    """Connects in a row that must succeed before one that only connects found down counts as up again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +171,7 @@ class ProbeSpec:
     """One entry of the page's `probes`; exactly one of them is given."""
 
     http: HttpSpec | None = None
+    tcp: TcpSpec | None = None
     inference: InferenceSpec | None = None
     metrics: MetricsSpec | None = None
     host: HostSpec | None = None
@@ -163,11 +183,13 @@ class ProbeSpec:
     @property
     def given(self) -> "AnySpec":
         """The one that is given."""
-        every = (self.http, self.inference, self.metrics, self.host, self.gpu, self.logs, self.promql, self.events)
+        every = (
+            self.http, self.tcp, self.inference, self.metrics, self.host, self.gpu, self.logs, self.promql, self.events,
+        )  # fmt: skip
         return next(spec for spec in every if spec is not None)
 
 
-AnySpec = HttpSpec | InferenceSpec | MetricsSpec | HostSpec | GpuSpec | LogsSpec | PromqlSpec | EventsSpec
+AnySpec = HttpSpec | TcpSpec | InferenceSpec | MetricsSpec | HostSpec | GpuSpec | LogsSpec | PromqlSpec | EventsSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +256,11 @@ class Look:
 
     @property
     def says_alive(self) -> bool:
-        """Tell whether this kind of look counts for availability: a served request or a health check."""
-        return self.probe in ("http", "inference")
+        """Tell whether this kind of look counts for availability: a served request or a health check.
+
+        A connect does not: the kernel accepts for a process that is stopped.
+        """
+        return self.probe in ASKING
 
 
 class Probe(Protocol):

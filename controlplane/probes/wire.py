@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from controlplane.fleet.model import Endpoint
 from controlplane.probes.connection import Connection, UsualAnswers
 from controlplane.probes.exchange import Answer, Exchange
-from controlplane.probes.probe import Failure, Look
+from controlplane.probes.probe import HELD, Failure, Look
 from controlplane.probes.wheel import Lateness, Wheel
 
 MAX_OPENING = 256
@@ -265,7 +265,7 @@ class Origin:
     def _tell(self, started: float, failure: Failure | None, detail: str) -> None:
         now = monotonic()
         for endpoint, report in tuple(self._watchers):
-            report(Look(endpoint, "tcp", now, now - started, failure, detail))
+            report(Look(endpoint, HELD, now, now - started, failure, detail))
 
     def end(self) -> None:
         """Let go of every connection, and keep none any more."""
@@ -280,10 +280,17 @@ class Origin:
             connection.abort()
 
 
+async def awaited(start: Callable[[Endpoint, Callable[[Look], None]], None], endpoint: Endpoint) -> Look:
+    """Wait for one look of a probe that calls back."""
+    done: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
+    start(endpoint, lambda look: None if done.done() else done.set_result(look))
+    return await done
+
+
 async def _tell_nowhere(endpoint: Endpoint, report: Callable[[Look], None], why: str) -> None:
     """Report an endpoint whose address leads nowhere as often as one that cannot be reached; never ends by itself."""
     while True:
-        report(Look(endpoint, "tcp", monotonic(), 0.0, Failure.NETWORK, why))
+        report(Look(endpoint, HELD, monotonic(), 0.0, Failure.NETWORK, why))
         await asyncio.sleep(RETRY_AT_MOST_S)
 
 
@@ -337,16 +344,24 @@ class Wire:
         Raises:
             socket.gaierror: when the name is not known.
         """
-        known_at, found = self._names.get(where.host, (0.0, ()))
-        if found and monotonic() - known_at < NAMES_FOR_S:
-            return found
-        try:
-            found = (str(ip_address(where.host)),)
-        except ValueError:
+        found = self.known(where.host)
+        if not found:
             loop = asyncio.get_running_loop()
             listed = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
             found = tuple(dict.fromkeys(str(entry[4][0]) for entry in listed))
-        self._names[where.host] = (monotonic(), found)
+            self._names[where.host] = (monotonic(), found)
+        return found
+
+    def known(self, host: str) -> tuple[str, ...]:
+        """Return the addresses of a host that need no asking; none when its name has to be resolved."""
+        known_at, found = self._names.get(host, (0.0, ()))
+        if found and monotonic() - known_at < NAMES_FOR_S:
+            return found
+        try:
+            found = (str(ip_address(host)),)
+        except ValueError:
+            return ()
+        self._names[host] = (monotonic(), found)
         return found
 
     def close(self) -> None:

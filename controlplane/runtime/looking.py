@@ -15,6 +15,7 @@ from controlplane.probes.http import HttpProbe, InferenceProbe, MetricsProbe
 from controlplane.probes.logs import LogsProbe
 from controlplane.probes.probe import InferenceSpec, Probe, ProbeSpec
 from controlplane.probes.promql import PromqlProbe
+from controlplane.probes.tcp import TcpProbe
 from controlplane.probes.wire import Wire
 from controlplane.signals.engines import engine_named
 
@@ -59,6 +60,8 @@ class Looking:
     def _probe(self, spec: ProbeSpec) -> Probe:
         if spec.http:
             return HttpProbe(self._wire, spec.http)
+        if spec.tcp:
+            return TcpProbe(self._wire, spec.tcp)
         if spec.metrics:
             return MetricsProbe(self._wire, spec.metrics, engine_named(self._policy.fleet.engine), self._gateway_page)
         if spec.gpu:

@@ -12,7 +12,7 @@ from time import monotonic
 
 from controlplane.fleet.model import GATEWAY_POOL, Endpoint
 from controlplane.incidents.clues import ClueBook
-from controlplane.probes.probe import Fetch, Look
+from controlplane.probes.probe import HELD, Fetch, Look
 
 PATHS = ("/version", "/get_server_info")
 MODELS_PATH = "/v1/models"
@@ -42,7 +42,7 @@ class Versions:
 
     def noticed(self, look: Look) -> None:
         """Ask an endpoint whose connection has just come to stand."""
-        if look.probe != "tcp" or not look.ok or look.endpoint.pool == GATEWAY_POOL:
+        if look.probe != HELD or not look.ok or look.endpoint.pool == GATEWAY_POOL:
             return
         now = monotonic()
         if now - self._asked.get(look.endpoint.name, float("-inf")) >= ASK_AT_MOST_EVERY_S:

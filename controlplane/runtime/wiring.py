@@ -283,8 +283,8 @@ def build(
         recorder.judged(verdicts)
         decider.decide(verdicts)
 
-    patience = {"http" if p.http else "inference": Patience(alive.failures, alive.successes)
-                for p in policy.probes if (alive := p.http or p.inference)}  # fmt: skip
+    patience = {"http" if p.http else "tcp" if p.tcp else "inference": Patience(alive.failures, alive.successes)
+                for p in policy.probes if (alive := p.http or p.tcp or p.inference)}  # fmt: skip
     observer = Observer(
         policy.service,
         policy.thresholds,

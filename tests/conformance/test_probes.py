@@ -33,8 +33,10 @@ from controlplane.probes.probe import (
     MetricsSpec,
     Probe,
     PromqlSpec,
+    TcpSpec,
 )
 from controlplane.probes.promql import PromqlProbe
+from controlplane.probes.tcp import TcpProbe
 from controlplane.probes.wire import Wire
 from tests.support.engine_pages import dcgm, node
 from tests.support.misbehaving import BAD, GOOD, Server, misbehaving, vector
@@ -69,6 +71,7 @@ def asking(
     every = timedelta(0)
     made: dict[str, Callable[[], Probe]] = {
         "http": lambda: HttpProbe(wire, HttpSpec(path="/x", body="vllm:", timeout=WITHIN)),
+        "tcp": lambda: TcpProbe(wire, TcpSpec(timeout=WITHIN)),
         "inference": lambda: InferenceProbe(wire, InferenceSpec(timeout=WITHIN)),
         "metrics": lambda: MetricsProbe(wire, MetricsSpec(path="/x", timeout=WITHIN), None, lambda: ""),
         "host": lambda: HostProbe(HostSpec(page, every=every, timeout=WITHIN), Pages(session)),
@@ -115,13 +118,21 @@ async def test_a_certificate_that_cannot_be_trusted_is_a_failed_look(
     assert look.page is None
 
 
-@pytest.mark.parametrize("name", ASKING)
+@pytest.mark.parametrize("name", [*ASKING, "tcp"])
 async def test_a_name_that_is_none_and_a_port_that_is_closed_are_told_apart(
     name: str, wire: Wire, session: aiohttp.ClientSession
 ) -> None:
     closed = Server(port=1)
     look = await looked(asking(name, closed, wire, session, "x"), endpoint(closed, "x"))
     assert look.failure is Failure.REFUSED
+
+
+@pytest.mark.parametrize("path", BAD)
+async def test_a_connect_does_not_care_what_is_answered(
+    path: str, server: Server, wire: Wire, session: aiohttp.ClientSession
+) -> None:
+    look = await looked(asking("tcp", server, wire, session, path), endpoint(server, path))
+    assert look.ok, look.detail
 
 
 @pytest.mark.parametrize("path", ["slow", "endless", "huge", "garbage"])
@@ -172,6 +183,7 @@ async def well(name: str, server: Server, wire: Wire, session: aiohttp.ClientSes
     pages, every = Pages(session), timedelta(0)
     made: dict[str, Callable[[], Probe]] = {
         "http": lambda: HttpProbe(wire, HttpSpec()),
+        "tcp": lambda: TcpProbe(wire, TcpSpec()),
         "inference": lambda: InferenceProbe(wire, InferenceSpec()),
         "metrics": lambda: MetricsProbe(wire, MetricsSpec(), None, lambda: ""),
         "host": lambda: HostProbe(HostSpec(f"{server.url}/node", every=every), pages),
@@ -191,7 +203,7 @@ async def well(name: str, server: Server, wire: Wire, session: aiohttp.ClientSes
         probe.close()
 
 
-EVERY = ("http", "inference", "metrics", "host", "host, local", "gpu", "gpu, local", "promql", "logs", "events")
+EVERY = ("http", "tcp", "inference", "metrics", "host", "host, local", "gpu", "gpu, local", "promql", "logs", "events")
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -205,7 +217,7 @@ async def test_a_good_look_is_ok_names_its_probe_and_times_itself(
         assert look.ok, look.detail
         assert before <= look.at <= monotonic()
         assert look.took_s >= 0
-        assert (look.page is None) is (name in ("http", "inference"))
+        assert (look.page is None) is (name in ("http", "tcp", "inference"))
         assert probe.every >= timedelta(0)
 
 

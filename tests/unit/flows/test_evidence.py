@@ -90,11 +90,11 @@ def test_refused_is_down_at_once_until_something_is_served_again() -> None:
     fleet = Fleet()
     assert fleet.look(0, 1.0)
     assert fleet.look(1, 1.0)
-    assert fleet.look(0, 2.0, Failure.REFUSED, "tcp")
+    assert fleet.look(0, 2.0, Failure.REFUSED, "held")
     assert fleet.says("endpoints_down", 2.0).value == 0.5
     assert fleet.says("availability", 2.0).value == 0.5
     assert not fleet.look(0, 3.0, Failure.STATUS)
-    assert not fleet.look(0, 4.0, None, "tcp")  # It listens, and has served nothing yet.
+    assert not fleet.look(0, 4.0, None, "held")  # It listens, and has served nothing yet.
     assert fleet.look(0, 5.0)
     assert fleet.says("endpoints_down", 5.0).value == 0.0
 
@@ -175,3 +175,21 @@ def test_a_pool_without_endpoints_is_unknown(pool: str) -> None:
     fleet = Fleet()
     fleet.records.set_endpoints(pool, [])
     assert all(e.value is None for e in fleet.assessor.evidence(fleet.records, 1.0)[pool])
+
+
+def test_a_value_of_a_partial_answer_says_so_until_the_answer_is_whole_again() -> None:
+    fleet = Fleet()
+    partial = Page(gauges={"queue_depth": 7.0, "latency_p99": 0.4}, partial="store gateway down")
+    fleet.look(1, 1.0, probe="promql", page=partial)
+    fleet.look(2, 1.0, probe="promql", page=Page(gauges={"queue_depth": 3.0}))
+    for signal, value in (("queue_depth", 7.0), ("latency_p99", 0.4)):
+        seen = fleet.says(signal, 1.5)
+        assert (seen.value, seen.reason) == (value, "store gateway down")
+    assert fleet.says("queue_depth", 1.5, "base").reason == ""
+    fleet.look(1, 2.0, probe="promql", page=Page(gauges={"queue_depth": 8.0}))
+    seen = fleet.says("queue_depth", 2.5)
+    assert (seen.value, seen.reason) == (8.0, "")
+    fleet.look(1, 3.0, probe="promql", page=partial)
+    row = fleet.records.pools["primary"]["primary-1"].row
+    fleet.records.set_endpoints("primary", fleet.all[:1])
+    assert all(row not in rows for rows in fleet.records.partial.values())

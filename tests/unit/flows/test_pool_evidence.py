@@ -63,11 +63,11 @@ def ill(at: float, endpoint: Endpoint = ONE, failure: Failure = Failure.TIMEOUT,
 
 
 def refused(at: float, endpoint: Endpoint = ONE) -> Look:
-    return ill(at, endpoint, Failure.REFUSED, "tcp")
+    return ill(at, endpoint, Failure.REFUSED, "held")
 
 
 def listening(at: float, endpoint: Endpoint = ONE) -> Look:
-    return well(at, endpoint, "tcp")
+    return well(at, endpoint, "held")
 
 
 def scraped(at: float, page: Page, endpoint: Endpoint = ONE) -> Look:
@@ -143,7 +143,7 @@ def test_a_connection_alone_proves_nothing_about_an_endpoint_nobody_has_asked() 
 def test_an_unreachable_network_is_no_hard_proof() -> None:
     record = pool()
     take(record, well(1))
-    take(record, ill(2, failure=Failure.TIMEOUT, probe="tcp"))
+    take(record, ill(2, failure=Failure.TIMEOUT, probe="held"))
     assert not down(record)
 
 

@@ -167,11 +167,11 @@ class World:
 
     def kill(self, *endpoints: Endpoint) -> None:
         for endpoint in endpoints or PRIMARY:
-            self.observer.take(Look(endpoint, "tcp", self.now, 0.0, Failure.REFUSED, "refused"))
+            self.observer.take(Look(endpoint, "held", self.now, 0.0, Failure.REFUSED, "refused"))
 
     def revive(self, *endpoints: Endpoint) -> None:
         for endpoint in endpoints or PRIMARY:
-            self.observer.take(Look(endpoint, "tcp", self.now, 0.0))
+            self.observer.take(Look(endpoint, "held", self.now, 0.0))
         self.looks(ok=True, endpoints=endpoints or PRIMARY)
 
     async def settle(self) -> None:

@@ -169,7 +169,7 @@ def test_the_book_finds_a_hang_behind_a_live_health_check() -> None:
 
 def test_the_book_finds_a_lost_node_from_refused_connections() -> None:
     book = ClueBook()
-    book.take(look("tcp", NOW, Failure.REFUSED))
+    book.take(look("held", NOW, Failure.REFUSED))
     assert Cause.NODE_LOSS in named(book.clues("primary", NOW))
     assert not hints(book.clues("standby", NOW))
 

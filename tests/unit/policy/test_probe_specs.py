@@ -25,6 +25,7 @@ def test_every_kind_of_probe_can_be_written() -> None:
     policy = page(
         "probes:\n"
         "  - http: { path: /health, every: 1s, jitter: 20%, failures: 5, successes: 2, status: 204, body: ok }\n"
+        "  - tcp: { every: 2s, timeout: 200ms, jitter: 5%, failures: 2, successes: 3 }\n"
         "  - inference: { stream: true, expect: pong }\n"
         "  - metrics: {}\n"
         '  - host: { page: "http://{host}:9100/metrics" }\n'
@@ -33,9 +34,13 @@ def test_every_kind_of_probe_can_be_written() -> None:
         '  - promql: { url: "http://prom:9090", over: 1m, queries: { queue_depth: sum(x) by (instance) } }\n'
         '  - events: { api: "http://127.0.0.1:8001", namespace: llm, selector: app=vllm }\n'
     ).policy
-    http, inference, _, host, gpu, logs, promql, events = policy.probes
+    http, tcp, inference, _, host, gpu, logs, promql, events = policy.probes
     assert http.http is not None
     assert (http.http.jitter, http.http.failures, http.http.successes) == (0.2, 5, 2)
+    assert tcp.tcp is not None
+    assert tcp.given is tcp.tcp
+    assert (tcp.tcp.every, tcp.tcp.timeout) == (timedelta(seconds=2), timedelta(milliseconds=200))
+    assert (tcp.tcp.jitter, tcp.tcp.failures, tcp.tcp.successes) == (0.05, 2, 3)
     assert inference.inference is not None
     assert inference.inference.stream
     assert host.host is not None

@@ -24,7 +24,7 @@ class Engine:
 
 
 def came(at: float = 0.0) -> Look:
-    return Look(ENDPOINT, "tcp", at, 0.001)
+    return Look(ENDPOINT, "held", at, 0.001)
 
 
 async def test_a_new_version_with_wrong_answers_behind_it_becomes_a_hint() -> None:
@@ -49,7 +49,7 @@ async def test_a_new_version_with_wrong_answers_behind_it_becomes_a_hint() -> No
 
 def test_only_connections_that_came_to_stand_are_asked() -> None:
     asking = Versions(Engine(), ClueBook(), lambda work: work.close())
-    for look in (Look(ENDPOINT, "http", 0.0, 0.0), Look(ENDPOINT, "tcp", 0.0, 0.0, Failure.REFUSED)):
+    for look in (Look(ENDPOINT, "http", 0.0, 0.0), Look(ENDPOINT, "held", 0.0, 0.0, Failure.REFUSED)):
         asking.noticed(look)
     assert asking._asked == {}
     assert versions.ASK_AT_MOST_EVERY_S >= 10

@@ -76,7 +76,7 @@ async def test_an_endpoint_is_up_then_refused_when_it_dies_then_up_when_it_is_ba
     await listener.start()
     async with held(listener.port) as seen:
         first = await within(seen)
-        assert (first.probe, first.ok, first.says_alive) == ("tcp", True, False)
+        assert (first.probe, first.ok, first.says_alive) == ("held", True, False)
         await listener.stop()
         refused = await within(seen)
         assert refused.failure is Failure.REFUSED
