@@ -5,10 +5,11 @@ difference that chance does not explain, and everything else is `unknown`, on wh
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import sqrt
 
+from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
 
 ENOUGH_ANSWERS = 100
@@ -82,6 +83,38 @@ def judge_canary(canary: Health, other: Health) -> Judgement:
         return Judgement(Canary.UNKNOWN, f"a P99 of {canary.p99_answers} answers, {ENOUGH_ANSWERS} wanted")
     rate = canary.errors / canary.answers
     return Judgement(Canary.BETTER, f"{rate:.2%} errors of {canary.answers} answers, no slower than the other")
+
+
+def judge_return(primary: Mapping[str, Evidence], other: Mapping[str, Evidence], *, same_model: bool) -> Judgement:
+    """Judge the primary pool on the share that it has been given back.
+
+    Its errors are compared always. Its P99 is, where both pools serve the same model and its own is not healthy: a
+    cache or a smaller model is faster by nature, and a standby that happens to be must not keep the traffic for ever.
+
+    Args:
+        primary: what is known of it, by signal.
+        other: likewise of the pool that serves the rest.
+        same_model: whether both serve the same model.
+
+    Returns:
+        The judgement; its reason shows the numbers of both.
+    """
+    home, away = health(primary), health(other)
+    slow = primary.get("latency_p99")
+    fast_enough = slow is not None and slow.band is Band.OK
+    comparable = away if same_model and not fast_enough else Health(away.answers, away.errors)
+    said = judge_canary(home, comparable)
+    return replace(said, why=f"{said.why}; the primary: {_spell(home)}; the other: {_spell(away)}")
+
+
+def _spell(of: Health) -> str:
+    if not of.answers:
+        return "no answers"
+    rate = f"{of.errors / of.answers:.2%} errors of {of.answers} answers"
+    if of.p99_low_s is None or of.p99_high_s is None:
+        return rate
+    bounds = dict.fromkeys(f"{bound:.3g} s" for bound in (of.p99_low_s, of.p99_high_s))
+    return f"{rate}, P99 {' to '.join(bounds)}"
 
 
 def _more_errors(canary: Health, other: Health) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from controlplane.degradation.action import share_of
+from controlplane.degradation.canary import Canary
 from controlplane.degradation.matrix import Mode, Row, Truth
 
 RETRY_AFTER_S = 10.0
@@ -44,6 +45,10 @@ class Cue(StrEnum):
     """It holds no longer, and people had been asked or had said no."""
     WELL = "well"
     """The primary has been well for the whole hold."""
+    WORSE = "worse"
+    """On the share that it has been given, the primary does worse than the pool that serves the rest."""
+    BACK = "back"
+    """The first share, too, has been taken back a step at a time."""
     RETRY = "retry"
     """The trigger still holds, and the wait after a failure is over."""
     DONE = "done"
@@ -67,6 +72,8 @@ class Effect(StrEnum):
     """Run the gate, store the intent, move the lever, verify."""
     GIVE_BACK = "give back"
     """Give the next share back to the primary and verify."""
+    STEP_BACK = "step back"
+    """Take the last share back that was given: to the one before it, or from the first one to fully engaged."""
     TAKE_BACK = "take back"
     """The primary broke again while it was being given traffic: go back to fully engaged."""
     CLOSE = "close"
@@ -101,6 +108,8 @@ TRANSITIONS: Mapping[tuple[Phase, Cue], Transition] = {
     (Phase.ENGAGED, Cue.WELL): Transition(Phase.RELEASING, (Effect.GIVE_BACK,)),
     (Phase.ENGAGED, Cue.RELEASE): Transition(Phase.RELEASING, (Effect.GIVE_BACK,)),
     (Phase.RELEASING, Cue.WELL): Transition(Phase.RELEASING, (Effect.GIVE_BACK,)),
+    (Phase.RELEASING, Cue.WORSE): Transition(Phase.RELEASING, (Effect.STEP_BACK,)),
+    (Phase.RELEASING, Cue.BACK): Transition(Phase.ENGAGED),
     (Phase.RELEASING, Cue.TRIP): Transition(Phase.ENGAGED, (Effect.TAKE_BACK,)),
     (Phase.RELEASING, Cue.PIN): Transition(Phase.ENGAGED, (Effect.TAKE_BACK,)),
     (Phase.RELEASING, Cue.RELEASE): Transition(Phase.RELEASING),
@@ -114,6 +123,8 @@ TRANSITIONS: Mapping[tuple[Phase, Cue], Transition] = {
 
 
 _IN_FORCE = (Phase.ENGAGED, Phase.RELEASING)
+_STEPS: Mapping[tuple[Effect, ...], int] = {(Effect.GIVE_BACK,): 1, (Effect.STEP_BACK,): -1}
+"""How far effects go along the plan of a release."""
 _AT_ONCE = (Effect.CLOSE, Effect.ASK)
 """Effects that no outcome is waited for."""
 
@@ -148,6 +159,10 @@ class RowState:
     """Monotonic seconds when the phase, or the last step of a release, began."""
     step: int = 0
     """How many shares of the release plan have been given back."""
+    aim: int = 0
+    """How many will have been, once what is being carried out is done."""
+    stepped_back: bool = False
+    """The last move of the release was a step back: until its hold is over, what is known of the pools is older."""
     well_since: float | None = None
     """Since when (monotonic seconds) the primary has been well without a break; None while it is not."""
     misplaced: bool = False
@@ -180,6 +195,8 @@ class Reading:
     """The rows have switched as often in this hour as they may: a person has to let the next one engage."""
     braked: bool = False
     """The brake is on: a person has to let rows engage, and to give back what is in force."""
+    canary: Canary = Canary.UNKNOWN
+    """What the judge says of the primary on the share that the row has given back to it."""
 
 
 def step(state: RowState, reading: Reading, row: Row, mode: Mode, now: float) -> tuple[RowState, tuple[Effect, ...]]:
@@ -223,16 +240,18 @@ def instruct(state: RowState, cue: Cue, now: float) -> tuple[RowState, tuple[Eff
 def outcome(state: RowState, row: Row, *, ok: bool, now: float) -> tuple[RowState, tuple[Effect, ...]]:
     """Tell a row how the effect it asked for ended.
 
-    A step of a release that is not the last one keeps the row releasing; its hold starts now.
+    A step of a release keeps the row releasing, and its hold starts now, unless it was the last one: of the way back to
+    the primary, or of the way back from it.
     """
     state = replace(state, busy=False)
     if state.phase is Phase.ENGAGED:
         return replace(state, step=0, since=now, well_since=None, misplaced=not ok), ()
     if state.phase is Phase.RELEASING and ok:
-        given = state.step + 1
-        if given < len(row.release.steps):
-            return replace(state, step=given, since=now), ()
-        state = replace(state, step=given)
+        state = replace(state, step=state.aim)
+        if 0 < state.step < len(row.release.steps):
+            return replace(state, since=now), ()
+        if not state.step:
+            return apply_cue(state, Cue.BACK, now)
     return apply_cue(state, Cue.DONE if ok else Cue.FAIL, now)
 
 
@@ -249,6 +268,9 @@ def apply_cue(state: RowState, cue: Cue, now: float) -> tuple[RowState, tuple[Ef
         since=now if moved else state.since,
         busy=waits,
         step=state.step if transition.to is Phase.RELEASING else 0,
+        aim=state.step + _STEPS.get(transition.effects, 0) if transition.to is Phase.RELEASING else 0,
+        stepped_back=transition.to is Phase.RELEASING
+        and (_STEPS[transition.effects] < 0 if transition.effects in _STEPS else state.stepped_back),
         misplaced=state.misplaced and transition.to is Phase.ENGAGED,
         well_since=None if transition.to is Phase.ENGAGED else state.well_since,
         word=_word(state, cue, transition.to),
@@ -270,6 +292,11 @@ def share_given_back(state: RowState, row: Row) -> float:
     if state.phase is Phase.RELEASING and state.step:
         return row.release.steps[min(state.step, len(row.release.steps)) - 1]
     return 0.0
+
+
+def share_aimed_at(state: RowState, row: Row) -> float:
+    """Return the share (0..1) that the primary is to have once what the row has asked for is done."""
+    return row.release.steps[state.aim - 1] if state.aim else 0.0
 
 
 def _releases(row: Row) -> tuple[Truth, ...]:
@@ -318,10 +345,12 @@ def _cue_to_clear(state: RowState) -> Cue | None:
 
 
 def _cue_in_force(state: RowState, reading: Reading, row: Row, now: float) -> Cue | None:
-    """Trip again on a true trigger; go on only when the primary was well for the whole hold.
+    """Trip again on a true trigger; step back from a worse primary; go on when it was well for the whole hold.
 
-    Taking traffic back from an ill primary is never held back: neither by a mode, nor by a brake, nor by a word.
+    Taking traffic back from an ill primary is never held back: neither by a mode, nor by a brake, nor by a word. One
+    that is well, and only worse than the other pool, keeps what a person wants it to have.
     """
+    hold = row.release.hold.total_seconds()
     releasing = state.phase is Phase.RELEASING
     if reading.pin is Pin.IN_FORCE and releasing:
         return Cue.PIN
@@ -330,10 +359,11 @@ def _cue_in_force(state: RowState, reading: Reading, row: Row, now: float) -> Cu
         return Cue.TRIP
     if state.misplaced and (not reading.primary_well or reading.pin is Pin.IN_FORCE):
         return Cue.TRIP if now - state.since >= TAKE_BACK_AGAIN_S else None
+    if releasing and state.step and reading.canary is Canary.WORSE and not (dismissed and reading.primary_well):
+        return None if state.stepped_back and now - state.since < hold else Cue.WORSE
     if reading.pin is Pin.IN_FORCE or (reading.braked and not dismissed):
         return None
     if reading.trigger not in _releases(row) and not (dismissed and releasing):
         return None
-    hold = row.release.hold.total_seconds()
     well = state.well_since is not None and now - state.well_since >= hold
     return Cue.WELL if well and now - state.since >= hold else None

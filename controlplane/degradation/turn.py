@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from controlplane.degradation.action import ServeFromCache, share_of
+from controlplane.degradation.action import ServeFromCache, SwitchPool, share_of
+from controlplane.degradation.canary import Canary, Judgement, judge_return
 from controlplane.degradation.machine import Cue, Effect, Phase, Pin, Reading, RowState, Word, instruct, outcome, step
 from controlplane.degradation.matrix import (
     LEVELS,
@@ -22,7 +23,7 @@ from controlplane.degradation.matrix import (
     evaluate,
 )
 from controlplane.slo.threshold import Band
-from controlplane.slo.verdict import Evidence
+from controlplane.slo.verdict import Evidence, Verdict
 
 FELT_BY_USERS = ("latency_p99", "error_rate")
 """Signals of the primary that must not be in breach while traffic goes back to it."""
@@ -70,6 +71,8 @@ class Facts:
     alerts: Alerts = frozenset()
     pins: Mapping[Level, Pin] = field(default_factory=dict)
     """Rows that a person has pinned."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """On every pool, by its name: what a share that was given back is judged by."""
 
 
 class Worry(StrEnum):
@@ -149,13 +152,16 @@ def advance(matrix: Degradation, state: MatrixState, facts: Facts, now: float) -
         row, turn = matrix.rows[level], rows[level]
         pin = facts.pins.get(level, Pin.NOT)
         spent = len(switches) >= matrix.max_switches_per_hour
-        reading = Reading(turn.answer.truth, well, turn.escalated_by is not None, pin, spent, braked)
+        judged = _judge(row, turn.state, facts)
+        escalated = turn.escalated_by is not None
+        reading = Reading(turn.answer.truth, well, escalated, pin, spent, braked, judged.canary)
         mode = matrix.mode_of(row)
         after, effects = step(turn.state, reading, row, mode, now)
         if after is not turn.state:
             rows[level] = replace(turn, state=after)
         for effect in effects:
-            wanted.append(Wanted(level, effect, _because(rows[level], pin)))
+            because = (judged.why,) if effect is Effect.STEP_BACK else _because(rows[level], pin)
+            wanted.append(Wanted(level, effect, because))
             if effect is Effect.ENGAGE or effect is Effect.TAKE_BACK:
                 by_itself = pin is not Pin.IN_FORCE and after.word is not Word.APPROVED
                 switches = (*switches, now) if by_itself else switches
@@ -165,6 +171,18 @@ def advance(matrix: Degradation, state: MatrixState, facts: Facts, now: float) -
                 braked = True
                 told.append(_brake(level, matrix.max_switches_per_hour))
     return Turn(MatrixState(rows, switches, braked), tuple(wanted), tuple(told))
+
+
+_NOT_JUDGED = Judgement(Canary.UNKNOWN, "no share has been given back")
+
+
+def _judge(row: Row, state: RowState, facts: Facts) -> Judgement:
+    """Judge the primary on the share that a row has given back to it, against the pool that serves the rest."""
+    if state.phase is not Phase.RELEASING or state.busy or not row.target:
+        return _NOT_JUDGED
+    other = facts.verdicts.get(row.target)
+    seen = {evidence.signal: evidence for evidence in other.evidence} if other else {}
+    return judge_return(facts.evidence, seen, same_model=isinstance(row.move, SwitchPool))
 
 
 def watch(matrix: Degradation, state: MatrixState, facts: Facts, now: float) -> MatrixState:

@@ -15,7 +15,7 @@ import structlog
 from controlplane.degradation import turn
 from controlplane.degradation.actuator import Receipt, RoutePlan
 from controlplane.degradation.instruction import CONTROL_PLANE, Instruction, Kind
-from controlplane.degradation.machine import Cue, Effect, Phase, Pin, RowState, Word, share_given_back
+from controlplane.degradation.machine import Cue, Effect, Phase, Pin, RowState, Word, share_aimed_at, share_given_back
 from controlplane.degradation.matrix import LEVELS, Alerts, Degradation, Level, Mode, Row, Truth
 from controlplane.degradation.turn import Facts, Told, Turn, Wanted, Worry
 from controlplane.errors import ControlplaneError
@@ -94,7 +94,7 @@ class Decider:
         evidence = {e.signal: e for e in verdict.evidence} if verdict else {}
         if self._ports.acting():
             self._lapse_pins()
-            facts = Facts(evidence, self._ports.alerts(), self._pinned())
+            facts = Facts(evidence, self._ports.alerts(), self._pinned(), verdicts)
             self._take(turn.advance(self._matrix, self._state, facts, monotonic()))
         else:
             facts = Facts(evidence, self._ports.alerts())
@@ -168,9 +168,9 @@ class Decider:
         elif wanted.effect is Effect.CLOSE:
             self._ports.spawn(self._closed(self._lever.close(level)))
         else:
-            back = wanted.effect is Effect.GIVE_BACK
-            given = record.row.release.steps[self._state.rows[level].state.step] if back else 0.0
-            self._ports.spawn(self._lever.shift(level, given))
+            given = share_aimed_at(self._state.rows[level].state, record.row)
+            why = "; ".join(wanted.because) if wanted.effect is Effect.STEP_BACK else ""
+            self._ports.spawn(self._lever.shift(level, given, why))
 
     def _because(self, wanted: Wanted) -> tuple[str, ...]:
         pin = self._pins.get(wanted.level)

@@ -141,9 +141,18 @@ class Lever:
         except ControlplaneError as error:
             log.error("not asked", row=level, what=error.what, why=error.why, fix=error.fix)
 
-    async def shift(self, level: Level, given_back: float) -> None:
-        """Give a share (0..1) of a row's traffic back to the primary; 0 takes all of it back."""
+    async def shift(self, level: Level, given_back: float, worse: str = "") -> None:
+        """Give a share (0..1) of a row's traffic back to the primary; 0 takes all of it back.
+
+        Args:
+            level: the row.
+            given_back: the share that the primary has from now on.
+            worse: why the primary gets less than it had although the row's trigger does not hold; empty otherwise.
+        """
         what = f"{given_back:.0%} of the traffic goes back to the primary pool" if given_back else "fully engaged again"
+        if worse:
+            had = self._given_back(level)
+            what = f"one step back, from {had:.0%} to {given_back:.0%} of the traffic at the primary pool: {worse}"
         held = self._held[level]
         with self._outcome_of(level) as end:
             async with self._moving:

@@ -11,14 +11,14 @@ from datetime import datetime, timedelta
 from controlplane.degradation import turn
 from controlplane.degradation.machine import Cue, Effect, Phase, Word
 from controlplane.degradation.matrix import LEVELS, Degradation, Level, Mode, signals_of
-from controlplane.degradation.turn import Facts, MatrixState, Turn
+from controlplane.degradation.turn import Facts, MatrixState, Turn, Wanted
 from controlplane.errors import UsageError
 from controlplane.fleet.model import PRIMARY
 from controlplane.policy.model import Policy
 from controlplane.signals.recording import ALERT, Point
 from controlplane.signals.sample import CATALOGUE
 from controlplane.slo.threshold import Band, BandState, Threshold, advance
-from controlplane.slo.verdict import Evidence
+from controlplane.slo.verdict import Evidence, Verdict
 
 EVERY_S = 0.5
 """How often a service is evaluated."""
@@ -84,7 +84,8 @@ class _Run:
         self._points = points
         self._state: MatrixState = turn.begin(self._matrix)
         self._bands: dict[str, BandState] = {}
-        self._newest: dict[str, Point] = {}
+        self._newest: dict[str, dict[str, Point]] = {PRIMARY: {}}
+        """By pool and signal."""
         self._alerts: set[str] = set()
         self._moving: list[Level] = []
         self._changes: list[Change] = []
@@ -108,8 +109,7 @@ class _Run:
             for level in self._moving:
                 self._take(turn.end(self._matrix, self._state, level, now, ok=True), at, now)
             self._moving = [level for level, row in self._state.rows.items() if row.state.busy]
-            evidence = self._evidence(at, now)
-            self._take(turn.advance(self._matrix, self._state, Facts(evidence, frozenset(self._alerts)), now), at, now)
+            self._take(turn.advance(self._matrix, self._state, self._facts(at, now), now), at, now)
             self._moving = [level for level, row in self._state.rows.items() if row.state.busy]
             self._level_s[self._level()] += EVERY_S
         return Simulated(
@@ -120,15 +120,25 @@ class _Run:
     def _take_in(self, point: Point) -> None:
         if point.pool == ALERT:
             (self._alerts.add if point.value else self._alerts.discard)(point.signal)
-        elif point.pool == PRIMARY:
-            self._newest[point.signal] = point
+        else:
+            self._newest.setdefault(point.pool, {})[point.signal] = point
 
-    def _evidence(self, at: datetime, now: float) -> dict[str, Evidence]:
-        return {name: self._judge(name, point, at, now) for name, point in self._newest.items()}
+    def _facts(self, at: datetime, now: float) -> Facts:
+        evidence = {name: self._judge(name, point, at, now) for name, point in self._newest[PRIMARY].items()}
+        releasing = any(row.state.phase is Phase.RELEASING for row in self._state.rows.values())
+        return Facts(evidence, frozenset(self._alerts), verdicts=self._others(at) if releasing else {})
+
+    def _others(self, at: datetime) -> dict[str, Verdict]:
+        """Return what was recorded of the other pools; how bad it is by itself matters to nobody."""
+        return {
+            pool: Verdict(pool, Band.UNKNOWN, tuple(
+                Evidence(name, _fresh(point, at), Band.UNKNOWN, point.samples) for name, point in seen.items()
+            ))
+            for pool, seen in self._newest.items()
+        }  # fmt: skip
 
     def _judge(self, name: str, point: Point, at: datetime, now: float) -> Evidence:
-        fresh = (at - point.at).total_seconds() <= STALE_AFTER_S
-        value = point.value if fresh else None
+        value = _fresh(point, at)
         threshold: Threshold | None = self._thresholds.get(name)
         if threshold is None:
             return Evidence(name, value, Band.UNKNOWN if value is None else Band.OK, point.samples)
@@ -141,7 +151,7 @@ class _Run:
     def _take(self, taken: Turn, at: datetime, now: float) -> None:
         before, self._state = self._state, taken.state
         for wanted in taken.wanted:
-            self._count(wanted.level, wanted.effect, now)
+            self._count(wanted, now)
         for level, row in taken.state.rows.items():
             was = before.rows[level].state
             if row.state.phase is not was.phase:
@@ -156,8 +166,11 @@ class _Run:
                 if said:
                     self._take(said, at, now)
 
-    def _count(self, level: Level, effect: Effect, now: float) -> None:
-        if effect is Effect.TAKE_BACK:
+    def _count(self, wanted: Wanted, now: float) -> None:
+        level, effect = wanted.level, wanted.effect
+        if effect is Effect.STEP_BACK:
+            self._flaps.append(f"{level} went one step back after {now:g} s: {'; '.join(wanted.because)}")
+        elif effect is Effect.TAKE_BACK:
             self._switches += 1
             self._flaps.append(f"{level} was taken back after {now:g} s, in the middle of its way back")
         elif effect is Effect.ENGAGE:
@@ -174,7 +187,12 @@ class _Run:
 
     def _never_seen(self) -> tuple[str, ...]:
         wanted = {name for row in self._matrix.rows.values() for name in signals_of(row.when)}
-        return tuple(sorted(wanted - self._newest.keys()))
+        return tuple(sorted(wanted - self._newest[PRIMARY].keys()))
+
+
+def _fresh(point: Point, at: datetime) -> float | None:
+    """Return a recorded value while it still counts."""
+    return point.value if (at - point.at).total_seconds() <= STALE_AFTER_S else None
 
 
 def _trusted(matrix: Degradation) -> Degradation:

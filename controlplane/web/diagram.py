@@ -49,6 +49,7 @@ def machine_svg(rows: Mapping[str, Phase]) -> Markup:
         rows: where each row stands; it is named in its phase.
     """
     drawn = [_edge(was, to, cues) for (was, to), cues in edges().items() if was is not to]
+    drawn += [_stays(was, cues) for (was, to), cues in edges().items() if was is to]
     drawn += [_phase(phase, [level for level, at in rows.items() if at is phase]) for phase in _AT]
     arrow = Markup(
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
@@ -86,6 +87,13 @@ def _edge(was: Phase, to: Phase, cues: tuple[str, ...]) -> Markup:
         '<g class="edge"><path d="M{:.0f} {:.0f}Q{:.0f} {:.0f} {:.0f} {:.0f}" marker-end="url(#arrow)"/>'
         '<text x="{:.0f}" y="{:.0f}">{}</text></g>'
     ).format(sx, sy, cx, cy, ex, ey, mx, my + 4, ", ".join(cues))
+
+
+def _stays(phase: Phase, cues: tuple[str, ...]) -> Markup:
+    """Write the cues on which a phase stays what it is beside it: above those at the top, below the others."""
+    x, y = _AT[phase]
+    beside = -_HALF_HEIGHT - 7 if y < _HEIGHT / 2 else _HALF_HEIGHT + 20
+    return Markup('<g class="edge"><text x="{}" y="{}">↻ {}</text></g>').format(x, y + beside, ", ".join(cues))
 
 
 def _rim(x: float, y: float, towards_x: float, towards_y: float) -> tuple[float, float]:

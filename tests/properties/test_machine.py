@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from controlplane.degradation.action import SwitchPool
+from controlplane.degradation.canary import Canary
 from controlplane.degradation.machine import (
     TRANSITIONS,
     Cue,
@@ -49,13 +50,14 @@ class RowMachine(RuleBasedStateMachine):
         trigger=st.sampled_from(Truth),
         well=st.booleans(),
         mode=st.sampled_from([Mode.AUTO, Mode.AUTO, Mode.OBSERVE]),
+        canary=st.sampled_from(Canary),
         passed=st.sampled_from([0.0, 0.5, 1.0, 4.9, 5.0, 11.0]),
     )
-    def read(self, trigger: Truth, mode: Mode, passed: float, *, well: bool) -> None:
+    def read(self, trigger: Truth, mode: Mode, passed: float, canary: Canary, *, well: bool) -> None:
         self.now += passed
         self.well_since = (self.now if self.well_since is None else self.well_since) if well else None
         before = self.state
-        self.state, effects = step(before, Reading(trigger, well), ROW, mode, self.now)
+        self.state, effects = step(before, Reading(trigger, well, canary=canary), ROW, mode, self.now)
         if before.phase is Phase.FAILED and Effect.CLOSE in effects:
             self.closed = False  # Nothing is engaged, but its incident is open: it ends with the row.
         self.carry(effects)
@@ -72,6 +74,11 @@ class RowMachine(RuleBasedStateMachine):
             assert self.well_since is not None
             assert self.now - self.well_since >= HOLD_S
             assert self.now - before.since >= HOLD_S
+            assert before.phase is Phase.ENGAGED or canary is not Canary.WORSE, "a worse canary never advances"
+        if Effect.STEP_BACK in effects:
+            assert canary is Canary.WORSE
+            assert trigger is not Truth.YES, "a trigger that holds takes everything back"
+            assert not before.stepped_back or self.now - before.since >= HOLD_S, "it holds again after a step back"
         if self.state.phase is not before.phase or effects:
             observed = mode is Mode.OBSERVE and (before.phase, self.state.phase) == (Phase.IDLE, Phase.PENDING)
             if not observed:
@@ -87,7 +94,10 @@ class RowMachine(RuleBasedStateMachine):
         if asked is Effect.ENGAGE:
             assert self.state.phase is (Phase.ENGAGED if ok else Phase.FAILED)
             self.closed = not ok
-        if asked is Effect.GIVE_BACK and not ok:
+        if asked is Effect.STEP_BACK and ok:
+            assert share_given_back(self.state, ROW) == (0.0, *ROW.release.steps)[before.step - 1], "exactly one step"
+            assert (self.state.phase is Phase.ENGAGED) == (before.step == 1)
+        if asked in (Effect.GIVE_BACK, Effect.STEP_BACK) and not ok:
             assert effects == (Effect.TAKE_BACK,)
         self.carry(effects)
 
@@ -122,7 +132,7 @@ class RowMachine(RuleBasedStateMachine):
             elif self.state.phase is Phase.IDLE:
                 break
             else:
-                self.read(Truth.NO, mode=Mode.AUTO, passed=1.0, well=True)
+                self.read(Truth.NO, mode=Mode.AUTO, passed=1.0, canary=Canary.UNKNOWN, well=True)
         assert self.state.phase is Phase.IDLE
         assert self.closed
 

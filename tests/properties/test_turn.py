@@ -13,10 +13,10 @@ from controlplane.degradation.machine import Cue, Effect, Phase, Pin, Word
 from controlplane.degradation.matrix import AlertFires, Condition, Degradation, Level, Mode, ReleasePlan, Row, Truth
 from controlplane.degradation.turn import Facts, MatrixState, Turn, Worry
 from controlplane.slo.threshold import Band
-from controlplane.slo.verdict import Evidence
+from controlplane.slo.verdict import Evidence, Verdict
 
 HOLD_S, DWELL_S, LIMIT = 5.0, 3.0, 3
-RELEASE = ReleasePlan((0.5, 1.0), timedelta(seconds=HOLD_S))
+RELEASE = ReleasePlan((0.1, 0.5, 1.0), timedelta(seconds=HOLD_S))
 DWELL = timedelta(seconds=DWELL_S)
 ROWS = {
     Level.P0: Row(
@@ -47,6 +47,7 @@ class MatrixMachine(RuleBasedStateMachine):
         self.alerts: frozenset[str] | None = frozenset()
         self.well = True
         self.well_since: float | None = None
+        self.worse = False
         self.pins: dict[Level, Pin] = {}
         self.asked: dict[Level, Effect] = {}
         self.approved: set[Level] = set()
@@ -70,6 +71,10 @@ class MatrixMachine(RuleBasedStateMachine):
     def primary_is(self, *, well: bool) -> None:
         self.well = well
 
+    @rule(worse=st.booleans())
+    def the_other_pools_have_fewer_errors(self, *, worse: bool) -> None:
+        self.worse = worse
+
     @rule(level=st.sampled_from(LEVELS), pin=st.sampled_from(Pin))
     def pin(self, level: Level, pin: Pin) -> None:
         self.pins[level] = pin
@@ -82,7 +87,8 @@ class MatrixMachine(RuleBasedStateMachine):
             since = self.true_since[signal]
             self.true_since[signal] = (self.now if since is None else since) if value else None
         before = self.state
-        taken = turn.advance(self.matrix, before, Facts(self.evidence(), self.alerts, self.pins), self.now)
+        facts = Facts(self.evidence(), self.alerts, self.pins, self.others())
+        taken = turn.advance(self.matrix, before, facts, self.now)
         self.check(before, taken)
         self.carry(taken)
 
@@ -90,17 +96,31 @@ class MatrixMachine(RuleBasedStateMachine):
         found = {"availability": Evidence("availability", 1.0, Band.OK if self.well else Band.BREACH)}
         for signal, value in self.values.items():
             found[signal] = Evidence(signal, value, Band.UNKNOWN if value is None else Band.OK)
+        if self.is_worse():
+            found["error_rate"] = Evidence("error_rate", 0.02, Band.OK, 1000)
         return found
+
+    def is_worse(self) -> bool:
+        """Two errors in a hundred trip nothing, and are more than the other pools have."""
+        return self.worse and self.values["error_rate"] == 0.0
+
+    def others(self) -> dict[str, Verdict]:
+        answers = (Evidence("error_rate", 0.0, Band.OK, 1000),)
+        return {pool: Verdict(pool, Band.OK, answers) for pool in ("standby", "cache", "base")}
 
     @precondition(lambda self: bool(self.asked))
     @rule(ok=st.booleans(), touched=st.booleans(), data=st.data())
     def an_effect_ends(self, data: st.DataObject, *, ok: bool, touched: bool) -> None:
         level = data.draw(st.sampled_from(sorted(self.asked)))
-        effect = self.asked.pop(level)
+        effect, before = self.asked.pop(level), self.state.rows[level].state
         taken = turn.end(self.matrix, self.state, level, self.now, ok=ok, touched=ok or touched)
         after = taken.state.rows[level].state
         if effect is Effect.ENGAGE:
             assert after.phase is (Phase.ENGAGED if ok else Phase.FAILED)
+        if effect is Effect.STEP_BACK and ok:
+            assert (after.phase, after.step) == (
+                Phase.RELEASING if before.step > 1 else Phase.ENGAGED, before.step - 1,
+            ), "exactly one step"  # fmt: skip
         self.carry(taken)
 
     @rule(level=st.sampled_from(LEVELS), cue=st.sampled_from([Cue.APPROVE, Cue.REFUSE, Cue.RELEASE]))
@@ -134,6 +154,7 @@ class MatrixMachine(RuleBasedStateMachine):
     @rule()
     def all_is_well_for_a_while(self) -> None:
         self.values, self.alerts, self.well = dict.fromkeys(self.values, 0.0), frozenset(), True
+        self.worse = False
         for _ in range(3):
             self.evaluate(HOLD_S)
 
@@ -160,6 +181,16 @@ class MatrixMachine(RuleBasedStateMachine):
                 moved_all = level is not Level.P2
                 known = row.answer.truth is not Truth.UNKNOWN
                 assert known or moved_all or was.word is Word.DISMISSED, "unknown never releases"
+                advances = was.phase is Phase.RELEASING and self.is_worse()
+                assert not advances or was.word is Word.DISMISSED, "a worse canary never advances"
+            if effect is Effect.STEP_BACK:
+                assert self.is_worse()
+                assert was.phase is Phase.RELEASING
+                assert was.word is not Word.DISMISSED or not self.well, "a person's release outweighs a comparison"
+                assert not was.stepped_back or self.now - was.since >= HOLD_S, "it holds again after a step back"
+                assert "0.00% errors of 1000 answers" in wanted.because[0], "both pools' numbers"
+                alone = {w.effect for w in taken.wanted} == {Effect.STEP_BACK}
+                assert not alone or set(taken.state.switches) <= set(before.switches), "a step back is no switch"
             if effect is Effect.TAKE_BACK:
                 assert was.phase in IN_FORCE
             if effect is Effect.ASK:
@@ -186,7 +217,7 @@ class MatrixMachine(RuleBasedStateMachine):
         self.state = taken.state
         assert [told.worry for told in taken.told].count(Worry.BRAKE) <= 1
         for wanted in taken.wanted:
-            if wanted.effect in (Effect.ENGAGE, Effect.GIVE_BACK, Effect.TAKE_BACK):
+            if wanted.effect in (Effect.ENGAGE, Effect.GIVE_BACK, Effect.STEP_BACK, Effect.TAKE_BACK):
                 assert wanted.level not in self.asked, "a second effect while one is carried out"
                 self.asked[wanted.level] = wanted.effect
             if wanted.effect is Effect.CLOSE:
@@ -215,7 +246,7 @@ class MatrixMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """From wherever it stands: a fleet that is well, levers that obey and people who let go bring it to idle."""
-        self.pins, self.alerts, self.well = {}, frozenset(), True
+        self.pins, self.alerts, self.well, self.worse = {}, frozenset(), True, False
         self.values = dict.fromkeys(self.values, 0.0)
         for _ in range(120):
             for level in list(self.asked):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.degradation.canary import Canary, Health, error_bounds, health, judge_canary
+from controlplane.degradation.canary import Canary, Health, error_bounds, health, judge_canary, judge_return
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
 
@@ -78,3 +78,37 @@ def test_health_is_read_from_the_evidence_and_what_is_unknown_stays_so() -> None
     assert health({}) == Health()
     unknown = {name: Evidence(name, None, Band.UNKNOWN, samples=7) for name in evidence}
     assert health(unknown) == Health()
+
+
+def seen(p99_s: float, band: Band = Band.WARN, error_rate: float = 0.0) -> dict[str, Evidence]:
+    return {
+        "error_rate": Evidence("error_rate", error_rate, Band.OK, 1000),
+        "latency_p99": Evidence("latency_p99", p99_s, band, 1000, p99_s * 0.98, p99_s * 1.02),
+    }
+
+
+@pytest.mark.parametrize(
+    ("primary", "same_model", "said"),
+    [
+        (seen(1.5), True, Canary.WORSE),
+        (seen(1.5), False, Canary.BETTER),
+        (seen(0.6, Band.OK), True, Canary.BETTER),
+        (seen(0.5), True, Canary.BETTER),
+        (seen(0.5, Band.OK, 0.03), True, Canary.WORSE),
+        (seen(0.5, Band.OK, 0.03), False, Canary.WORSE),
+        ({}, True, Canary.UNKNOWN),
+    ],
+)
+def test_a_primary_on_its_way_back_need_not_beat_what_stood_in_for_it(
+    primary: dict[str, Evidence], *, same_model: bool, said: Canary
+) -> None:
+    assert judge_return(primary, seen(0.4), same_model=same_model).canary is said
+
+
+def test_the_reason_shows_the_numbers_of_both_pools() -> None:
+    why = judge_return(seen(1.5, error_rate=0.01), seen(0.4), same_model=True).why
+    assert why.endswith(
+        "; the primary: 1.00% errors of 1000 answers, P99 1.47 s to 1.53 s"
+        "; the other: 0.00% errors of 1000 answers, P99 0.392 s to 0.408 s"
+    )
+    assert judge_return({}, {}, same_model=True).why.endswith("; the primary: no answers; the other: no answers")

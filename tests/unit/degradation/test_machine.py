@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from controlplane.degradation.action import SwitchPool
+from controlplane.degradation.canary import Canary
 from controlplane.degradation.machine import (
     RETRY_AFTER_S,
     TRANSITIONS,
@@ -12,7 +13,9 @@ from controlplane.degradation.machine import (
     Phase,
     Reading,
     RowState,
+    Word,
     outcome,
+    share_aimed_at,
     share_given_back,
     step,
 )
@@ -24,6 +27,7 @@ ROW = Row(
     ReleasePlan((0.1, 0.5, 1.0), timedelta(seconds=HOLD_S)),
 )  # fmt: skip
 WELL = Reading(Truth.NO, primary_well=True)
+WORSE = Reading(Truth.NO, primary_well=True, canary=Canary.WORSE)
 ILL = Reading(Truth.YES, primary_well=False)
 DWELLS = Reading(Truth.DWELLING, primary_well=False)
 DARK = Reading(Truth.UNKNOWN, primary_well=False)
@@ -113,7 +117,54 @@ def test_a_primary_that_breaks_while_it_is_given_traffic_is_relieved_of_all_of_i
     assert share_given_back(state, ROW) == 0.0
 
 
-def test_a_step_back_that_fails_takes_everything_back() -> None:
+def test_a_primary_that_is_worse_on_its_share_goes_back_one_step_and_holds_again() -> None:
+    state = at(Phase.RELEASING, step=2, since=0.0, well_since=0.0)
+    state, effects = step(state, WORSE, ROW, Mode.AUTO, 1.0)
+    assert (effects, state.busy, share_aimed_at(state, ROW)) == ((Effect.STEP_BACK,), True, 0.1)
+    state, effects = outcome(state, ROW, ok=True, now=1.0)
+    assert (state.phase, effects, share_given_back(state, ROW)) == (Phase.RELEASING, (), 0.1)
+    for now in (1.5, 5.0, 1.0 + HOLD_S - 0.01):
+        assert step(state, WORSE, ROW, Mode.AUTO, now)[1] == (), "what the windows show is from before"
+        assert step(state, WELL, ROW, Mode.AUTO, now)[1] == (), "it holds again"
+    assert step(state, WORSE, ROW, Mode.AUTO, 1.0 + HOLD_S)[1] == (Effect.STEP_BACK,)
+    state, effects = step(state, WELL, ROW, Mode.AUTO, 1.0 + HOLD_S)
+    assert (effects, share_aimed_at(state, ROW), state.stepped_back) == ((Effect.GIVE_BACK,), 0.5, False)
+
+
+def test_from_the_first_step_it_goes_back_to_fully_engaged() -> None:
+    state = at(Phase.RELEASING, step=1, since=0.0, well_since=0.0)
+    state, effects = step(state, WORSE, ROW, Mode.AUTO, 1.0)
+    assert (effects, share_aimed_at(state, ROW)) == ((Effect.STEP_BACK,), 0.0)
+    state, effects = outcome(state, ROW, ok=True, now=2.0)
+    assert (state.phase, state.step, state.since, state.well_since, effects) == (Phase.ENGAGED, 0, 2.0, None, ())
+
+
+def test_a_trigger_that_holds_takes_everything_back_however_the_primary_compares() -> None:
+    reading = Reading(Truth.YES, primary_well=True, canary=Canary.WORSE)
+    state, effects = step(at(Phase.RELEASING, step=2), reading, ROW, Mode.AUTO, 1.0)
+    assert (state.phase, effects, share_aimed_at(state, ROW)) == (Phase.ENGAGED, (Effect.TAKE_BACK,), 0.0)
+
+
+def test_a_worse_primary_gives_its_share_back_also_while_the_brake_is_on() -> None:
+    braked = Reading(Truth.NO, primary_well=True, braked=True, canary=Canary.WORSE)
+    assert step(at(Phase.RELEASING, step=1), braked, ROW, Mode.AUTO, 1.0)[1] == (Effect.STEP_BACK,)
+
+
+def test_a_release_that_a_person_asked_for_is_stopped_by_an_ill_primary_and_not_by_a_worse_one() -> None:
+    state = at(Phase.RELEASING, step=1, well_since=0.0, word=Word.DISMISSED)
+    assert step(state, Reading(Truth.YES, True, canary=Canary.WORSE), ROW, Mode.AUTO, 50.0)[1] == (Effect.GIVE_BACK,)
+    assert step(state, Reading(Truth.NO, False, canary=Canary.WORSE), ROW, Mode.AUTO, 50.0)[1] == (Effect.STEP_BACK,)
+
+
+@pytest.mark.parametrize("canary", [Canary.UNKNOWN, Canary.BETTER])
+def test_nothing_that_the_judge_says_shortens_a_hold_and_too_few_answers_do_not_prolong_it(canary: Canary) -> None:
+    state = at(Phase.RELEASING, step=1, since=0.0, well_since=0.0)
+    reading = Reading(Truth.NO, primary_well=True, canary=canary)
+    assert step(state, reading, ROW, Mode.AUTO, HOLD_S - 0.01)[1] == ()
+    assert step(state, reading, ROW, Mode.AUTO, HOLD_S)[1] == (Effect.GIVE_BACK,)
+
+
+def test_a_step_of_the_release_that_fails_takes_everything_back() -> None:
     state, effects = outcome(at(Phase.RELEASING, step=1, busy=True), ROW, ok=False, now=1.0)
     assert (state.phase, effects) == (Phase.ENGAGED, (Effect.TAKE_BACK,))
 

@@ -8,10 +8,12 @@ import pytest
 from controlplane.degradation.actuator import ReceiptState
 from controlplane.degradation.instruction import CONTROL_PLANE, Instruction, Kind, Refused
 from controlplane.degradation.machine import Phase
-from controlplane.degradation.matrix import AlertFires, Level, Mode
+from controlplane.degradation.matrix import AlertFires, Level, Mode, ReleasePlan
 from controlplane.degradation.turn import Worry
 from controlplane.flows import people
 from controlplane.flows.people import Said
+from controlplane.slo.threshold import Band
+from controlplane.slo.verdict import Evidence
 from tests.unit.flows.fakes import receipt, split
 from tests.unit.flows.world import HOLD_S, P0, P2, Books, World, running
 
@@ -306,6 +308,52 @@ async def test_one_row_may_need_approval_while_the_others_act(monkeypatch: pytes
         world.kill()
         await world.tick(1, ok=None)
         assert (world.phase(Level.P0), world.phase(Level.P2)) == (Phase.PENDING, Phase.ENGAGED)
+
+
+# -- steps of the way back ---------------------------------------------------------------------------------------------
+
+
+def answers(error_rate: float) -> tuple[Evidence, ...]:
+    return (Evidence("error_rate", error_rate, Band.OK, 1000),)
+
+
+async def test_a_primary_that_is_worse_than_the_standby_goes_back_one_step_and_people_can_read_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = ReleasePlan((0.1, 0.5, 1.0), timedelta(seconds=HOLD_S))
+    async with running(monkeypatch, replace(P0, release=steps), switches=1) as world:
+        await engaged(world)
+        world.revive()
+        await world.tick(2 * int(HOLD_S) + 2)
+        assert split(world.levers.shifts[-1]) == {"primary": 50, "standby": 50}
+        world.beside = {"primary": answers(0.03), "standby": answers(0.001)}
+        await world.tick(1)
+        assert split(world.levers.shifts[-1]) == {"primary": 10, "standby": 90}
+        said = world.levers.said[-1]
+        assert said.startswith("one step back, from 50% to 10% of the traffic at the primary pool: ")
+        assert "the primary: 3.00% errors of 1000 answers" in said
+        assert "the other: 0.10% errors of 1000 answers" in said
+        assert world.phase() is Phase.RELEASING
+        await world.tick(int(HOLD_S) + 1)
+        assert split(world.levers.shifts[-1]) == {"standby": 100}
+        assert world.phase() is Phase.ENGAGED
+        world.beside = {}
+        await world.tick(4 * int(HOLD_S))
+        assert world.phase() is Phase.IDLE
+        assert not world.standing().braked, "steps back are no switches"
+
+
+async def test_a_step_back_that_cannot_be_proven_takes_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        await engaged(world)
+        world.revive()
+        await world.tick(int(HOLD_S) + 1)
+        assert world.phase() is Phase.RELEASING
+        world.levers.shift_ok = False
+        world.beside = {"primary": answers(0.03), "standby": answers(0.001)}
+        await world.tick(1)
+        assert world.phase() is Phase.ENGAGED
+        assert [said.split(",")[0] for said in world.levers.said[-2:]] == ["one step back", "fully engaged again"]
 
 
 # -- release -----------------------------------------------------------------------------------------------------------

@@ -73,6 +73,22 @@ def test_a_release_that_is_taken_back_is_a_flap() -> None:
     assert [flap for flap in simulated.flaps if "taken back" in flap]
 
 
+def test_a_step_that_goes_worse_than_the_other_pool_is_shown_as_gone_back_and_is_no_switch() -> None:
+    points = recorded((0, 3.0), (20, 0.2), until_s=60)
+    for second in range(61):
+        at = T0 + timedelta(seconds=second)
+        points.append(Point(at, "primary", "error_rate", 0.02 if 30 <= second < 40 else 0.0, 1000))
+        points.append(Point(at, "base", "error_rate", 0.0, 1000))
+    simulated = simulate(page(), sorted(points, key=lambda p: p.at))
+    assert simulated.switches == 1
+    (flap,) = simulated.flaps
+    assert flap.startswith("P2 went one step back after 30.5 s: ")
+    assert "the primary: 2.00% errors of 1000 answers" in flap
+    assert [phase for _, phase in moves(simulated)][-4:] == [
+        Phase.RELEASING, Phase.ENGAGED, Phase.RELEASING, Phase.IDLE,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("mode", ["observe", "approve"])
 def test_a_page_that_is_not_trusted_yet_is_simulated_as_if_it_were(mode: str) -> None:
     assert moves(simulate(page(mode), recorded((0, 3.0), until_s=20))) == moves(

@@ -1,7 +1,7 @@
 """A service in a time of its own: an observer and a decider joined as wiring joins them, with levers that obey."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -24,6 +24,7 @@ from controlplane.flows.people import PeoplePorts, Said, TellPorts
 from controlplane.flows.standing import RowStanding, Standing, stand
 from controlplane.probes.probe import Failure, Look
 from controlplane.slo.threshold import Threshold
+from controlplane.slo.verdict import Evidence, Verdict
 from controlplane.telemetry import Metrics
 from tests.unit.flows.fakes import Clock, FakeIncidents, FakeInstructions, receipt
 
@@ -48,6 +49,8 @@ class FakeLevers:
 
     engaged: list[Decision] = field(default_factory=list)
     shifts: list[RoutePlan] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    """What each shift was for."""
     closed: list[Receipt] = field(default_factory=list)
     resolved: list[tuple[Level, str]] = field(default_factory=list)
     asked: list[tuple[Level, str]] = field(default_factory=list)
@@ -79,6 +82,7 @@ class FakeLevers:
         assert what
         assert moved
         self.shifts.append(plan)
+        self.said.append(what)
         if self.shift_error:
             raise self.shift_error
         return self.shift_ok
@@ -121,6 +125,8 @@ class World:
         self.clock = Clock()
         self.told: list[Told] = []
         self.alerts: frozenset[str] | None = frozenset()
+        self.beside: dict[str, tuple[Evidence, ...]] = {}
+        """What is known of pools beside what the observer sees, by the pool's name."""
         self.books = books or Books()
         telling = TellPorts("chat", self.books.instructions, self.books.incidents, self.clock)
 
@@ -141,9 +147,16 @@ class World:
             telling, self.decider.refusal, self.decider.instruct, self.decider.drop, self.decider.held
         )
         ports = ObservePorts(
-            self, None, self.decider.decide, self.hold, self.spawn, self.change, self.metrics, self.clock
+            self, None, self.judged, self.hold, self.spawn, self.change, self.metrics, self.clock
         )  # fmt: skip
         self.observer = Observer("chat", THRESHOLDS, ports)
+
+    def judged(self, verdicts: Mapping[str, Verdict]) -> None:
+        beside = {
+            pool: replace(verdict, evidence=(*verdict.evidence, *self.beside.get(pool, ())))
+            for pool, verdict in verdicts.items()
+        }
+        self.decider.decide(beside)
 
     def read(self) -> Inventory:
         return Inventory(self.endpoints)
