@@ -27,6 +27,9 @@ from controlplane.errors import ActuatorError, FencedError, StoreError
 
 VERIFY_WITHIN_S = 10.0
 """A lever that the gateway does not show after this long has failed."""
+ANSWER_WITHIN_S = 60.0
+"""A gateway that shows the plan, and gets no answers from where the traffic goes now, has failed after this long: that
+pool may be short of breath for a moment, and what traffic would be sent back to is ill."""
 VERIFY_EVERY_S = 0.01
 ERRAND_EVERY_S = 0.25
 SAMPLE_REQUESTS = 3
@@ -226,7 +229,9 @@ class Proof:
 
 async def prove(levers: Levers, receipt: Receipt) -> Proof:
     """Wait until the gateway shows the plan and every errand is seen to be in force."""
-    split, errands = await asyncio.gather(verify(levers.actuator, receipt.after), prove_errands(levers, receipt))
+    split, errands = await asyncio.gather(
+        verify(levers.actuator, receipt.after, answer_within_s=ANSWER_WITHIN_S), prove_errands(levers, receipt)
+    )
     proofs = (split, errands)
     failed = [proof for proof in proofs if not proof.ok]
     return Proof(not failed, "; ".join(proof.detail for proof in failed or proofs if proof.detail))
@@ -255,14 +260,25 @@ async def _seen(levers: Levers, errand: Errand) -> Proof:
     return Proof(ok=False, detail=f"{what} was not seen within {VERIFY_WITHIN_S:g} s: {why}")
 
 
-async def verify(actuator: Actuator, plan: RoutePlan, within_s: float = VERIFY_WITHIN_S) -> Proof:
-    """Wait until the gateway's live configuration and a sample of real answers both show a plan."""
-    deadline = monotonic() + within_s
+async def verify(
+    actuator: Actuator, plan: RoutePlan, within_s: float = VERIFY_WITHIN_S, answer_within_s: float | None = None
+) -> Proof:
+    """Wait until the gateway's live configuration and a sample of real answers both show a plan.
+
+    Args:
+        actuator: the lever.
+        plan: what it was told.
+        within_s: how long the gateway has to show it.
+        answer_within_s: how long real answers have to come once it is shown; as long as `within_s` by default.
+    """
+    began = monotonic()
+    deadline = began + within_s
     seen = "the gateway was never readable"
     while monotonic() < deadline:
         try:
             observed = await actuator.configured()
             if configured_as(observed, plan):
+                deadline = began + (answer_within_s or within_s)
                 observed = await actuator.sample(SAMPLE_REQUESTS)
         except ActuatorError as error:
             seen = f"{error.what}: {error.why}"
@@ -273,7 +289,7 @@ async def verify(actuator: Actuator, plan: RoutePlan, within_s: float = VERIFY_W
             if observed.rejected:  # It keeps what it had, however long one waits.
                 return Proof(ok=False, detail=f"the gateway refused the plan: {observed.rejected}; {seen}")
         await asyncio.sleep(VERIFY_EVERY_S)
-    return Proof(ok=False, detail=f"not seen at the gateway within {within_s:g} s; last seen: {seen}")
+    return Proof(ok=False, detail=f"not seen at the gateway within {deadline - began:g} s; last seen: {seen}")
 
 
 def _describe(observed: Observed) -> str:

@@ -166,7 +166,8 @@ async def test_what_cannot_be_proven_has_failed_and_the_lever_is_put_back(world:
     receipt = await engage(world.ports, order())
     assert receipt is not None
     assert receipt.state is ReceiptState.FAILED
-    assert receipt.detail.startswith("not seen at the gateway within 10 s")
+    patience = "60 s" if fault == "does not answer" else "10 s"
+    assert receipt.detail.startswith(f"not seen at the gateway within {patience}")
     assert world.did[-3:] == ["receipt applied", "apply primary=100", "receipt failed"]
     assert world.incident() is IncidentState.OPEN
 
@@ -261,6 +262,21 @@ async def test_a_gateway_that_takes_its_time_is_waited_for() -> None:
     proof = await verify(Slow(), SWITCHED, 10.0)
     assert proof.ok
     assert looks == 4
+
+
+async def test_a_pool_that_is_short_of_breath_is_waited_for_longer_than_a_gateway_that_does_not_obey() -> None:
+    samples = 0
+
+    class Breathless(FakeActuator):
+        async def sample(self, requests: int) -> Observed:
+            nonlocal samples
+            samples += 1
+            self.answers = samples > 15  # A second each, by the clock of these tests.
+            return await super().sample(requests)
+
+    assert not (await verify(Breathless(plan=SWITCHED), SWITCHED, 10.0)).ok
+    samples = 0
+    assert (await verify(Breathless(plan=SWITCHED), SWITCHED, 10.0, 60.0)).ok
 
 
 def test_an_order_says_its_action_as_a_person_would() -> None:
