@@ -169,6 +169,8 @@ class Observer:
                 since=datetime.fromtimestamp(record.up_since + offset, tz=now.tzinfo) if record.looked else None,
                 detail=record.detail,
                 answer_s=record.answer_s,
+                first_token_s=record.first_token_s,
+                tokens_per_s=record.tokens_per_s,
             )
             for record in self._records.pools[pool].values()
         )

@@ -55,6 +55,11 @@ class EndpointRecord:
     looked: bool = False
     detail: str = ""
     answer_s: float | None = None
+    """Seconds the last completion took; None when there was none or it failed."""
+    first_token_s: float | None = None
+    """Seconds to its first token; None where the completion is not streamed."""
+    tokens_per_s: float | None = None
+    """Tokens a second of it, from the request to the answer's end."""
     up_since: float = 0.0
     """Monotonic seconds of the last change between up and down."""
     succeeded: int = 0
@@ -189,6 +194,7 @@ class Records:
             record.down = record.failing = record.refused = record.looked = self.refused[record.row] = True
             record.listening, record.succeeded, record.connected = False, 0, 0
             record.detail, record.answer_s = look.detail, None
+            record.first_token_s = record.tokens_per_s = None
         elif look.ok:
             record.listening = True
 
@@ -233,6 +239,8 @@ class Records:
                 record.down = record.failing = True
         if look.probe == "inference":
             record.answer_s = look.took_s if ok else None
+            record.first_token_s = look.first_token_s if ok else None
+            record.tokens_per_s = look.tokens / look.took_s if ok and look.tokens and look.took_s else None
             record.unanswered = record.unanswered + 1 if look.failure is Failure.TIMEOUT else 0
         else:
             record.healthy = ok

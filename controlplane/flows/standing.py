@@ -26,6 +26,10 @@ class EndpointStanding:
     """What the last failed look said; empty while all is well."""
     answer_s: float | None = None
     """Seconds the last real completion took; None when there was none or it failed."""
+    first_token_s: float | None = None
+    """Seconds to its first token; None where the completion is not streamed."""
+    tokens_per_s: float | None = None
+    """Tokens a second of it, from the request to the answer's end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,8 +309,11 @@ def test_the_inventory_is_followed_and_what_stays_keeps_its_history() -> None:
 
 def test_an_answer_tells_how_long_it_took_and_a_failure_what_it_was() -> None:
     record = pool()
-    take(record, Look(ONE, "inference", 1, 0.25))
+    take(record, Look(ONE, "inference", 1, 0.25, first_token_s=0.1, tokens=4))
     assert answer_s(record) == 0.25
+    seen = record.endpoints["primary-0"]
+    assert (seen.first_token_s, seen.tokens_per_s) == (0.1, 16.0)
     take(record, ill(2, probe="inference"))
     assert answer_s(record) is None
+    assert (seen.first_token_s, seen.tokens_per_s) == (None, None)
     assert record.endpoints["primary-0"].detail == "timeout: why"

@@ -105,6 +105,15 @@ def test_a_row_shows_its_promise_beside_what_the_last_drill_measured() -> None:
     assert "within 1 h not proven by a drill yet" in page(overviews.idle()).text
 
 
+def test_an_endpoint_shows_its_last_completion_its_first_token_and_its_speed() -> None:
+    view = overviews.idle()
+    pools = view.standing.pools
+    assert "completion 43 ms ·" in page(view).text
+    streamed = replace(pools[1].endpoints[0], first_token_s=0.012, tokens_per_s=93.02)
+    standing = replace(view.standing, pools=(pools[0], replace(pools[1], endpoints=(streamed,)), *pools[2:]))
+    assert "completion 43 ms, first token 12 ms, 93 tokens/s ·" in page(replace(view, standing=standing)).text
+
+
 def test_a_row_that_is_not_armed_says_why_in_its_place_in_the_matrix() -> None:
     assert [line.level for line in console.matrix_lines(overviews.idle())] == ["P0", "P1", "P2"]
     assert "not armed needs pool `cache`, which the fleet does not have" in page(overviews.idle()).text
