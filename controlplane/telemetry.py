@@ -142,6 +142,10 @@ class Metrics:
             "controlplane_switches", "Levers pulled, by how it ended (verified, failed, refused).",
             ("service", "row", "outcome"), registry=reg,
         )  # fmt: skip
+        self.prewarms = Counter(
+            "controlplane_prewarms", "Warm-ups of a pool by the clock, by how it ended (warm, failed).",
+            ("service", "pool", "outcome"), registry=reg,
+        )  # fmt: skip
         self.switch_seconds = Histogram(
             "controlplane_switch_seconds", "Seconds from detection to a phase of an action (decided, acted, verified).",
             ("service", "row", "phase"), buckets=_PHASES_S, registry=reg,

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from controlplane.degradation.action import MOVES, Action, Move, pool_of
 from controlplane.degradation.errand import CommandSpec, ReceiverSpec
+from controlplane.degradation.warmup import WarmUp
 from controlplane.signals.sample import spell
 from controlplane.slo.threshold import SEVERITY, Band
 from controlplane.slo.verdict import Evidence
@@ -144,6 +145,8 @@ class Degradation:
     """Who can be told, by name."""
     commands: Mapping[str, CommandSpec] = field(default_factory=dict)
     """What may be run, by name; nothing else is."""
+    prewarm: tuple[WarmUp, ...] = ()
+    """Pools that are warmed up by the clock, whatever the rows do."""
 
     def mode_of(self, row: Row) -> Mode:
         """Return who pulls a row's lever."""

@@ -23,6 +23,7 @@ from controlplane.degradation.matrix import (
 from controlplane.fleet.model import FleetSpec
 from controlplane.policy.actions import Named, read_actions
 from controlplane.policy.page import Page, Path, spell
+from controlplane.policy.prewarm import read_prewarm
 from controlplane.policy.thresholds import read_level
 from controlplane.policy.typed import Bad, good, is_mapping, read, read_list, read_mapping, read_ratio
 from controlplane.signals.sample import CATALOGUE, Direction, Signal
@@ -32,7 +33,7 @@ S = TypeVar("S", ReceiverSpec, CommandSpec)
 
 _PATH: Path = ("degradation",)
 _LEVELS = tuple(level for level in Level if level is not Level.NONE)
-_KEYS = ("mode", "max_switches_per_hour", "receivers", "commands", *_LEVELS)
+_KEYS = ("mode", "max_switches_per_hour", "receivers", "commands", "prewarm", *_LEVELS)
 _ROW_KEYS = ("when", "do", "within", "release", "escalate", "mode")
 
 
@@ -46,6 +47,7 @@ def read_degradation(page: Page, data: Any, fleet: FleetSpec) -> Degradation:
     receivers = _specs(page, data, "receivers", ReceiverSpec, wrong_with_receiver)
     commands = _specs(page, data, "commands", CommandSpec, wrong_with_command)
     named = Named(frozenset(data.get("receivers") or ()), frozenset(data.get("commands") or ()))
+    prewarm = read_prewarm(page, data.get("prewarm") or [], (*_PATH, "prewarm"), fleet.pools)
     rows: dict[Level, Row] = {}
     not_armed: dict[str, str] = {}
     for level in _LEVELS:
@@ -65,7 +67,7 @@ def read_degradation(page: Page, data: Any, fleet: FleetSpec) -> Degradation:
     rows = {level: _escalation(page, row, rows) for level, row in rows.items()}
     _check_cycles(page, rows)
     mode = mode if isinstance(mode, Mode) else Mode.AUTO
-    return Degradation(rows, mode, not_armed, switches, receivers, commands)
+    return Degradation(rows, mode, not_armed, switches, receivers, commands, prewarm)
 
 
 def _specs(

@@ -6,12 +6,12 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from controlplane.chaos.guard import Guard
 from controlplane.chaos.schedule import Freeze, read_freeze
 from controlplane.degradation.matrix import Condition
 from controlplane.policy.model import DrillPlan, Slot
+from controlplane.policy.moment import check_moment
 from controlplane.policy.page import Page, Path, spell
 from controlplane.policy.typed import BAD, Bad, is_mapping, read, read_list, read_mapping
 from controlplane.signals.sample import CATALOGUE, Signal
@@ -101,13 +101,7 @@ def _check_limits(page: Page, plan: DrillPlan, path: Path) -> None:
 
 
 def _check_slot(page: Page, at: Slot, path: Path) -> None:
-    try:
-        ZoneInfo(at.timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        page.wrong(
-            (*path, "timezone"), f"unknown time zone `{at.timezone}`", "it is not an IANA name",
-            "write one such as `Asia/Shanghai` or `UTC`",
-        )  # fmt: skip
+    check_moment(page, at.hour, at.minute, at.timezone, path)
     if not _DAY.fullmatch(at.day):
         page.wrong(
             (*path, "day"),
@@ -115,5 +109,3 @@ def _check_slot(page: Page, at: Slot, path: Path) -> None:
             "it is no day of the month",
             "write a number from 1 to 31, `last`, or one such as `1st tue` or `last fri`",
         )
-    if not (0 <= at.hour <= 23 and 0 <= at.minute <= 59):
-        page.wrong(path, f"{at.hour}:{at.minute:02} is no time of day", "hour 0..23, minute 0..59", "mend the hour")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from controlplane.fleet.model import GATEWAY_POOL
+from controlplane.fleet.model import GATEWAY_POOL, PRIMARY
 from controlplane.flows.standing import BudgetStanding, PoolStanding, Standing
 from controlplane.policy.model import Objective
 from controlplane.probes.probe import Look
@@ -89,6 +89,14 @@ class Learnt:
         now = self._now().timestamp()
         return tuple(BudgetStanding(o.name, budget(self._budgets[o.name], o.target, now)) for o in self._objectives)
 
+    def forecast(self, now: datetime) -> datetime | None:
+        """Return when the next peak begins: the hour of the week that usually has the most requests.
+
+        By what the gateway counted, or the primary pool where the gateway counts nothing; None while it is not learnt.
+        """
+        rates = (self._baselines.get((pool, "request_rate")) for pool in (self._pool, PRIMARY))
+        return next((peak for rate in rates if rate and (peak := rate.busiest(now))), None)
+
     def shown(self, standing: Standing) -> Standing:
         """Return a standing with the budgets, and what is usual beside each value."""
         pools = tuple(self._beside(pool) for pool in standing.pools)
@@ -138,4 +146,4 @@ class Learnt:
 
 def answering_pool(*, gateway: bool) -> str:
     """Return the pool whose answers are what users get."""
-    return GATEWAY_POOL if gateway else "primary"
+    return GATEWAY_POOL if gateway else PRIMARY

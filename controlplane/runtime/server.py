@@ -26,6 +26,7 @@ from controlplane.flows.rollout import Refused
 from controlplane.policy.load import Loaded
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.drills import SCHEDULE_EVERY
+from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
 from controlplane.runtime.state_dir import held, operator_token, publish_address
@@ -210,6 +211,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
     timetable.every(LEARN_EVERY, learn, "learn")
     timetable.every(HEAR_EVERY, plane.hear, "hear")
     timetable.every(KEEP_EVERY, keep, "keep")
+    timetable.every(PREWARM_EVERY, plane.prewarm, "prewarm")
     collector = Collector(lambda: plane.observer.targets)
 
     async def collect() -> None:

@@ -19,6 +19,7 @@ from controlplane.chaos.runner import ChaosToolkit
 from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
+from controlplane.degradation.action import Prewarm
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.canary import Health, health
 from controlplane.degradation.fencing import FencedActuator, FencedHand
@@ -58,6 +59,7 @@ from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of, hands_of
 from controlplane.runtime.looking import Looking
+from controlplane.runtime.prewarming import Prewarmer
 from controlplane.runtime.recorder import Recorder
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background
@@ -106,6 +108,8 @@ class Plane:
     """Renders everything anew, with the evidence there is, and writes what changed."""
     standing: Callable[[], Standing]
     """How the service stands, with its error budgets and what is usual."""
+    prewarm: Callable[[], Awaitable[None]]
+    """Warms up the pools whose time has come; called every minute."""
     hear: Callable[[], Awaitable[None]]
     """Asks which alerts fire; called every few seconds."""
     learn: Callable[[], None]
@@ -228,6 +232,10 @@ def build(
     )  # fmt: skip
     moving: carry.Levers | None = None
     telling = TellPorts(policy.service, book.instructions, book.incidents, utcnow, hands.page)
+    prewarmer = Prewarmer(
+        policy.service, policy.degradation.prewarm, FencedHand(hands.by_errand[Prewarm], leadership.confirm),
+        learnt.forecast, lambda: leadership.acting, metrics, utcnow, watches=policy.degradation.mode is Mode.OBSERVE,
+    )  # fmt: skip
     alertmanager = Alertmanager(session, policy.alertmanager) if policy.alertmanager else None
     firing = FiringAlerts(alertmanager.firing if alertmanager else None, policy.service)
     levers: Levers | None = None
@@ -438,5 +446,5 @@ def build(
         loaded, book, observer, decider,
         PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder, wire,
         looking.probes, recovering, leadership, rollouts, drilling, desk, clock, report, write_down, standing,
-        firing.ask, learn, partial(learnt.save, settings.learnt_file),
+        prewarmer.tick, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

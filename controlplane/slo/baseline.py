@@ -11,9 +11,14 @@ from datetime import UTC, datetime, timedelta
 from statistics import median
 
 HOUR_S = 3600
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WEEK_HOURS = 168
 WEEKS_NEEDED = 3
 """Fewer weeks cannot tell a habit from a coincidence: the median of two has no middle."""
+
+HOURS_NEEDED = 126
+"""Of the 168 hours of a week, so many (three quarters) must be learnt before one of them is called the busiest: in the
+third week the hours that have come round already would beat those that have not."""
 
 MAD_TO_SIGMA = 1.4826
 """MAD of a normal distribution times this is its standard deviation (Rousseeuw and Croux, 1993)."""
@@ -104,6 +109,27 @@ class Baseline:
         mad = median(abs(value - middle) for value in seen)
         return Usual(middle, max(mad * MAD_TO_SIGMA, SPREAD_FLOOR * abs(middle)), len(seen))
 
+    def busiest(self, now: datetime) -> datetime | None:
+        """Return when the hour of the week begins next that has usually shown the largest value.
+
+        Args:
+            now: aware UTC; an hour that has begun is a week away.
+
+        Returns:
+            Aware UTC; None while too little is learnt.
+        """
+        current = _hour(now)
+        seen: dict[int, list[float]] = {}
+        for past, value in self._hours.items():
+            if current - self.days * 24 <= past < current:
+                seen.setdefault(hour_of_week(past), []).append(value)
+        usual = {hour: median(values) for hour, values in seen.items() if len(values) >= WEEKS_NEEDED}
+        if len(usual) < HOURS_NEEDED:
+            return None
+        largest = max(sorted(usual), key=usual.__getitem__)
+        ahead = (largest - hour_of_week(current) - 1) % WEEK_HOURS + 1
+        return EPOCH + timedelta(hours=current + ahead)
+
     def deviation(self, now: datetime, value: float) -> Deviation:
         """Return how far a value is from what this hour is usually like."""
         usual = self.usual(now)
@@ -124,4 +150,4 @@ class Baseline:
 
 
 def _hour(at: datetime) -> int:
-    return int((at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=HOUR_S))
+    return int((at - EPOCH) // timedelta(seconds=HOUR_S))

@@ -87,3 +87,20 @@ def test_a_broken_file_costs_what_it_held(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_said_and_ends_nothing(tmp_path: Path) -> None:
     learnt(Clock()).save(tmp_path / "nowhere" / "learnt.json")
+
+
+def test_the_peak_is_forecast_from_the_requests_of_whoever_answers_users() -> None:
+    clock, metrics = Clock(), Metrics()
+    made, begun = learnt(clock), clock.now
+    for hour in range(4 * 168 + 1):
+        clock.now = begun + timedelta(hours=hour)
+        busiest = {"gateway": 30, "primary": 50, "standby": 70}
+        made.judged(
+            [
+                Verdict(pool, Band.OK, (Evidence("request_rate", float(hour % 168 == peak), Band.OK),))
+                for pool, peak in busiest.items()
+            ],
+            metrics,
+        )
+    assert made.forecast(clock.now) == clock.now + timedelta(hours=30)
+    assert Learnt(PROMISED, "svc", "gateway", clock).forecast(clock.now) is None

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from controlplane.slo.baseline import Baseline, hour_of_week
+from controlplane.slo.baseline import HOURS_NEEDED, Baseline, hour_of_week
 
 MONDAY = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
@@ -66,3 +66,34 @@ def test_what_was_learnt_survives_a_restart() -> None:
 
 def test_the_week_begins_on_monday() -> None:
     assert hour_of_week(int(MONDAY.timestamp() // 3600)) == 9
+
+
+def busy_weeks(hours: int, largest: int) -> Baseline:
+    """Return a baseline of the values of every hour from Monday 09:00 on; one hour of the week is the busiest."""
+    made = Baseline(days=28)
+    for n in range(hours):
+        made.add(MONDAY + timedelta(hours=n), 100.0 if n % 168 == largest else float(n % 24))
+    return made
+
+
+def test_the_busiest_hour_of_the_week_is_forecast_for_its_next_time() -> None:
+    made, now = busy_weeks(4 * 168, largest=30), MONDAY + timedelta(weeks=4)
+    peak = now + timedelta(hours=30)
+    assert made.busiest(now) == peak
+    assert made.busiest(peak - timedelta(seconds=1)) == peak
+    assert made.busiest(peak) == peak + timedelta(weeks=1), "it has begun"
+    assert made.busiest(peak + timedelta(minutes=30)) == peak + timedelta(weeks=1)
+
+
+def test_one_odd_week_makes_no_forecast() -> None:
+    made = busy_weeks(3 * 168, largest=30)
+    for n in range(168):
+        made.add(MONDAY + timedelta(weeks=3, hours=n), 500.0 if n == 99 else float(n % 24))
+    assert made.busiest(MONDAY + timedelta(weeks=4)) == MONDAY + timedelta(weeks=4, hours=30)
+
+
+def test_nothing_is_forecast_before_most_of_the_week_is_learnt() -> None:
+    learnt = 2 * 168 + HOURS_NEEDED
+    assert busy_weeks(learnt, largest=30).busiest(MONDAY + timedelta(hours=learnt - 1)) is None
+    assert busy_weeks(learnt + 1, largest=30).busiest(MONDAY + timedelta(hours=learnt)) is not None
+    assert Baseline().busiest(MONDAY) is None
