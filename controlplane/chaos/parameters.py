@@ -60,7 +60,7 @@ PARAMETERS: Mapping[FaultKind, Mapping[str, Number | Choice]] = {
     FaultKind.GPU_SATURATION: {
         "duty": Number(0.95, 0.05, 1, "share of the time that the device computes for us"),
         "memory_mib": Number(0, 0, 1_000_000, "memory held on the device"),
-        "threads": Number(1, 1, 64, "threads for each of the endpoint's CPUs, where there is no GPU"),
+        "threads": Number(1, 1, 64, "loops for each of the endpoint's CPUs, where there is no GPU"),
         "max_temperature_c": Number(85, 30, 110, "it stops when the GPU is hotter"),
         "max_power_ratio": Number(1.1, 0.1, 1.5, "it stops when the GPU draws more of its power limit"),
     },

@@ -21,7 +21,7 @@ def burn(
     lasts: Annotated[str, typer.Option("--for", help="When it ends by itself, such as 30s or 2m.")] = "30s",
     duty: Annotated[float, typer.Option(help="Share of the time that the device computes.", min=0.05, max=1)] = 0.95,
     memory_mib: Annotated[float, typer.Option(help="Memory held on the device.", min=0)] = 0.0,
-    threads: Annotated[int, typer.Option(help="Threads for each CPU, where there is no GPU.", min=1, max=64)] = 1,
+    threads: Annotated[int, typer.Option(help="Loops for each CPU, where there is no GPU.", min=1, max=64)] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     pid: Annotated[int, typer.Option(help="Burn the device that this process computes on.", min=0)] = 0,
     max_temperature: Annotated[float, typer.Option(help="End when the GPU is hotter, in Celsius.")] = 85.0,

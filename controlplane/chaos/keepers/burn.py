@@ -1,16 +1,20 @@
 """Keeping a device busy: matrix products at a duty cycle, and memory held; on the GPU, or on CPUs where there is none.
 
-The ceilings are read through NVML several times a second: a burner ends by itself before it does a GPU harm. What
-cannot be read (a GPU without a power sensor) is no ceiling.
+On CPUs every loop is a process and a session of its own. Linux may share CPUs out by session (autogroup): the threads
+of one process would then weigh as much as one, and how many there are would change nothing. The ceilings are read
+through NVML several times a second: a burner ends by itself before it does a GPU harm. What cannot be read (a GPU
+without a power sensor) is no ceiling.
 """
 
 import os
+import select
+import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from controlplane.chaos.keepers.keeper import KeeperError
 
@@ -20,6 +24,8 @@ CEILING_POLL_S = 0.25
 """How often temperature and power are read."""
 CPU_SIZE, GPU_SIZE = 256, 4096
 """Rows of the square matrices: a product takes a millisecond or so, so that a duty cycle can be kept."""
+BEGIN_S = 10.0
+"""Longest wait for the first turn of the duty cycle."""
 MIB = 1024 * 1024
 
 
@@ -31,7 +37,7 @@ class Burn:
     """Share (0..1) of the time."""
     memory_mib: float = 0.0
     threads: int = 1
-    """For each CPU, where there is no GPU."""
+    """Loops for each CPU, where there is no GPU."""
     max_temperature_c: float = 85.0
     max_power_ratio: float = 1.1
     pid: int = 0
@@ -42,6 +48,8 @@ class Burn:
     _busy: threading.Event = field(default_factory=threading.Event)
     _failed: list[str] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _loops: list[int] = field(default_factory=list)
+    """Process ids."""
     _held: Any = None
     _gpu: "Gpu | None" = None
     _look_at: float = 0.0
@@ -82,17 +90,61 @@ class Burn:
             self._held = torch.ones(int(self.memory_mib * MIB), dtype=torch.uint8, device=device)
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             raise KeeperError(f"cannot hold {self.memory_mib:.0f} MiB on {device}") from error
-        count = 1 if on_gpu else self.threads * len(os.sched_getaffinity(0))
-        self._threads = [threading.Thread(target=self._burn, args=(torch, device), daemon=True) for _ in range(count)]
-        for thread in self._threads:
-            thread.start()
-        if not self._busy.wait(10.0):
+        if not on_gpu:
+            self._begin_on_cpus(torch, device, self.threads * len(os.sched_getaffinity(0)))
+            return
+        self._threads = [threading.Thread(target=self._burn, args=(torch, device), daemon=True)]
+        self._threads[0].start()
+        if not self._busy.wait(BEGIN_S):
             raise KeeperError(self._failed[0] if self._failed else f"{device} computes nothing")
+
+    def _begin_on_cpus(self, torch: Any, device: Any, count: int) -> None:
+        """Fork so many loops and wait until each has had a turn."""
+        reading, writing = os.pipe()
+        ours = os.getpid()
+        for _ in range(count):
+            loop = os.fork()
+            if loop == 0:
+                self._be_loop(torch, device, ours, writing)
+            self._loops.append(loop)
+        os.close(writing)
+        deadline, left = time.monotonic() + BEGIN_S, count
+        try:
+            while left:
+                ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
+                said = os.read(reading, count) if ready else b""
+                if not said:
+                    raise KeeperError(f"{device} computes nothing")
+                left -= len(said)
+        finally:
+            os.close(reading)
+
+    def _be_loop(self, torch: Any, device: Any, keeper: int, writing: int) -> NoReturn:
+        """Compute in a forked process until the keeper kills it, or is gone."""
+        try:
+            os.closerange(3, writing)  # Whoever waits for the keeper's pipe would wait for this process, too.
+            os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            told = threading.Event()
+
+            def turn() -> bool:
+                if not told.is_set():
+                    told.set()
+                    os.write(writing, b".")
+                return os.getppid() == keeper
+
+            self._compute(torch, device, turn)
+        finally:
+            os._exit(1)
 
     def tick(self) -> str:
         """End when computing failed, or a ceiling is reached."""
         if self._failed:
             return self._failed[0]
+        if any(os.waitpid(loop, os.WNOHANG) != (0, 0) for loop in self._loops):
+            return "a loop on a CPU has died"
         now = time.monotonic()
         if self._gpu is None or now < self._look_at:
             return ""
@@ -102,27 +154,43 @@ class Burn:
     def end(self) -> None:
         """Stop computing and give the memory back."""
         self._stop.set()
+        for loop in self._loops:
+            with suppress(OSError):
+                os.kill(loop, signal.SIGKILL)
+        for loop in self._loops:
+            with suppress(OSError):
+                os.waitpid(loop, 0)
         for thread in self._threads:
             thread.join(2.0)
         self._held = None
 
     def _burn(self, torch: Any, device: Any) -> None:
-        """Compute for a share of every period."""
+        """Compute until told to stop; what goes wrong is kept."""
+
+        def turn() -> bool:
+            self._busy.set()
+            return not self._stop.is_set()
+
         try:
-            size = GPU_SIZE if device.type == "cuda" else CPU_SIZE
-            left = torch.randn(size, size, device=device)
-            right = torch.randn(size, size, device=device)
-            out = torch.empty(size, size, device=device)
-            while not self._stop.is_set():
-                began = time.monotonic()
-                while time.monotonic() - began < self.duty * PERIOD_S:
-                    torch.mm(left, right, out=out)
-                    if device.type == "cuda":
-                        torch.cuda.synchronize()
-                self._busy.set()
-                self._stop.wait(max(0.0, began + PERIOD_S - time.monotonic()))
+            self._compute(torch, device, turn)
         except RuntimeError as error:
             self._failed.append(f"computing failed: {error}")
+
+    def _compute(self, torch: Any, device: Any, turn: Callable[[], bool]) -> None:
+        """Compute for a share of every period, and ask after each busy part whether to go on."""
+        size = GPU_SIZE if device.type == "cuda" else CPU_SIZE
+        left = torch.randn(size, size, device=device)
+        right = torch.randn(size, size, device=device)
+        out = torch.empty(size, size, device=device)
+        going = True
+        while going:
+            began = time.monotonic()
+            while time.monotonic() - began < self.duty * PERIOD_S:
+                torch.mm(left, right, out=out)
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+            going = turn()
+            self._stop.wait(max(0.0, began + PERIOD_S - time.monotonic()))
 
 
 @dataclass(frozen=True, slots=True)

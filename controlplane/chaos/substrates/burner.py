@@ -83,5 +83,6 @@ class Burners:
 
 
 def _spent_s(process: psutil.Process) -> float:
-    found = process.cpu_times()
-    return float(found.user + found.system)
+    """Return the CPU seconds of a burner and its loops."""
+    found = [p.cpu_times() for p in (process, *process.children())]
+    return float(sum(times.user + times.system for times in found))
