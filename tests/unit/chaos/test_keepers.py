@@ -4,10 +4,12 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -252,3 +254,41 @@ def test_a_burner_looks_at_its_ceilings_now_and_then_and_at_nothing_without_a_gp
     work._gpu = Gpu(FakeNvml(90, 0), None, "GPU-1")
     work._look_at = time.monotonic() + 60
     assert work.tick() == ""
+
+
+CPU_BURN = """
+import os, psutil, sys
+from controlplane.chaos.keepers.burn import Burn
+work = Burn(0.5, threads=1, device="cpu")
+try:
+    work.begin()
+    loops = psutil.Process().children()
+    assert len(loops) == len(os.sched_getaffinity(0)), loops
+    assert {os.getsid(loop.pid) for loop in loops} == {loop.pid for loop in loops}
+    assert work.tick() == ""
+    loops[0].kill()
+    while loops[0].status() != psutil.STATUS_ZOMBIE:
+        pass
+    assert "died" in work.tick()
+    print(*(loop.pid for loop in loops), flush=True)
+    if sys.argv[1] == "killed":
+        os.kill(os.getpid(), 9)
+finally:
+    work.end()
+assert psutil.Process().children() == []
+"""
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="burners compute with PyTorch")
+@pytest.mark.parametrize("end", ["told", "killed"])
+def test_loops_on_cpus_are_sessions_of_their_own_and_none_outlives_its_burner(end: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CPU_BURN, end], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout, done.stderr
+    assert done.returncode == (0 if end == "told" else -9), done.stderr
+    loops = [int(pid) for pid in done.stdout.split()]
+    deadline = time.monotonic() + 20
+    while any(psutil.pid_exists(pid) for pid in loops):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
