@@ -48,7 +48,7 @@ def lasting(directory: Path, name: str, down_for: str) -> Path:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", ["network-partition", "stalled-engine"])
 def test_row_p0_restores_service_from_a_fault_that_refuses_nothing(fleet: Fleet, tmp_path: Path, name: str) -> None:
-    with Plane(fleet.page, state=tmp_path / "state") as plane:
+    with Plane(fleet.page, lasting(tmp_path / "experiments", name, "6s"), tmp_path / "state") as plane:
         plane.until_ready()
         done = controlplane("drill", "run", name, "--json", "--state-dir", plane.state, within_s=220)
         drill = json.loads(done.out)
