@@ -24,6 +24,15 @@ EXPERIMENTS = ("node-kill", "network-partition", "gpu-saturation")
 RATE_PER_S = float(os.environ.get("DRILL_RATE", "200"))
 COMMAND = "make bench ONLY=monthly-drill"
 PHASES = ("detected", "decided", "acted", "verified", "healed", "recovered")
+_P2 = """
+  P2:
+    when: { any: [ { inter_token_latency_p99: { above: 50ms, for: 3s } } ] }
+    release: { hold: 10s }
+thresholds:
+  inter_token_latency_p99: { window: 5s }
+"""
+"""What is too slow for a fleet whose devices are CPUs, and looked at for 5 s: the page's own P2 speaks of GPUs. It goes
+under the page's last key, `degradation:`."""
 _GATES = f"\ndrills:\n  monthly: {{ experiments: [{', '.join(EXPERIMENTS)}], gates: {{ error_budget_left: 0% }} }}\n"
 WITHIN_S = 420.0
 START_WITHIN_S = 120.0
@@ -33,7 +42,7 @@ def run() -> list[Figure]:
     """Run the three drills and read what users and the control plane say of them."""
     with running_fleet() as run_dir:
         page, state = run_dir / "controlplane.yaml", run_dir / "state"
-        page.write_text(page.read_text() + _GATES)
+        page.write_text(page.read_text().rstrip() + _P2 + _GATES)
         with process(run_dir / "serve.log", "serve", str(page), "--port", "0") as plane:
             url = wait_until(lambda: _read(state / "url"), "the control plane serves", plane)
             wait_until(lambda: (get(f"{url}/readyz") or {}).get("ready"), "it has seen the fleet", plane)
