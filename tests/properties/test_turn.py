@@ -186,7 +186,10 @@ class MatrixMachine(RuleBasedStateMachine):
             if effect is Effect.STEP_BACK:
                 assert self.is_worse()
                 assert was.phase is Phase.RELEASING
-                assert was.word is not Word.DISMISSED or not self.well, "a person's release outweighs a comparison"
+                # Once the trigger has cleared it is a release like any other.
+                cleared = row.answer.truth is Truth.NO and row.escalated_by is None
+                left_alone = was.word is Word.DISMISSED and not cleared
+                assert not left_alone or not self.well, "a person's release outweighs a comparison"
                 assert not was.stepped_back or self.now - was.since >= HOLD_S, "it holds again after a step back"
                 assert "0.00% errors of 1000 answers" in wanted.because[0], "both pools' numbers"
                 alone = {w.effect for w in taken.wanted} == {Effect.STEP_BACK}
