@@ -31,7 +31,7 @@ def refused(drills: str) -> list[str]:
 def test_the_defaults_are_gated_guarded_and_bounded() -> None:
     plan = policy().drills["monthly"]
     assert plan.gates.error_budget_left == 0.25
-    assert plan.guards == {"availability": Guard(below=0.99, dwell=timedelta(seconds=10))}
+    assert plan.guards == {"availability": Guard(below=0.99, dwell=timedelta(seconds=20))}
     assert plan.blast_radius == BlastRadius(0.5, 1)
     assert (plan.retry_within, plan.overdue_after) == (timedelta(hours=6), timedelta(days=38))
     assert plan.freeze == ()
