@@ -26,7 +26,7 @@ degradation:
     do: {do}
     release: {{ steps: [100%], hold: 500ms }}
 """
-DO = {"P1": "[ { serve_from_cache: cache } ]", "P2": "[ { use_pool: { pool: base, share: 100% } } ]"}
+DO = {"P1": "[ { serve_from_cache: {} } ]", "P2": "[ { use_pool: { pool: base, share: 100% } } ]"}
 
 
 def run() -> list[Figure]:
