@@ -1,7 +1,6 @@
 """The control plane is killed at the worst moments: what it had begun is finished, and no fault outlives its lease."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,20 +19,6 @@ from tests.support.processes import (
 )
 
 pytestmark = pytest.mark.journey
-
-
-@pytest.fixture(scope="module")
-def running_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with Fleet(tmp_path_factory.mktemp("crash") / "run") as fleet:
-        yield fleet
-
-
-@pytest.fixture
-def fleet(running_fleet: Fleet) -> Iterator[Fleet]:
-    running_fleet.until_back()
-    yield running_fleet
-    running_fleet.release()
-    running_fleet.until_back()
 
 
 def test_a_new_control_plane_takes_over_an_engaged_row_and_releases_it(fleet: Fleet, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,20 +28,6 @@ from tests.support.processes import (
 pytestmark = pytest.mark.journey
 
 ENDED = {"passed", "failed", "invalid", "aborted"}
-
-
-@pytest.fixture(scope="module")
-def running_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with Fleet(tmp_path_factory.mktemp("safety") / "run") as fleet:
-        yield fleet
-
-
-@pytest.fixture
-def fleet(running_fleet: Fleet) -> Iterator[Fleet]:
-    running_fleet.until_back()
-    yield running_fleet
-    running_fleet.release()
-    running_fleet.until_back()
 
 
 def page_with(fleet: Fleet, drills: str) -> Path:

@@ -12,12 +12,6 @@ from tests.support.processes import EXPERIMENTS, PRIMARIES, Fleet, Plane, contro
 pytestmark = pytest.mark.journey
 
 
-@pytest.fixture(scope="module")
-def running_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with Fleet(tmp_path_factory.mktemp("faults") / "run") as fleet:
-        yield fleet
-
-
 @pytest.fixture
 def fleet(running_fleet: Fleet) -> Iterator[Fleet]:
     running_fleet.until_back()
