@@ -24,6 +24,7 @@ from controlplane.degradation.actuators.webhook import WebhookActuator
 from controlplane.degradation.errand import CommandSpec, ReceiverSpec
 from controlplane.fleet.files import resolve_address
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint, FleetSpec
+from controlplane.probes.probe import InferenceSpec
 
 ENVOY_PAGE = "/stats/prometheus?filter=http.*downstream_rq"
 """What users got; the whole page is twenty times as large."""
@@ -40,7 +41,9 @@ class Gateway:
     """Gives the address of its metrics page as it is now; an empty text when it has none."""
 
 
-def gateway_of(fleet: FleetSpec, service: str, base: Path, session: aiohttp.ClientSession) -> Gateway | None:
+def gateway_of(
+    fleet: FleetSpec, service: str, base: Path, session: aiohttp.ClientSession, asked: InferenceSpec | None = None
+) -> Gateway | None:
     """Build the lever of a fleet; None when its page names no gateway.
 
     Args:
@@ -48,6 +51,7 @@ def gateway_of(fleet: FleetSpec, service: str, base: Path, session: aiohttp.Clie
         service: whose traffic it is.
         base: where relative paths on the page start.
         session: the HTTP connections to use.
+        asked: the completion that proves the lever; the probes' own, so that a cache knows its answer.
 
     Raises:
         UnreachableError: when an address is kept in a file that is not there: said at the start, not in the first
@@ -59,12 +63,12 @@ def gateway_of(fleet: FleetSpec, service: str, base: Path, session: aiohttp.Clie
     model = fleet.pools[PRIMARY].model
     listener = resolve_address(spec.listener, base) if spec.listener else ""
     endpoint = Endpoint("gateway", GATEWAY_POOL, listener, model=model) if listener else None
-    sampler = Sampler(session, listener, model)
+    sampler = Sampler(session, listener, model, asked)
     pools = tuple(fleet.pools)
     if spec.envoy:
         admin = partial(resolve_address, spec.envoy.admin, base)
         admin()
-        envoy = EnvoyActuator(session, base / spec.envoy.xds_dir, admin, listener, model)
+        envoy = EnvoyActuator(session, base / spec.envoy.xds_dir, admin, sampler)
         return Gateway(endpoint, envoy, lambda: f"{admin()}{ENVOY_PAGE}")
     actuator: Actuator
     if spec.kubernetes:
@@ -74,7 +78,7 @@ def gateway_of(fleet: FleetSpec, service: str, base: Path, session: aiohttp.Clie
         secret = partial(read_secret, spec.webhook.secret, base)
         actuator = WebhookActuator(session, service, spec.webhook.url, secret, sampler)
     elif spec.litellm:
-        actuator = LitellmActuator(session, spec.litellm, partial(read_secret, spec.litellm.key, base), model)
+        actuator = LitellmActuator(session, spec.litellm, partial(read_secret, spec.litellm.key, base), model, asked)
     else:
         actuator = DryRunActuator(pools, sampler if listener else None)
     return Gateway(endpoint, actuator, str)

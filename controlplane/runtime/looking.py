@@ -20,6 +20,11 @@ from controlplane.probes.wire import Wire
 from controlplane.signals.engines import engine_named
 
 
+def asked_of(policy: Policy) -> InferenceSpec:
+    """Return the completion that this page asks of endpoints; the default one where it asks for none."""
+    return next((p.inference for p in policy.probes if p.inference), InferenceSpec())
+
+
 class Looking:
     """The probes of one policy page."""
 
@@ -51,7 +56,7 @@ class Looking:
         self._pages = pages
         self._gateway_page = gateway_page
         self._spawn = spawn
-        spec = next((p.inference for p in policy.probes if p.inference), InferenceSpec())
+        spec = asked_of(policy)
         self.inference = InferenceProbe(wire, spec)
         """Asks for completions; the page's own, or one with the defaults."""
         self.probes = tuple(self._probe(spec) for spec in policy.probes)

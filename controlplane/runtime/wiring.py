@@ -58,7 +58,7 @@ from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
 from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of, hands_of
-from controlplane.runtime.looking import Looking
+from controlplane.runtime.looking import Looking, asked_of
 from controlplane.runtime.prewarming import Prewarmer
 from controlplane.runtime.recorder import Recorder
 from controlplane.runtime.rollouts import RolloutDesk
@@ -198,7 +198,7 @@ def build(
 
     inventory = FileInventory(policy.fleet, loaded.base)
     driver = fault_driver(loaded, settings.state_dir)
-    lever = gateway_of(policy.fleet, policy.service, loaded.base, session)
+    lever = gateway_of(policy.fleet, policy.service, loaded.base, session, asked_of(policy))
     gateway = lever.endpoint if lever else None
     actuator = lever.actuator if lever else None
 

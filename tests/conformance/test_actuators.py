@@ -116,9 +116,9 @@ async def lever(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 async def envoy_lever(running: Envoy, session: aiohttp.ClientSession) -> Lever:
     running.write()
-    there = EnvoyActuator(session, running.xds, lambda: running.admin, running.listener, "")
+    there = EnvoyActuator(session, running.xds, lambda: running.admin, Sampler(session, running.listener, ""))
     assert await settled(there, NORMAL)
-    nowhere = EnvoyActuator(session, running.folder / "absent", lambda: NOWHERE, NOWHERE, "")
+    nowhere = EnvoyActuator(session, running.folder / "absent", lambda: NOWHERE, Sampler(session, NOWHERE, ""))
     return Lever(there, running.files, nowhere)
 
 

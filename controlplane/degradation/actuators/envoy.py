@@ -43,7 +43,7 @@ class EnvoyActuator:
     """The lever of one service behind one Envoy."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, xds_dir: Path, admin_url: Callable[[], str], listener_url: str, model: str
+        self, session: aiohttp.ClientSession, xds_dir: Path, admin_url: Callable[[], str], sampler: Sampler
     ) -> None:
         """Take the lever.
 
@@ -51,14 +51,13 @@ class EnvoyActuator:
             session: the HTTP connections to use.
             xds_dir: the directory Envoy watches: `rds.json`, and `eds*.json` for what can be cordoned.
             admin_url: gives Envoy's admin address as it is now: one on a free port moves when Envoy restarts.
-            listener_url: where users' requests enter.
-            model: the model to ask for in sampled requests; empty asks for the default one.
+            sampler: sends real requests where users' requests enter.
         """
         self._session = session
         self._xds = xds_dir
         self._rds = xds_dir / "rds.json"
         self._admin_url = admin_url
-        self._sampler = Sampler(session, listener_url, model)
+        self._sampler = sampler
         self._writing = asyncio.Lock()
         self._applied: RoutePlan | None = None
         self._cordoned = True

@@ -24,6 +24,7 @@ from controlplane.degradation.actuators.post import encoded, send
 from controlplane.degradation.actuators.sample import Sampler
 from controlplane.errors import ActuatorError
 from controlplane.fleet.model import LitellmSpec
+from controlplane.probes.probe import InferenceSpec
 
 SERVED_BY = "x-litellm-model-id"
 LEVEL_KEY = "degradation_level"
@@ -34,7 +35,10 @@ _ODD_SHAPES = (LookupError, TypeError, ValueError, AttributeError)
 class LitellmActuator:
     """The lever of one service behind one LiteLLM proxy."""
 
-    def __init__(self, session: aiohttp.ClientSession, spec: LitellmSpec, key: Callable[[], str], model: str) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, spec: LitellmSpec, key: Callable[[], str], model: str,
+        asked: InferenceSpec | None = None,
+    ) -> None:  # fmt: skip
         """Take the lever.
 
         Args:
@@ -42,12 +46,14 @@ class LitellmActuator:
             spec: where the proxy is, and which deployments belong to which pool.
             key: gives the admin key.
             model: the model group to ask for in sampled requests.
+            asked: the completion to ask for in them.
         """
         self._session = session
         self._url = spec.url.rstrip("/")
         self._deployments = spec.deployments
         self._key = key
         self._model = model
+        self._asked = asked
 
     async def preflight(self, plan: RoutePlan) -> Preflight:
         """Ask whether every deployment is there and can be changed; nothing is."""
@@ -113,7 +119,7 @@ class LitellmActuator:
     async def sample(self, requests: int) -> Observed:
         """Read the weights, then send real requests; LiteLLM marks no answer with a level."""
         headers = {"authorization": f"Bearer {self._key()}"}
-        sampler = Sampler(self._session, self._url, self._model, headers, SERVED_BY)
+        sampler = Sampler(self._session, self._url, self._model, self._asked, headers, SERVED_BY)
         return replace(await sampler.sample(await self.configured(), requests), answered_level=())
 
     async def _live(self) -> dict[str, Mapping[str, Any]]:

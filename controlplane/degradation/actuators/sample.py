@@ -1,4 +1,8 @@
-"""Real requests through a gateway: who answered, and at which level. Every actuator proves itself with these."""
+"""Real requests through a gateway: who answered, and at which level. Every actuator proves itself with these.
+
+They ask what the probes ask. A cache that stands in for an overloaded pool turns away what it does not know; the
+probes' question it knows as long as it is well, so that its proof does not wait for the overload to end.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,18 +18,20 @@ from controlplane.degradation.actuators.headers import (
     SERVED_BY_HEADER,
     UNNAMED,
 )
+from controlplane.probes.probe import InferenceSpec
 
 _SAMPLE_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 
 
 class Sampler:
-    """Sends completions of one token where users' requests enter."""
+    """Sends short completions where users' requests enter."""
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         listener_url: str,
         model: str,
+        asked: InferenceSpec | None = None,
         headers: Mapping[str, str] | None = None,
         served_by: str = SERVED_BY_HEADER,
     ) -> None:
@@ -35,12 +41,15 @@ class Sampler:
             session: the HTTP connections to use.
             listener_url: where users' requests enter.
             model: the model to ask for; empty asks for the default one.
+            asked: the completion to ask for; the probes' default by default.
             headers: sent with every request, such as an authorization.
             served_by: the response header that names who answered.
         """
         self._session = session
         self._url = f"{listener_url}/v1/completions"
-        self._body = {"prompt": "ping", "max_tokens": 1, "temperature": 0} | ({"model": model} if model else {})
+        asked = asked or InferenceSpec()
+        self._body = {"prompt": asked.prompt, "max_tokens": asked.max_tokens, "temperature": 0}
+        self._body |= {"model": model} if model else {}
         # The most important priority there is: a floor does not refuse the proof that it stands.
         self._headers = {PRIORITY_HEADER: "0", **(headers or {})}
         self._served_by = served_by
@@ -55,7 +64,7 @@ class Sampler:
         )
 
     async def _ask(self) -> tuple[str, str]:
-        """Send one completion of one token; no answer gives empty texts.
+        """Send one completion; no answer gives empty texts.
 
         A refusal that the gateway signs (429, served by itself) is its answer: that is what shedding looks like.
         """

@@ -15,8 +15,10 @@ from controlplane.degradation.action import Shed
 from controlplane.degradation.actuator import RoutePlan, same_shed
 from controlplane.degradation.actuators.envoy import EnvoyActuator
 from controlplane.degradation.actuators.envoy_documents import set_cordons, set_plan, shed_of
+from controlplane.degradation.actuators.sample import Sampler
 from controlplane.degradation.matrix import Level
 from controlplane.errors import ActuatorError, UnreachableError
+from controlplane.probes.probe import InferenceSpec
 from controlplane.wholefile import write_whole
 
 P0_PLAN = RoutePlan({"standby": 100}, Level.P0)
@@ -191,7 +193,7 @@ def xds(tmp_path: Path) -> Path:
 
 
 def actuator(session: aiohttp.ClientSession, xds: Path, url: str = "http://127.0.0.1:1") -> EnvoyActuator:
-    return EnvoyActuator(session, xds, lambda: url, url, "full")
+    return EnvoyActuator(session, xds, lambda: url, Sampler(session, url, "full"))
 
 
 async def test_applying_a_plan_rewrites_the_file_and_leaves_nothing_beside_it(
@@ -331,7 +333,19 @@ async def test_a_sample_asks_for_completions_and_tells_who_answered_at_which_lev
     assert seen.answered_by == ("standby-0",) * 3
     assert seen.answered_level == ("P0",) * 3
     assert shown["asked"]["model"] == "full"
-    assert shown["asked"]["max_tokens"] == 1
+    assert (shown["asked"]["prompt"], shown["asked"]["max_tokens"]) == ("ping", InferenceSpec().max_tokens)
+
+
+async def test_the_proof_asks_what_the_probes_ask_so_that_a_cache_knows_its_answer(
+    session: aiohttp.ClientSession, xds: Path, envoy: tuple[str, dict[str, Any]]
+) -> None:
+    url, shown = envoy
+    shown |= {"dump": dumped(document()), "headers": {}}
+    asked = InferenceSpec(prompt="2 + 2", max_tokens=3)
+    await EnvoyActuator(session, xds, lambda: url, Sampler(session, url, "full", asked)).sample(1)
+    assert {k: shown["asked"][k] for k in ("prompt", "max_tokens", "temperature")} == {
+        "prompt": "2 + 2", "max_tokens": 3, "temperature": 0,
+    }  # fmt: skip
 
 
 async def test_a_request_that_fails_counts_as_answered_by_nobody(
@@ -359,7 +373,7 @@ async def test_an_admin_address_that_is_not_written_yet_is_an_actuator_error(
         raise UnreachableError("no address in admin", "no such file")
 
     with pytest.raises(ActuatorError, match="cannot read Envoy's configuration"):
-        await EnvoyActuator(session, xds, nowhere, "http://127.0.0.1:1", "full").configured()
+        await EnvoyActuator(session, xds, nowhere, Sampler(session, "http://127.0.0.1:1", "full")).configured()
 
 
 async def test_an_envoy_that_is_not_there_is_an_actuator_error_with_the_way_out(
