@@ -147,7 +147,8 @@ class Metrics:
             ("service", "pool", "outcome"), registry=reg,
         )  # fmt: skip
         self.switch_seconds = Histogram(
-            "controlplane_switch_seconds", "Seconds from detection to a phase of an action (decided, acted, verified).",
+            "controlplane_switch_seconds",
+            "Seconds from detection to a phase of an action (decided, intended, acted, verified).",
             ("service", "row", "phase"), buckets=_PHASES_S, registry=reg,
         )  # fmt: skip
         self.row_objective = Gauge(

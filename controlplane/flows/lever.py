@@ -214,6 +214,7 @@ class Lever:
         seconds = self.metrics.switch_seconds
         moments = (
             ("decided", receipt.decided_at),
+            ("intended", receipt.times[ReceiptState.INTENDED]),
             ("acted", receipt.times[ReceiptState.APPLIED]),
             ("verified", receipt.times[ReceiptState.VERIFIED]),
         )

@@ -4,12 +4,12 @@
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from controlplane.degradation.instruction import Instruction, InstructionBook, Kind, Refused
 from controlplane.degradation.matrix import Level
-from controlplane.degradation.turn import Told
+from controlplane.degradation.turn import Told, Worry
 from controlplane.incidents.incident import Entry, Incident, IncidentBook, IncidentState
 
 
@@ -27,6 +27,8 @@ class TellPorts:
     now: Callable[[], datetime]
     page: Callable[[str], Awaitable[None]] = _nobody
     """Reaches people who look at no console."""
+    why_not: dict[Level, str] = field(default_factory=dict)
+    """Why a row could not be put in force the last time, until people have been told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +116,11 @@ async def lapsed(ports: TellPorts, instruction: Instruction, why: str) -> None:
 
 
 async def tell(ports: TellPorts, told: Told) -> None:
-    """Tell people what they have to hear: on the timeline of what is open, and wherever they are paged."""
-    await _note(ports, told.level, Entry(ports.now(), "page", told.text))
-    await ports.page(told.text)
+    """Tell people what they have to hear, and why: on the timeline of what is open, and where they are paged."""
+    why = ports.why_not.pop(told.level, "") if told.worry is Worry.FAILED else ""
+    text = f"{told.text} ({why})" if why else told.text
+    await _note(ports, told.level, Entry(ports.now(), "page", text))
+    await ports.page(text)
 
 
 async def ask(

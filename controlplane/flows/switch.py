@@ -15,7 +15,7 @@ import structlog
 from controlplane.degradation.action import Errand, SwitchPool, share_of, spell_actions
 from controlplane.degradation.actuator import Progress, Receipt, ReceiptBook, ReceiptState, RoutePlan, Step
 from controlplane.degradation.gate import Asked, Opinion, PoolFacts, judge_standby
-from controlplane.degradation.matrix import LEVELS, Row
+from controlplane.degradation.matrix import LEVELS, Level, Row
 from controlplane.errors import ActuatorError, FencedError, StoreError
 from controlplane.fleet.model import PRIMARY, Endpoint
 from controlplane.flows.carry import InHand, Levers, carry_out, preflight, prove, stuck, undo, verify
@@ -43,8 +43,10 @@ class SwitchPorts:
     now: Callable[[], datetime]
     facts: Callable[[str], PoolFacts] = lambda _: PoolFacts()
     """What is already known of a pool, by its name; it must not ask anybody."""
-    tell: Callable[[str], Awaitable[None]] = _nobody
-    """Tells people that a measure was refused or failed."""
+    why_not: Callable[[Level, str], None] = lambda _level, _why: None
+    """Takes why a row could not be put in force, for whoever pages people about it."""
+    page: Callable[[str], Awaitable[None]] = _nobody
+    """Tells people what is left for them to undo."""
     in_hand: InHand = field(default_factory=InHand)
     """What this process sees to; recovery sees to the rest."""
     undoing: dict[str, asyncio.Lock] = field(default_factory=dict)
@@ -218,7 +220,7 @@ async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
     told = f"all traffic is back at the primary pool{f'; to be undone by hand: {left}' if left else ''}"
     await resolve(ports.incidents, ports.now, receipt.service, receipt.level, told)
     if left:
-        await ports.tell(f"{receipt.service} {receipt.level}: {told}")
+        await ports.page(f"{receipt.service} {receipt.level}: {told}")
     state = ReceiptState.FAILED if left else ReceiptState.REVERTED
     closed = await ports.receipts.move(receipt.id, state, ports.now(), told if left else "", steps)
     ports.in_hand.receipts.pop(receipt.id, None)
@@ -274,7 +276,7 @@ async def _refused(ports: SwitchPorts, order: Order, why: str) -> None:
     incident = await _incident(ports, order)
     if incident:
         await _note(ports, incident, "gate", f"{order.row.level} refused: {why}")
-    await ports.tell(f"{order.service} {order.row.level} ({order.action}) was refused: {why}")
+    ports.why_not(order.row.level, f"{order.action} was refused: {why}")
 
 
 async def _incident(ports: SwitchPorts, order: Order) -> Incident | None:
@@ -335,7 +337,7 @@ async def _give_up(ports: SwitchPorts, incident: Incident | None, receipt: Recei
     failed = await ports.receipts.move(receipt.id, ReceiptState.FAILED, ports.now(), why, steps)
     if incident:
         await _note(ports, incident, "receipt", f"{receipt.level} failed: {why}")
-    await ports.tell(f"{receipt.service} {receipt.level} ({receipt.action}) failed: {why}")
+    ports.why_not(receipt.level, f"{receipt.action} failed: {why}")
     return failed
 
 

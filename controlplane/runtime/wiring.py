@@ -245,8 +245,9 @@ def build(
             {kind: FencedHand(hand, leadership.confirm) for kind, hand in hands.by_errand.items()},
         )
         switching = SwitchPorts(
-            moving, book.receipts, book.incidents, inference.look, endpoints, utcnow, pool_facts, in_hand=in_hand
-        )
+            moving, book.receipts, book.incidents, inference.look, endpoints, utcnow, pool_facts,
+            telling.why_not.__setitem__, hands.page, in_hand,
+        )  # fmt: skip
 
         async def engage(decision: Decision) -> Receipt | None:
             order = Order(

@@ -318,22 +318,18 @@ async def test_actions_are_carried_out_in_the_pages_order_and_the_splits_as_one(
 
 @pytest.mark.parametrize("who", ["a hand", "nobody", "the standby"])
 async def test_everything_is_asked_before_anything_is_touched(world: World, hand: FakeHand, who: str) -> None:
-    told: list[str] = []
-
-    async def tell(text: str) -> None:
-        told.append(text)
-
+    why_not: dict[Level, str] = {}
     hand.refuses = "no such deployment" if who == "a hand" else ""
     world.dead = {"standby-0", "standby-1"} if who == "the standby" else set()
     levers = Levers(world.actuator, {} if who == "nobody" else world.ports.levers.hands)
-    world.ports = replace(world.ports, levers=levers, tell=tell)
+    world.ports = replace(world.ports, levers=levers, why_not=why_not.__setitem__)
     assert await engage(world.ports, several()) is None
     assert [what for what in world.did if not what.startswith("ask")] == []
     assert world.receipts.kept == {}
     (refusal,) = world.incidents.texts("gate")
     assert {"a hand": "no such deployment", "nobody": "nobody can scale", "the standby": "completion"}[who] in refusal
-    assert len(told) == 1
-    assert "refused" in told[0]
+    assert list(why_not) == [Level.P0]
+    assert "was refused" in why_not[Level.P0]
 
 
 async def test_what_fails_in_the_middle_is_undone_in_the_opposite_order(world: World, hand: FakeHand) -> None:

@@ -1,0 +1,41 @@
+"""What people are told: the reason with the worry, where they are paged and on the timeline."""
+
+from datetime import UTC, datetime
+
+from controlplane.degradation.matrix import Level
+from controlplane.degradation.turn import Told, Worry
+from controlplane.flows.people import TellPorts, tell
+from controlplane.incidents.incident import Incident, IncidentState
+from tests.unit.flows.fakes import FakeIncidents
+from tests.unit.flows.world import Books
+
+NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
+FAILED = Told(Level.P0, Worry.FAILED, "P0 could not be put in force; no other row is left: a person has to act")
+
+
+async def test_a_page_says_why_the_row_was_refused_and_says_it_once() -> None:
+    paged: list[str] = []
+
+    async def page(text: str) -> None:
+        paged.append(text)
+
+    incidents = FakeIncidents()
+    await incidents.begin(Incident("i", "chat", Level.P0, "chat: down", IncidentState.OPEN, NOW))
+    ports = TellPorts("chat", Books().instructions, incidents, lambda: NOW, page)
+    ports.why_not[Level.P0] = "switch_pool to standby was refused: standby-0 did not answer"
+    await tell(ports, FAILED)
+    await tell(ports, FAILED)
+    assert paged == [f"{FAILED.text} (switch_pool to standby was refused: standby-0 did not answer)", FAILED.text]
+    assert incidents.texts("page") == paged
+
+
+async def test_what_is_late_is_told_without_an_old_refusal() -> None:
+    paged: list[str] = []
+
+    async def page(text: str) -> None:
+        paged.append(text)
+
+    ports = TellPorts("chat", Books().instructions, FakeIncidents(), lambda: NOW, page)
+    ports.why_not[Level.P0] = "an old reason"
+    await tell(ports, Told(Level.P0, Worry.LATE, "P0 has not mended the harm in its time"))
+    assert paged == ["P0 has not mended the harm in its time"]
