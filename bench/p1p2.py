@@ -21,6 +21,7 @@ BACK_WITHIN_S = 180.0
 COMMAND = "make bench ONLY=p1p2"
 ROWS = """
 degradation:
+  max_switches_per_hour: 1000
   {level}:
     when: {{ queue_depth: {{ above: 20, for: 1s }} }}
     do: {do}
