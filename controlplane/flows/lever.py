@@ -19,6 +19,9 @@ from controlplane.telemetry import Metrics
 
 CLOSE_AGAIN_S = 1.0
 
+OUTCOMES = ("verified", "failed", "refused")
+"""How an engagement may end, as it is counted."""
+
 log = structlog.get_logger("lever")
 
 
@@ -95,6 +98,9 @@ class Lever:
         self._tell_end = ended
         self._held = {level: _Held() for level in rows}
         self._moving = asyncio.Lock()
+        for level in rows:
+            for outcome in OUTCOMES:
+                metrics.switches.labels(service, level, outcome)  # A counter that is born with 1 grows by 0.
         self.plan = RoutePlan({PRIMARY: 100})
         """The split that it was last told."""
 
@@ -214,6 +220,7 @@ class Lever:
         seconds = self.metrics.switch_seconds
         moments = (
             ("decided", receipt.decided_at),
+            ("intended", receipt.times[ReceiptState.INTENDED]),
             ("acted", receipt.times[ReceiptState.APPLIED]),
             ("verified", receipt.times[ReceiptState.VERIFIED]),
         )
