@@ -13,7 +13,7 @@ import grafanalib.core as g
 from grafanalib._gen import DashboardEncoder
 
 from controlplane.render.dashboards import sanitize
-from controlplane.render.dashboards.panels import SOURCE, Panel
+from controlplane.render.dashboards.panels import SOURCE, Panel, link
 
 TAG = "controlplane"
 """Every dashboard of ours has it, and links to all that have it."""
@@ -164,12 +164,8 @@ def _mark(mark: Mark) -> dict[str, Any]:
 
 def _links() -> list[dict[str, Any]]:
     """Return the way to the other dashboards, and to the console and the runbooks of the service that is shown."""
-    plain = {"asDropdown": False, "includeVars": False, "keepTime": False, "tags": [], "tooltip": ""}
-    others = {"title": "Dashboards", "type": "dashboards", "tags": [TAG], "icon": "external link", "url": "",
-              "asDropdown": True, "includeVars": True, "keepTime": True, "targetBlank": False}  # fmt: skip
-    ours = {"type": "link", "targetBlank": True}
-    return [
-        plain | others,
-        plain | ours | {"title": "Console", "icon": "bolt", "url": CONSOLE},
-        plain | ours | {"title": "Runbooks", "icon": "doc", "url": f"{CONSOLE}/runbooks"},
-    ]
+    others = link("Dashboards", "") | {
+        "type": "dashboards", "tags": [TAG], "asDropdown": True, "includeVars": True, "keepTime": True,
+        "targetBlank": False,
+    }  # fmt: skip
+    return [others, link("Console", CONSOLE, icon="bolt"), link("Runbooks", f"{CONSOLE}/runbooks", icon="doc")]

@@ -120,8 +120,16 @@ def prose(title: str, markdown: str, about: str) -> Panel:
 
 def linked(panel: Panel, title: str, url: str) -> Panel:
     """Add a link to a panel's title."""
-    panel.links = [*(panel.links or []), {"title": title, "url": url, "targetBlank": True}]
+    panel.links = [*(panel.links or []), link(title, url)]
     return panel
+
+
+def link(title: str, url: str, *, icon: str = "external link") -> dict[str, Any]:
+    """Return a link to a place outside Grafana, with everything that its schema wants of one."""
+    return {
+        "title": title, "url": url, "type": "link", "icon": icon, "targetBlank": True, "asDropdown": False,
+        "includeVars": False, "keepTime": False, "tags": [], "tooltip": "",
+    }  # fmt: skip
 
 
 # --- what one series or column looks like ---------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """What the policy promises, beside what has been measured; on more than one dashboard; pure. Called by them."""
 
-from controlplane.degradation.actuator import ReceiptState
 from controlplane.degradation.matrix import LEVELS
 from controlplane.policy.model import DrillPlan, Policy, Slot
 from controlplane.policy.quantity import spell_duration
@@ -10,9 +9,6 @@ from controlplane.render.dashboards.panels import Panel, bars, column, in_unit, 
 from controlplane.render.dashboards.readings import OF, OURS
 from controlplane.render.markdown import Table
 from controlplane.render.wording import page_name, spell_doing
-
-SWITCH_PHASES = (ReceiptState.INTENDED.value, "decided", "acted", ReceiptState.VERIFIED.value)
-"""Moments of an action that the control plane times, from its detection."""
 
 _NOTHING = DrillPlan(Slot(), ())
 
@@ -60,7 +56,7 @@ def switch_times() -> Panel:
     def took(phase: str, ref: str) -> dict[str, object]:
         where = f'{OF}, phase="{phase}"'
         total, count = (f"sum by (row) (controlplane_switch_seconds_{part}{{{where}}})" for part in ("sum", "count"))
-        return now(f"{total} / {count}", "", ref, form="table")
+        return now(f"{total} / ({count} > 0)", "", ref, form="table")
 
     shown = {"row": "Row", "Value #A": "decided", "Value #B": "intended", "Value #C": "acted", "Value #D": "verified",
              "Value #E": "promise", "Value #F": "times"}  # fmt: skip

@@ -79,7 +79,7 @@ def _field_config(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {key: value for key, value in config.get("defaults", {}).items() if value not in ("", [], None)}
     for key in ("calcs", "limit", "values", "title", "override"):  # old places where nothing looks any more
         defaults.pop(key, None)
-    custom = dict(defaults.get("custom", {}))
+    custom = dict(defaults.pop("custom", {}))
     if kind == "timeseries" and not custom.get("stacking"):
         custom["stacking"] = {"mode": "none", "group": "A"}
     if custom.get("scaleDistribution", {}).get("type") == "linear":
@@ -105,6 +105,8 @@ def _variable(variable: Mapping[str, Any]) -> dict[str, Any]:
     else:
         current = kept.get("current") or {}
         kept["current"] = {key: current[key] for key in ("text", "value") if current.get(key) not in (None, [], "")}
+        if not kept["current"]:
+            del kept["current"]  # Grafana takes the first value that there is.
     return kept
 
 

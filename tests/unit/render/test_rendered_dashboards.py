@@ -13,6 +13,7 @@ import yaml
 from jsonschema import Draft7Validator
 
 from controlplane.degradation.matrix import LEVELS
+from controlplane.policy.model import Policy
 from controlplane.render.artefacts import render
 from controlplane.render.dashboards.provisioning import FOLDER_UID, MAX_BYTES
 from controlplane.render.wording import page_name
@@ -29,7 +30,11 @@ EVERY = pytest.mark.parametrize(("name", "file"), [(name, file) for name in NAME
 
 @cache
 def made(name: str) -> dict[str, dict[str, Any]]:
-    return dashboards(policy(name))
+    return dashboards(of(name))
+
+
+def of(name: str) -> Policy:
+    return hostile_policy() if name == "hostile" else policy(name)
 
 
 def asking(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
@@ -47,13 +52,21 @@ def nulls(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
             yield from nulls(inner, path)
 
 
-def wrong(schema: dict[str, Any], what: Any) -> list[str]:
-    found = Draft7Validator(schema).iter_errors(what)
+def wrong(known: Draft7Validator, what: Any) -> list[str]:
+    found = known.iter_errors(what)
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message[:200]}" for error in found]
 
 
-def known_as(kind: str) -> dict[str, Any]:
-    return {"$ref": f"#/definitions/{kind}", "definitions": SCHEMA["dashboard"]["definitions"]}
+@cache
+def known_as(kind: str) -> Draft7Validator:
+    return Draft7Validator({"$ref": f"#/definitions/{kind}", "definitions": SCHEMA["dashboard"]["definitions"]})
+
+
+@cache
+def known_of(kind: str, part: str) -> Draft7Validator | None:
+    """Return what validates the `options` or the fields' `custom` options of a kind of panel."""
+    schema = SCHEMA["panels"][kind].get(part)
+    return Draft7Validator(schema) if schema else None
 
 
 def wrong_with_panel(panel: dict[str, Any]) -> list[str]:
@@ -63,10 +76,11 @@ def wrong_with_panel(panel: dict[str, Any]) -> list[str]:
     rest = deepcopy(panel)
     options = rest.pop("options", {})
     custom = rest.get("fieldConfig", {}).get("defaults", {}).pop("custom", None)
-    known = SCHEMA["panels"][panel["type"]]
-    found = wrong(known_as("Panel"), rest) + wrong(known["options"], options)
-    if custom is not None:
-        found += wrong(known["custom"], custom) if "custom" in known else ["custom: this kind has none"]
+    found = wrong(known_as("Panel"), rest)
+    for part, given in (("options", options), ("custom", custom)):
+        known = known_of(panel["type"], part)
+        if given is not None:
+            found += wrong(known, given) if known else [f"{part}: this kind has none"]
     return found
 
 
@@ -183,8 +197,8 @@ def test_what_only_some_fleets_have_is_shut_and_stands_once_for_each_pool_that_h
         dashboard = made("full")[file]
         (row,) = (panel for panel in dashboard["panels"] if panel.get("repeat"))
         assert (row["collapsed"], row["repeat"]) == (True, "gpu_pool")
-        outside = {query.where for query in queries({**dashboard, "panels": [p for p in dashboard["panels"] if p is not row]})
-                   if "DCGM_" in query.expr or '"gpu_' in query.expr}  # fmt: skip
+        others = dashboard | {"panels": [panel for panel in dashboard["panels"] if panel is not row]}
+        outside = {q.where for q in queries(others) if "DCGM_" in q.expr or '"gpu_' in q.expr}
         assert outside == set()
 
 
@@ -235,7 +249,7 @@ def test_pools_start_at_all_and_the_service_at_the_policys() -> None:
 
 
 def test_a_hostile_service_name_is_only_ever_a_value() -> None:
-    for dashboard in dashboards(hostile_policy()).values():
+    for dashboard in made("hostile").values():
         assert [query.where for query in queries(dashboard) if "vector(1)" in query.expr or "pwned" in query.expr] == []
 
 
@@ -243,15 +257,13 @@ def test_a_hostile_service_name_is_only_ever_a_value() -> None:
 
 
 def rendered(path: str, name: str = "full") -> str:
-    of = hostile_policy() if name == "hostile" else policy(name)
-    return render(of, DRILLS, "controlplane.yaml")[f"dashboards/provisioning/{path}"]
+    return render(of(name), DRILLS, "controlplane.yaml")[f"dashboards/provisioning/{path}"]
 
 
 @pytest.mark.parametrize("name", ["minimal", "full", "hostile"])
 def test_every_dashboard_is_a_config_map_that_the_sidecar_finds(name: str) -> None:
     maps = list(yaml.safe_load_all(rendered("configmaps.yaml", name)))
-    of = hostile_policy() if name == "hostile" else policy(name)
-    there = dashboards(of)
+    there = made(name)
     assert [m["metadata"]["name"] for m in maps] == [f"controlplane-{file.removesuffix('.json')}" for file in BY_ORDER]
     for config_map in maps:
         assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
