@@ -144,7 +144,7 @@ def test_every_query_of_every_panel_and_every_mark_gives_data(watched: Watched) 
         for query in every
         if query.where not in BY_NATURE_EMPTY and all(map(math.isnan, watched.numbers(query)))
     ]
-    assert empty == [], f"{len(empty)} of {len(every)}"
+    assert not empty, f"{len(empty)} of {len(every)} queries:\n" + "\n".join(empty)
     assert len(every) > 150
 
 

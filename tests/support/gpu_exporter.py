@@ -13,7 +13,7 @@ LABELS = (
 
 
 def page() -> str:
-    """Return the page as it is now: two GPUs at work, one of which has had an error of the application and a fatal one."""
+    """Return the page as it is now: two GPUs at work; one has had an error of the application, and a fatal one."""
     passed = int(time.time())
     lines = []
     for gpu in GPUS:
@@ -37,7 +37,7 @@ def page() -> str:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+    def do_GET(self) -> None:
         body = page().encode()
         self.send_response(200)
         self.send_header("content-type", "text/plain; version=0.0.4")

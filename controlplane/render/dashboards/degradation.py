@@ -26,9 +26,6 @@ from controlplane.slo.burn import Urgency
 
 UID = "controlplane-degradation"
 
-_ROWS = f"max by (row) (controlplane_row_objective_seconds{{{OF}}})"
-"""One series for each armed row; times 0 it is the zero of what has not happened yet."""
-
 
 def board(policy: Policy) -> Board:
     """Return degradation and incidents of a policy's service."""
@@ -48,8 +45,8 @@ def board(policy: Policy) -> Board:
             Section(
                 "Receipts",
                 (
-                    Shelf(7, ((12, switch_times()), (12, promise_spent()))),
-                    Shelf(7, ((12, _switches()), (12, _verified()))),
+                    Shelf(6, ((24, switch_times()),)),
+                    Shelf(6, ((12, _switches()), (12, promise_spent()))),
                 ),
             ),
             Section(
@@ -104,16 +101,6 @@ def _switches() -> Panel:
     )  # fmt: skip
 
 
-def _verified() -> Panel:
-    buckets = f'controlplane_switch_seconds_bucket{{{OF}, phase="verified"}}'
-    return bars( "Slowest switch, at most",
-        [now(f"histogram_quantile(1, sum by (row, le) ({buckets})) > 0", "{{row}}")],
-        "The upper edge of the bucket with the slowest switch since the control plane started, detection to verified: "
-        "the true value is between the edge before and this one.", unit="s",
-        defaults={"noValue": "no row has engaged yet"},
-    )  # fmt: skip
-
-
 def _open() -> Panel:
     return linked(
         stat( "Incidents open", [now(f"max by (service) (controlplane_incidents_open{{{OF}}})", "open")],
@@ -163,8 +150,7 @@ def _incidents() -> Panel:
 
 def _worries() -> Panel:
     told = f"sum by (row, worry) (increase(controlplane_worries_total{{{OF}}}[$__rate_interval]))"
-    return columns( "What people had to hear",
-        [target(told, "{{row}}: {{worry}}"), target(f"0 * {_ROWS}", "{{row}}", "B")],
+    return columns( "What people had to hear", [target(told, "{{row}}: {{worry}}")],
         "Rows that failed, were late or pulled the brake, when they did.",
     )  # fmt: skip
 

@@ -6,8 +6,8 @@ where no series of a GPU exists. Called by the overview and the detail.
 
 from controlplane.policy.model import Policy
 from controlplane.render.dashboards.board import Section, Shelf
-from controlplane.render.dashboards.palette import ALARM, levels_of
-from controlplane.render.dashboards.panels import Panel, dashed, lines, now, stat, table, target
+from controlplane.render.dashboards.palette import ALARM, GRAY, levels_of
+from controlplane.render.dashboards.panels import Panel, dashed, lines, named, now, stat, table, target
 from controlplane.render.dashboards.readings import GPU, GPU_POOLS, TITLES, signal
 from controlplane.signals.engines import FATAL_XIDS
 from controlplane.signals.sample import CATALOGUE
@@ -109,7 +109,7 @@ def _missing() -> Panel:
     return stat( "GPUs missing", [now(f"{before} - {there}", "missing"), now(there, "there", "B")],
         "GPUs that gave figures in the time that is shown and give none now, beside those that do: one that has fallen "
         "off the bus is absent, not zero.", steps=ALARM, options={"textMode": "value_and_name"},
-        orientation="vertical",
+        orientation="vertical", overrides=[named("there", GRAY)],
     )  # fmt: skip
 
 

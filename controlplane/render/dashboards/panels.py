@@ -70,18 +70,19 @@ def table(title: str, targets: Sequence[Target], about: str, shown: Mapping[str,
         title: the panel's.
         targets: instant queries of the form `table`.
         about: what it shows.
-        shown: column by field (a label, or `Value #REF`), in order; what is not named is left out of the picture.
+        shown: column by field (a label, or `Value #REF`), in order; a field without a name is left out.
         more: as for every panel.
     """
     transformations = [
         {"id": "merge", "options": {}},
         {"id": "organize", "options": {
-            "excludeByName": {"Time": True}, "renameByName": dict(shown),
+            "excludeByName": {"Time": True, **{field: True for field, name in shown.items() if not name}},
+            "renameByName": {field: name for field, name in shown.items() if name},
             "indexByName": {name: i for i, name in enumerate(shown)},
         }},
     ]  # fmt: skip
     return _panel(
-        g.Table, title, targets, about, custom={"cellOptions": {"type": "auto"}}, transformations=transformations,
+        g.Table, title, targets, about, custom={"cellOptions": {"type": "auto"}, "minWidth": 60}, transformations=transformations,
         **more,
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from controlplane.render.dashboards.panels import (
     Panel,
     column,
     dashed,
+    in_unit,
     lines,
     matching,
     now,
@@ -105,9 +106,8 @@ def _versions() -> Panel:
          now(f"max by (instance) (time() - process_start_time_seconds{{{OURS}}})", "", "C", form="table")],
         "What runs where; term: the fencing token of the term in which it is in charge, 0 for one that watches.",
         {"instance": "Instance", "version": "Version", "console": "Console", "Value #B": "Term", "Value #C": "Runs for",
-         "Value #A": "Known"},
-        overrides=[column("Runs for", {"id": "unit", "value": "s"}),
-                   column("Known", {"id": "custom.hidden", "value": True})],
+         "Value #A": ""},
+        overrides=[column("Runs for", in_unit("s"))],
     )  # fmt: skip
 
 

@@ -120,8 +120,16 @@ def by_endpoint(policy: Policy, name: str) -> Panel | None:
 
 
 def engine_value(policy: Policy, name: str, where: str, by: str) -> str | None:
-    """Return a signal by the engine's own series; None where they cannot tell."""
-    return promql.engine_value(name, names_for_rules(policy.fleet.engine), where, "$__rate_interval", by)
+    """Return a signal by the engine's own series; None where they cannot tell.
+
+    A server that has not failed yet exposes no count of failures; while it answers requests its error rate is 0.
+    """
+    names = names_for_rules(policy.fleet.engine)
+    value = promql.engine_value(name, names, where, "$__rate_interval", by)
+    if name == "error_rate" and value:
+        answered = promql.engine_value("request_rate", names, where, "$__rate_interval", by)
+        return f"({value}) or 0 * {promql.grouped(answered)}" if answered else value
+    return value
 
 
 def pool_looks(policy: Policy) -> list[Override]:
