@@ -82,8 +82,8 @@ def table(title: str, targets: Sequence[Target], about: str, shown: Mapping[str,
         }},
     ]  # fmt: skip
     return _panel(
-        g.Table, title, targets, about, custom={"cellOptions": {"type": "auto"}, "minWidth": 60}, transformations=transformations,
-        **more,
+        g.Table, title, targets, about, custom={"cellOptions": {"type": "auto"}, "minWidth": 60},
+        transformations=transformations, **more,
     )  # fmt: skip
 
 

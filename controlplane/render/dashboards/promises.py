@@ -70,8 +70,8 @@ def switch_times() -> Panel:
             now(f"sum by (row) (controlplane_switch_seconds_count{verified})", "", "G", form="table"),
         ],
         "Means of all switches since the control plane started, drills and real ones. Intended: the receipt is stored, "
-        "nothing is touched yet. Slowest below: the edge of the histogram's bucket that no switch went beyond. Promise: "
-        "the row's objective, from detection to restored service.",
+        "nothing is touched yet. Slowest below: the edge of the histogram's bucket that no switch went beyond. "
+        "Promise: the row's objective, from detection to restored service.",
         shown, unit="s", overrides=[column("times", in_unit("short"), {"id": "decimals", "value": 0})],
     )  # fmt: skip
 
