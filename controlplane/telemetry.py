@@ -188,6 +188,16 @@ class Metrics:
             "controlplane_drill_postponed", "Attempts at a date of the schedule that a closed gate postponed.",
             ("experiment",), registry=reg,
         )  # fmt: skip
+        self.drill_running = Gauge(
+            "controlplane_drill_running", "1 while a drill of an experiment runs.", ("experiment",), registry=reg
+        )
+        self.drill_score = Told(
+            "controlplane_drill_score_ratio", "Share of the drills that passed in the newest month with one.", (), reg
+        )
+        self.drill_median = Told(
+            "controlplane_drill_median_seconds", "Median time over the drills of the newest month with one, by kind.",
+            ("time",), reg,
+        )  # fmt: skip
         self.drills_halted = Gauge("controlplane_drills_halted", "1 while every drill is halted.", registry=reg)
         self.looks = Looks(reg)
         self.probes_skipped = Counter(
@@ -201,6 +211,10 @@ class Metrics:
         self.loop_lag = Gauge(
             "controlplane_loop_lag_seconds", "How late the last tick of the event loop was.", registry=reg
         )
+        self.store_seconds = Histogram(
+            "controlplane_store_seconds", "Seconds a transaction of the database took, by how it ended (ok, failed).",
+            ("result",), buckets=_FAST_S, registry=reg,
+        )  # fmt: skip
         self.leader = Gauge(
             "controlplane_leader", "1 while this control plane is in charge and may move levers, 0 while another is.",
             ("service",), registry=reg,
@@ -208,6 +222,10 @@ class Metrics:
         self.leader_term = Gauge(
             "controlplane_leader_term", "The fencing token of the term in which it is in charge; 0 while it is not.",
             ("service",), registry=reg,
+        )  # fmt: skip
+        self.info = Gauge(
+            "controlplane_info", "1, with the version and the console's address of the control plane of a service.",
+            ("service", "version", "console"), registry=reg,
         )  # fmt: skip
         self.ready = Gauge("controlplane_ready", "1 when every part of the control plane is ready.", registry=reg)
 

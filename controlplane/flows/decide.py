@@ -80,6 +80,9 @@ class Decider:
         """By row; level `none` pins the others to idle."""
         self._brake: Instruction | None = None
         self._level_since = ports.now()
+        for level in degradation.rows:
+            for worry in Worry:  # A counter that was born with its first event would not be seen to grow.
+                ports.metrics.worries.labels(service, level, worry)
         self._lever: Lever | None = None
         if ports.levers:
             rows = degradation.rows

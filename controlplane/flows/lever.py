@@ -19,6 +19,11 @@ from controlplane.telemetry import Metrics
 
 CLOSE_AGAIN_S = 1.0
 
+OUTCOMES = ("verified", "failed", "refused")
+"""How an engagement may end, as it is counted."""
+PHASES = ("decided", "intended", "acted", "verified")
+"""Moments of an engagement that are timed from its detection."""
+
 log = structlog.get_logger("lever")
 
 
@@ -95,6 +100,11 @@ class Lever:
         self._tell_end = ended
         self._held = {level: _Held() for level in rows}
         self._moving = asyncio.Lock()
+        for level in rows:  # Counters that were born with their first event would not be seen to grow.
+            for outcome in OUTCOMES:
+                metrics.switches.labels(service, level, outcome)
+            for phase in PHASES:
+                metrics.switch_seconds.labels(service, level, phase)
         self.plan = RoutePlan({PRIMARY: 100})
         """The split that it was last told."""
 
@@ -213,10 +223,8 @@ class Lever:
     def _time_phases(self, receipt: Receipt) -> None:
         seconds = self.metrics.switch_seconds
         moments = (
-            ("decided", receipt.decided_at),
-            ("intended", receipt.times[ReceiptState.INTENDED]),
-            ("acted", receipt.times[ReceiptState.APPLIED]),
-            ("verified", receipt.times[ReceiptState.VERIFIED]),
+            receipt.decided_at,
+            *(receipt.times[s] for s in (ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.VERIFIED)),
         )
-        for phase, at in moments:
+        for phase, at in zip(PHASES, moments, strict=True):
             seconds.labels(self._service, receipt.level, phase).observe((at - receipt.detected_at).total_seconds())

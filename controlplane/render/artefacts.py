@@ -11,7 +11,8 @@ from urllib.parse import quote
 from controlplane.chaos.drill import Drill
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
-from controlplane.render import alerts, overview, rules, runbooks
+from controlplane.render import alerts, rules, runbooks
+from controlplane.render.dashboards import collection
 from controlplane.render.markdown import keep_notes
 from controlplane.render.wording import inert, slug
 
@@ -32,10 +33,10 @@ def render(policy: Policy, drills: Sequence[Drill], source: str) -> Mapping[str,
     header = f"rendered from {inert(source)} by `controlplane render`; edit {inert(source)}"
     groups = alerts.groups(policy)
     rules_path = f"alerts/{slug(policy.service)}.rules.yml"
-    link = f"/d/{overview.UID}?var-service={quote(policy.service, safe='')}"
+    link = f"/d/{collection.OVERVIEW_UID}?var-service={quote(policy.service, safe='')}"
     made = {
         rules_path: rules.page(_about_rules(header, policy), groups, policy.service, link),
-        "dashboards/fleet-overview.json": overview.fleet_overview(policy, drills, header),
+        **collection.pages(policy, header),
         **runbooks.pages(policy, drills, groups, source, rules_path),
     }
     return dict(sorted(made.items()))

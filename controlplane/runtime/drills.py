@@ -6,17 +6,19 @@ control plane breaks nothing because of a date before its time.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
 
-from controlplane.chaos.drill import Drill, Halt, Slot, SlotBook, SlotState
+from controlplane.chaos.drill import Drill, Halt, Outcome, Slot, SlotBook, SlotState
 from controlplane.chaos.redundancy import Preview
 from controlplane.chaos.safety import Go, Refusal
 from controlplane.chaos.schedule import overdue, slot_name
+from controlplane.chaos.score import Month, months
 from controlplane.errors import ControlplaneError, StoreError
 from controlplane.flows import drill as drill_flow
 from controlplane.flows import halt as halt_flow
@@ -29,6 +31,9 @@ from controlplane.telemetry import Metrics
 
 SCHEDULE_EVERY = timedelta(seconds=15)
 """How often dates that were postponed are tried again."""
+
+SCORED_DRILLS = 200
+"""How many of the newest drills are scored, month by month."""
 
 log = structlog.get_logger("drills")
 
@@ -64,6 +69,10 @@ class DrillDesk:
     def __init__(self, ports: DeskPorts) -> None:
         self._ports = ports
         self._busy = asyncio.Lock()
+        self._month: Month | None = None
+        metrics = ports.metrics
+        metrics.drill_score.by = lambda: [((), self._month.score)] if self._month else []
+        metrics.drill_median.by = lambda: [((t,), s) for t, s in self._month.times_s.items()] if self._month else []
 
     def plan_for(self, experiment: str) -> DrillPlan:
         """Return the plan whose gates, guards and limits hold for an experiment: the first that names it.
@@ -87,7 +96,8 @@ class DrillDesk:
             return started
 
         async def run() -> None:
-            await drill_flow.run(self._ports.drilling, started)
+            with self._shown_running(experiment):
+                await drill_flow.run(self._ports.drilling, started)
             await self.show()
 
         self._ports.spawn(run())
@@ -162,7 +172,18 @@ class DrillDesk:
             return
         await self._keep(slot, SlotState.STARTED, ())
         self._ports.changed()
-        await drill_flow.run(self._ports.drilling, started)
+        with self._shown_running(slot.experiment):
+            await drill_flow.run(self._ports.drilling, started)
+
+    @contextmanager
+    def _shown_running(self, experiment: str) -> Iterator[None]:
+        """Show as a metric that a drill of an experiment runs."""
+        running = self._ports.metrics.drill_running.labels(experiment)
+        running.set(1)
+        try:
+            yield
+        finally:
+            running.set(0)
 
     def _plan_of(self, slot: Slot) -> tuple[str, DrillPlan] | None:
         """Return the plan that has this very date, with its name; None when the page no longer has it."""
@@ -191,17 +212,27 @@ class DrillDesk:
         await self._ports.schedule.keep_slot(replace(slot, state=state, reasons=reasons, at=self._ports.now()))
 
     async def show(self) -> None:
-        """Show as metrics what passed when, what is overdue, and whether drills are halted."""
+        """Show as metrics what passed when, the month's score, what is overdue, and whether drills are halted."""
         metrics, now = self._ports.metrics, self._ports.now()
         try:
             passed, since = await self._ports.schedule.last_passed(), await self._ports.schedule.known_since()
             metrics.drills_halted.set(await self._ports.halting.halts.current() is not None)
+            scored = months(await self._ports.drilling.drills.recent(SCORED_DRILLS))
         except StoreError as error:
             log.error("not shown", what=error.what, why=error.why)
             return
+        self._month = scored[0] if scored else None
         for experiment, at in passed.items():
             metrics.drill_passed_at.labels(experiment).set(at.timestamp())
         for plan in self._ports.plans.values():
             for experiment in plan.experiments:
                 late = overdue(passed.get(experiment), since.get(experiment, now), now, plan.overdue_after)
                 metrics.drill_overdue.labels(experiment).set(late)
+                self._begin_at_zero(experiment)
+
+    def _begin_at_zero(self, experiment: str) -> None:
+        """Show a scheduled experiment before its first drill: a counter that is born with 1 grows by 0."""
+        self._ports.metrics.drill_running.labels(experiment)
+        for outcome in Outcome:
+            if outcome is not Outcome.RUNNING:
+                self._ports.metrics.drills.labels(experiment, outcome)

@@ -116,6 +116,10 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
     token, metrics, changes = operator_token(settings), Metrics(), Changes()
     background, timetable = Background(), Timetable()
+    metrics.info.labels(loaded.policy.service, controlplane.__version__, url).set(1)
+    for result in ("ok", "failed"):
+        metrics.store_seconds.labels(result)
+    database.took = lambda result, seconds: metrics.store_seconds.labels(result).observe(seconds)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)) as session:
         plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
         await plane.leadership.turn()

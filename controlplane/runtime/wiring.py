@@ -52,7 +52,7 @@ from controlplane.render.report import Report, html_report, markdown_report
 from controlplane.runtime.alerts import FiringAlerts
 from controlplane.runtime.books import Books, books
 from controlplane.runtime.drilling import DrillingParts, join
-from controlplane.runtime.drills import DrillDesk
+from controlplane.runtime.drills import SCORED_DRILLS, DrillDesk
 from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
 from controlplane.runtime.leader import Leadership, holder_name
@@ -72,8 +72,6 @@ from controlplane.telemetry import Metrics
 
 HINTS_SHOWN = 3
 """How many likely causes an incident's timeline begins with."""
-SCORED_DRILLS = 200
-"""How many of the last drills a report's score is made of."""
 EVIDENCE_DRILLS = 20
 """How many of the last drills the runbooks show."""
 AWAY = (Phase.ENGAGING, Phase.ENGAGED, Phase.RELEASING)

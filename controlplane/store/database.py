@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeVar
 
 from alembic import command
@@ -27,6 +28,8 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._exclusive = engine.execution_options(exclusive=True)
+        self.took: Callable[[str, float], None] = lambda _result, _seconds: None
+        """Told of each transaction: how it ended (`ok`, `failed`) and how many seconds it took."""
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     async def run(self, work: Callable[[Connection], T]) -> T:
@@ -62,11 +65,15 @@ class Database:
         return self._in_transaction(self._exclusive, work)
 
     def _in_transaction(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        began, result = perf_counter(), "ok"
         try:
             with engine.begin() as connection:
                 return work(connection)
         except SQLAlchemyError as error:
+            result = "failed"
             raise _store_error(self._engine.url.render_as_string(), error) from error
+        finally:
+            self.took(result, perf_counter() - began)
 
     def close(self) -> None:
         """Finish what is queued and let go of the file."""

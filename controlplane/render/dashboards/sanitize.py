@@ -1,7 +1,7 @@
 """From grafanalib's output to JSON that Grafana 11 to 13 load without migration surprises; pure, on plain data.
 
 grafanalib 0.7.1 writes keys that no longer exist and nulls everywhere, which makes Grafana run old migrations on a
-modern dashboard. One pass keeps, per object, only what the panel schema of Grafana 13 knows. Called by `dashboards`.
+modern dashboard. One pass keeps, per object, only what the panel schema of Grafana 13 knows. Called by `board`.
 """
 
 import json
@@ -26,7 +26,7 @@ _PANEL = frozenset(
         "repeatDirection", "maxPerRow", "transformations", "interval", "options", "fieldConfig", "targets",
     )
 )  # fmt: skip
-_ROW = frozenset(("id", "type", "title", "gridPos", "collapsed", "panels"))
+_ROW = frozenset(("id", "type", "title", "gridPos", "collapsed", "panels", "repeat"))
 _VARIABLE = frozenset(
     (
         "name", "type", "label", "hide", "description", "query", "current", "datasource", "multi", "includeAll",
@@ -55,7 +55,7 @@ def sanitize(dashboard: Mapping[str, Any]) -> dict[str, Any]:
 
 def text(dashboard: Mapping[str, Any]) -> str:
     """Write a dashboard as JSON, the same each time."""
-    return json.dumps(dashboard, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(dashboard, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _panel(panel: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _field_config(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {key: value for key, value in config.get("defaults", {}).items() if value not in ("", [], None)}
     for key in ("calcs", "limit", "values", "title", "override"):  # old places where nothing looks any more
         defaults.pop(key, None)
-    custom = dict(defaults.get("custom", {}))
+    custom = dict(defaults.pop("custom", {}))
     if kind == "timeseries" and not custom.get("stacking"):
         custom["stacking"] = {"mode": "none", "group": "A"}
     if custom.get("scaleDistribution", {}).get("type") == "linear":
@@ -105,6 +105,8 @@ def _variable(variable: Mapping[str, Any]) -> dict[str, Any]:
     else:
         current = kept.get("current") or {}
         kept["current"] = {key: current[key] for key in ("text", "value") if current.get(key) not in (None, [], "")}
+        if not kept["current"]:
+            del kept["current"]  # Grafana takes the first value that there is.
     return kept
 
 
