@@ -11,7 +11,9 @@ from urllib.parse import quote
 from controlplane.chaos.drill import Drill
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
-from controlplane.render import alerts, overview, rules, runbooks
+from controlplane.render import overview, runbooks
+from controlplane.render.alerting import groups as alerts
+from controlplane.render.alerting import rules
 from controlplane.render.markdown import keep_notes
 from controlplane.render.wording import inert, slug
 

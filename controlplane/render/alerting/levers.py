@@ -6,8 +6,8 @@ from datetime import timedelta
 from controlplane.degradation.matrix import LEVELS, Level, alerts_of
 from controlplane.policy.model import Policy
 from controlplane.render import promql
+from controlplane.render.alerting.rules import Alert, Severity, anchored
 from controlplane.render.promql import quoted
-from controlplane.render.rules import Alert, Severity, anchored
 from controlplane.signals.engines import EngineNames
 
 OVERLOADED = "InferenceOverloaded"

@@ -13,9 +13,9 @@ from controlplane.fleet.model import GATEWAY_POOL
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
 from controlplane.render import promql
-from controlplane.render.matrix_alerts import braked, overloaded, waits
+from controlplane.render.alerting.levers import braked, overloaded, waits
+from controlplane.render.alerting.rules import Alert, Group, Severity, anchored, literal
 from controlplane.render.promql import number, one_of, quoted
-from controlplane.render.rules import Alert, Group, Severity, anchored, literal
 from controlplane.render.wording import inert, page_name, spell_doing, spell_value
 from controlplane.signals.engines import DCGM, names_for_rules
 from controlplane.signals.sample import CATALOGUE, Direction, Signal, Unit
