@@ -14,7 +14,7 @@ from controlplane.fleet.model import GATEWAY_POOL
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
 from controlplane.render import markdown, promql
-from controlplane.render.alerting.groups import DRILL_GRACE, DRILL_PERIOD
+from controlplane.render.alerting.drills import DRILL_GRACE, DRILL_PERIOD
 from controlplane.render.dashboards import (
     GREEN,
     Mark,
