@@ -163,6 +163,18 @@ class Metrics:
             "controlplane_error_budget_burns", "1 while a budget burns too fast in two windows at once.",
             ("service", "objective", "urgency"), registry=reg,
         )  # fmt: skip
+        self.objective_requests = Counter(
+            "controlplane_objective_requests", "What an objective counts, by outcome (good, failed).",
+            ("service", "objective", "outcome"), registry=reg,
+        )  # fmt: skip
+        self.store_answered_at = Gauge(
+            "controlplane_store_answered_timestamp_seconds", "When the database last answered (Unix time).",
+            ("service",), registry=reg,
+        )  # fmt: skip
+        self.alertmanager_answered_at = Gauge(
+            "controlplane_alertmanager_answered_timestamp_seconds",
+            "When Alertmanager last said what fires (Unix time).", ("service",), registry=reg,
+        )  # fmt: skip
         self.incidents_open = Gauge(
             "controlplane_incidents_open", "Incidents that are not resolved.", ("service",), registry=reg
         )

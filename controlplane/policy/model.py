@@ -62,6 +62,24 @@ class PublishSpec:
 
     dir: str = "."
     """The directory that gets `alerts/`, `dashboards/` and `runbooks/`. Relative paths start at the policy page."""
+    scrape: timedelta = timedelta(seconds=5)
+    """How often Prometheus scrapes the control plane and the engines."""
+    evaluation: timedelta = timedelta(seconds=5)
+    """How often it evaluates the rules that users depend on; its own default of 1m would eat a P0's minutes."""
+    group_wait: timedelta = timedelta(seconds=5)
+    """How long Alertmanager waits for more of the same before it tells of something critical, or of a row."""
+    delivery: timedelta = timedelta(seconds=1)
+    """What notifications need to arrive."""
+    control: str = "http://127.0.0.1:8600"
+    """Where Prometheus and Alertmanager reach the control plane."""
+    token_file: str = "/etc/alertmanager/controlplane.token"  # noqa: S105 - the place of a token
+    """A file on Alertmanager's machine with the token that it sends to the control plane."""
+    grafana: str = ""
+    """Grafana's base URL, which links to dashboards begin with; empty leaves them relative."""
+    runbooks: str = ""
+    """What links to runbooks begin with, such as `https://wiki.example.com/`; empty leaves them relative."""
+    notify: Mapping[str, str] = field(default_factory=dict)
+    """Who is told of alerts by their severity: `critical`, `warning` or `info` -> a name of `degradation.receivers`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ Called by the command line and by the flow that publishes; they write, compare a
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from urllib.parse import quote
 
 from controlplane.chaos.drill import Drill
 from controlplane.policy.model import Policy
-from controlplane.policy.quantity import spell_duration
-from controlplane.render import alerts, rules, runbooks
+from controlplane.render import runbooks
+from controlplane.render.alerting import pages as alerting
+from controlplane.render.alerting.groups import groups as groups_of
 from controlplane.render.dashboards import collection
 from controlplane.render.markdown import keep_notes
 from controlplane.render.wording import inert, slug
@@ -31,26 +31,12 @@ def render(policy: Policy, drills: Sequence[Drill], source: str) -> Mapping[str,
         The text of each file by its path, relative to the directory that `publish.dir` names; paths in order.
     """
     header = f"rendered from {inert(source)} by `controlplane render`; edit {inert(source)}"
-    groups = alerts.groups(policy)
+    groups = groups_of(policy)
     rules_path = f"alerts/{slug(policy.service)}.rules.yml"
     link = f"/d/{collection.OVERVIEW_UID}?var-service={quote(policy.service, safe='')}"
     made = {
-        rules_path: rules.page(_about_rules(header, policy), groups, policy.service, link),
+        **alerting.pages(policy, groups, header, link),
         **collection.pages(policy, header),
         **runbooks.pages(policy, drills, groups, source, rules_path),
     }
     return dict(sorted(made.items()))
-
-
-def _about_rules(header: str, policy: Policy) -> str:
-    windows = (threshold.window for threshold in policy.thresholds.values())
-    scrape = max(min(windows, default=timedelta(seconds=30)) // 3, timedelta(seconds=1))
-    scrape -= timedelta(microseconds=scrape.microseconds)
-    return (
-        f"{header}\n\n"
-        f"Alerting rules of service {inert(policy.service)}.\n"
-        f"Scrape the control plane and the engines every {spell_duration(scrape)} or faster: the shortest window needs "
-        "three samples.\n"
-        "Engine series need the label `pool`; `file_sd` lists carry it. Add the label `service` where one Prometheus\n"
-        "scrapes several services. A `warn` goes on while its `breach` fires: inhibit it by service, pool and signal."
-    )

@@ -111,10 +111,10 @@ def engine_samples(signal: str, names: EngineNames, where: str, window: str, by:
     return None
 
 
-def engine_stalled(names: EngineNames, where: str, by: str) -> str | None:
+def engine_stalled(names: EngineNames, where: str, by: str, window: str) -> str | None:
     """Return how many requests an engine holds while its tokens stand still; None where its series cannot tell."""
-    running = engine_value("requests_running", names, where, "1m", by)
-    tokens = engine_value("tokens_rate", names, where, "1m", by)
+    running = engine_value("requests_running", names, where, window, by)
+    tokens = engine_value("tokens_rate", names, where, window, by)
     return f"({grouped(running)} > 0)\nand\n{grouped(tokens)} == 0" if running and tokens else None
 
 

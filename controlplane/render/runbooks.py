@@ -20,8 +20,8 @@ from controlplane.fleet.model import EnvoySpec
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
 from controlplane.render import by_hand, causes, markdown, promql
+from controlplane.render.alerting.rules import Alert, Group
 from controlplane.render.markdown import Table
-from controlplane.render.rules import Alert, Group
 from controlplane.render.wording import page_name, spell_doing, spell_ratio, spell_trigger
 
 EVIDENCE_ROWS = 12

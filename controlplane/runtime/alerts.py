@@ -18,9 +18,22 @@ log = structlog.get_logger("alerts")
 class FiringAlerts:
     """What fires for one service, silenced or not: whoever silences an alert still wants the service to be served."""
 
-    def __init__(self, firing: Callable[[], Awaitable[tuple[Firing, ...]]] | None, service: str) -> None:
+    def __init__(
+        self,
+        firing: Callable[[], Awaitable[tuple[Firing, ...]]] | None,
+        service: str,
+        answered: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin with nothing known.
+
+        Args:
+            firing: asks the Alertmanager; None without one.
+            service: whose alerts count.
+            answered: told whenever the Alertmanager has answered.
+        """
         self._firing = firing
         self._service = service
+        self._answered = answered
         self.names: Alerts = None if firing else frozenset()
         """The names of the alerts that fire; None while that is unknown."""
 
@@ -36,3 +49,4 @@ class FiringAlerts:
             self.names = None
         else:
             self.names = frozenset(alert.name for alert in firing if alert.service in ("", self._service))
+            self._answered()

@@ -46,6 +46,8 @@ class Learnt:
         self._counters: dict[str, tuple[float, float]] = {}
         self.counted = (0.0, 0.0)
         """Requests that users got an answer to since the start, and how many of them failed."""
+        self._shown = (0.0, 0.0)
+        """As many of them as the metrics have been told of."""
 
     def take(self, look: Look) -> None:
         """Count what users got: by the answering pool's own counters, or by looks where it has none."""
@@ -77,6 +79,11 @@ class Learnt:
                 if evidence.value is not None:
                     key = verdict.pool, evidence.signal
                     self._baselines.setdefault(key, Baseline()).add(at, evidence.value)
+        total, failed = self.counted[0] - self._shown[0], self.counted[1] - self._shown[1]
+        self._shown = self.counted
+        for objective in self._objectives:
+            for outcome, count in (("good", total - failed), ("failed", failed)):
+                metrics.objective_requests.labels(self._service, objective.name, outcome).inc(count)
         for standing in self.budgets():
             if standing.budget.left is not None:
                 metrics.budget_left.labels(self._service, standing.objective).set(standing.budget.left)

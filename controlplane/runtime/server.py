@@ -203,6 +203,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
             metrics.faults_active.labels(kind).set(sum(1 for lease in leases if lease.kind is kind))
         service = plane.loaded.policy.service
         metrics.incidents_open.labels(service).set(len(await plane.books.incidents.open_incidents(service)))
+        metrics.store_answered_at.labels(service).set_to_current_time()
 
     timetable.every(RECOVER_EVERY, recover_tick, "recover")
 

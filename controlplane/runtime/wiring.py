@@ -235,7 +235,10 @@ def build(
         learnt.forecast, lambda: leadership.acting, metrics, utcnow, watches=policy.degradation.mode is Mode.OBSERVE,
     )  # fmt: skip
     alertmanager = Alertmanager(session, policy.alertmanager) if policy.alertmanager else None
-    firing = FiringAlerts(alertmanager.firing if alertmanager else None, policy.service)
+    heard = (
+        metrics.alertmanager_answered_at.labels(policy.service).set_to_current_time if alertmanager else lambda: None
+    )
+    firing = FiringAlerts(alertmanager.firing if alertmanager else None, policy.service, heard)
     levers: Levers | None = None
     if actuator:
         moving = carry.Levers(

@@ -42,7 +42,7 @@ def configuration(fleet: Fleet, plane: Plane, here: Path) -> Path:
 
     Slow groups are evaluated at the pace of the fast ones: a test cannot wait a minute.
     """
-    (rules,) = (fleet.run_dir / "alerts").glob("*.yml")
+    (rules,) = (fleet.run_dir / "alerts").glob("*.rules.yml")
     quick = here / "rules.yml"
     quick.write_text(rules.read_text(encoding="utf-8").replace("interval: 1m", "interval: 5s"), encoding="utf-8")
     page = {

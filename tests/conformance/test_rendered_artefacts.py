@@ -41,7 +41,7 @@ def promtool(*args: str) -> str:
 
 
 def rule_file(of: Policy, folder: Path) -> Path:
-    (text,) = (text for path, text in render(of, DRILLS, "a.yaml").items() if path.startswith("alerts/"))
+    (text,) = (text for path, text in render(of, DRILLS, "a.yaml").items() if path.endswith(".rules.yml"))
     file = folder / "service.rules.yml"
     file.write_text(text, encoding="utf-8")
     return file

@@ -124,7 +124,7 @@ def test_promtool_takes_the_alerts(rehearsal: Rehearsal) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed: apt-get install prometheus")
-    rules = sorted((rehearsal.fleet.run_dir / "alerts").glob("*.yml"))
+    rules = sorted((rehearsal.fleet.run_dir / "alerts").glob("*.rules.yml"))
     assert rules
     done = subprocess.run([promtool, "check", "rules", *rules], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

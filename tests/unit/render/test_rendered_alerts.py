@@ -15,8 +15,8 @@ from tests.golden.cases import DRILLS, HOSTILE, NAMES, hostile_policy, policy
 
 def rules(of: Policy) -> list[dict[str, Any]]:
     made = render(of, DRILLS, "controlplane.yaml")
-    (text,) = (text for path, text in made.items() if path.startswith("alerts/"))
-    return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    (text,) = (text for path, text in made.items() if path.endswith(".rules.yml"))
+    return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"] if "alert" in rule]
 
 
 def named(of: Policy, name: str) -> dict[str, Any]:
@@ -87,4 +87,4 @@ def test_every_series_of_ours_is_exposed_with_the_labels_that_are_asked_for(name
     for path, text in render(policy(name), DRILLS, "controlplane.yaml").items():
         for series, labels in re.findall(r"\b(controlplane_[a-z_]+)(\{[^}]*\})?", text.replace('\\"', '"')):
             assert series in exposed, f"{path} asks for {series}"
-            assert set(re.findall(r"(\w+)[=!]~?\"", labels)) <= exposed[series] | {"le"}, f"{path}: {series}{labels}"
+            assert set(re.findall(r"(\w+)[=!]~?\"", labels)) <= exposed[series] | {"le", "instance"}, f"{path}: {series}{labels}"

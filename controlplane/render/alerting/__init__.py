@@ -1,0 +1,1 @@
+"""The alerts of one service: rules, their proofs, who is told of them, and how fast; all pure."""
