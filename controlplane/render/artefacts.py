@@ -11,8 +11,9 @@ from urllib.parse import quote
 from controlplane.chaos.drill import Drill
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
-from controlplane.render import alerts, overview, rules, runbooks
+from controlplane.render import alerts, overview, rules
 from controlplane.render.markdown import keep_notes
+from controlplane.render.runbooks.book import pages
 from controlplane.render.wording import inert, slug
 
 __all__ = ["keep_notes", "render"]
@@ -36,7 +37,7 @@ def render(policy: Policy, drills: Sequence[Drill], source: str) -> Mapping[str,
     made = {
         rules_path: rules.page(_about_rules(header, policy), groups, policy.service, link),
         "dashboards/fleet-overview.json": overview.fleet_overview(policy, drills, header),
-        **runbooks.pages(policy, drills, groups, source, rules_path),
+        **pages(policy, drills, groups, source, rules_path),
     }
     return dict(sorted(made.items()))
 

@@ -37,7 +37,7 @@ from controlplane.render.dashboards import (
     timeline,
 )
 from controlplane.render.markdown import Table
-from controlplane.render.runbooks import evidence, headline, took_s
+from controlplane.render.runbooks.proof import evidence, headline, took_s
 from controlplane.render.wording import page_name, spell_doing
 from controlplane.signals.engines import names_for_rules
 from controlplane.signals.sample import CATALOGUE, Direction, Signal, Unit

@@ -48,7 +48,7 @@ from controlplane.probes.fetch import Pages
 from controlplane.probes.probe import Look, Probe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
-from controlplane.render.report import Report, html_report, markdown_report
+from controlplane.render.reports.drill import Report, html_report, markdown_report
 from controlplane.runtime.alerts import FiringAlerts
 from controlplane.runtime.books import Books, books
 from controlplane.runtime.drilling import DrillingParts, join

@@ -12,28 +12,19 @@ from importlib import resources
 from jinja2 import FunctionLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 
-from controlplane.chaos.drill import Drill, DrillPhase, Outcome
+from controlplane.chaos.drill import Drill
 from controlplane.degradation.action import ServeFromCache, SwitchPool, share_of, spell_actions
 from controlplane.degradation.machine import TRANSITIONS
 from controlplane.degradation.matrix import LEVELS, Level, Mode, Row, signals_of
 from controlplane.fleet.model import EnvoySpec
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
-from controlplane.render import by_hand, causes, markdown, promql
+from controlplane.render import markdown, promql
 from controlplane.render.markdown import Table
 from controlplane.render.rules import Alert, Group
+from controlplane.render.runbooks import by_hand, causes
+from controlplane.render.runbooks.proof import evidence, evidence_table, headline, reasons_of
 from controlplane.render.wording import page_name, spell_doing, spell_ratio, spell_trigger
-
-EVIDENCE_ROWS = 12
-"""A year of monthly drills."""
-
-_TIMED = (
-    DrillPhase.DETECTED, DrillPhase.DECIDED, DrillPhase.ACTED, DrillPhase.VERIFIED, DrillPhase.HEALED,
-    DrillPhase.RECOVERED,
-)  # fmt: skip
-
-_SAYS_NOTHING = (Outcome.RUNNING, Outcome.REFUSED)
-"""Outcomes of runs that touched nothing, or have not ended: no evidence."""
 
 
 def pages(
@@ -51,31 +42,6 @@ def pages(
     made = {f"runbooks/{page_name(row)}.md": _row_page(policy, row, drills, source) for row in _rows(policy)}
     made["runbooks/alerts.md"] = _finish(_alerts_page(policy, groups, rules, drills), source)
     return made
-
-
-def evidence(row: Row, drills: Sequence[Drill]) -> tuple[Drill, ...]:
-    """Return the drills that say something about a row, newest first."""
-    return tuple(d for d in drills if d.row == row.level and d.outcome not in _SAYS_NOTHING)[:EVIDENCE_ROWS]
-
-
-def took_s(drill: Drill) -> float | None:
-    """Return the seconds from detected to verified, which is what a row promises; None when it never got there."""
-    detected, verified = drill.seconds(DrillPhase.DETECTED), drill.seconds(DrillPhase.VERIFIED)
-    return None if detected is None or verified is None else verified - detected
-
-
-def headline(row: Row, drills: Sequence[Drill]) -> str:
-    """Say in one line how well the newest drill proved a row."""
-    proofs = evidence(row, drills)
-    if not proofs:
-        return "**Not proven:** no drill has proved this row yet."
-    last = proofs[0]
-    day, took, within = f"{last.started_at:%Y-%m-%d}", took_s(last), spell_duration(row.within)
-    if last.outcome is Outcome.PASSED and took is not None:
-        return f"**Proven on {day}:** detected to verified in {_seconds(took)} s, of {within} promised."
-    passed = next((d for d in proofs if d.outcome is Outcome.PASSED), None)
-    before = f" It last passed on {passed.started_at:%Y-%m-%d}." if passed else " It has never passed."
-    return f"**Not proven:** the newest drill ({day}) ended as {last.outcome}.{before}"
 
 
 def _rows(policy: Policy) -> tuple[Row, ...]:
@@ -115,8 +81,8 @@ def _row_page(policy: Policy, row: Row, drills: Sequence[Drill], source: str) ->
         hold=spell_duration(row.release.hold),
         steps=", ".join(spell_ratio(step) for step in row.release.steps),
         edges=_edges(),
-        evidence=_evidence_table(proofs) if proofs else None,
-        reasons=_reasons(proofs),
+        evidence=evidence_table(proofs) if proofs else None,
+        reasons=reasons_of(proofs),
         no_proof=_no_proof(policy, row),
         source=source,
         gateway=_addresses(gateway) if gateway else None,
@@ -238,42 +204,6 @@ def _edges() -> tuple[str, ...]:
     return (
         f"[*] --> {first}",
         *(f"{phase} --> {to.to}: {cue}" for (phase, cue), to in TRANSITIONS.items()),
-    )
-
-
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
-
-def _evidence_table(proofs: Sequence[Drill]) -> Table:
-    rows = []
-    for drill in proofs:
-        took = took_s(drill)
-        rows.append(
-            (
-                f"{drill.started_at:%Y-%m-%d %H:%M}", markdown.code(drill.experiment), drill.outcome.value,
-                *(_seconds(drill.seconds(phase)) for phase in _TIMED),
-                _seconds(took), spell_duration(drill.objective),
-                "-" if took is None else "yes" if took <= drill.objective.total_seconds() else "**no**",
-            )
-        )  # fmt: skip
-    head = (
-        "Date (UTC)",
-        "Drill",
-        "Outcome",
-        *(phase.value for phase in _TIMED),
-        "detected to verified",
-        "Promise",
-        "Kept",
-    )
-    return Table(head, rows, right=frozenset(range(3, 10)))
-
-
-def _reasons(proofs: Sequence[Drill]) -> tuple[str, ...]:
-    return tuple(
-        f"{drill.started_at:%Y-%m-%d %H:%M}, {drill.outcome}: {'; '.join(markdown.text(r) for r in drill.reasons)}"
-        for drill in proofs
-        if drill.reasons
     )
 
 
