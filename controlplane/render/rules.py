@@ -60,12 +60,9 @@ class Group:
     alerts: tuple[Alert, ...]
 
 
-ALERTS_PAGE = "runbooks/alerts.md"
-
-
 def anchored(name: str) -> str:
-    """Return the place of an alert on the page of all alerts, by the anchor that Markdown gives its heading."""
-    return f"{ALERTS_PAGE}#{name.lower()}"
+    """Return the runbook of an alert."""
+    return f"runbooks/alerts/{name}.md"
 
 
 class _Dumper(yaml.SafeDumper):

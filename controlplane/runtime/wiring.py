@@ -76,6 +76,8 @@ SCORED_DRILLS = 200
 """How many of the last drills a report's score is made of."""
 EVIDENCE_DRILLS = 20
 """How many of the last drills the runbooks show."""
+EVIDENCE_INCIDENTS = 50
+"""How many of the last incidents they look at; those that drills caused among them."""
 AWAY = (Phase.ENGAGING, Phase.ENGAGED, Phase.RELEASING)
 """Phases of a row in which the lever is its own."""
 
@@ -321,8 +323,9 @@ def build(
 
     async def write_down() -> None:
         drills = await book.drills.recent(EVIDENCE_DRILLS)
-        rendered = render(policy, drills, loaded.path.name)
-        await asyncio.to_thread(publish, rendered, loaded.base / policy.publish.dir)
+        incidents = tuple(i for i, _ in await book.incidents.recent(policy.service, EVIDENCE_INCIDENTS))
+        rendered = render(policy, drills, loaded.path.name, incidents)
+        await asyncio.to_thread(publish, rendered, loaded.base / policy.publish.dir, utcnow().date())
 
     async def published(drill: Drill) -> None:
         metrics.drills.labels(drill.experiment, drill.outcome).inc()

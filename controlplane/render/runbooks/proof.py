@@ -1,9 +1,11 @@
 """What drills have proved of a row: the newest in one line, all of them in a table; pure."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome
 from controlplane.degradation.matrix import Row
+from controlplane.incidents.incident import Incident
 from controlplane.policy.quantity import spell_duration
 from controlplane.render import markdown
 from controlplane.render.markdown import Table
@@ -82,3 +84,46 @@ def reasons_of(proofs: Sequence[Drill]) -> tuple[str, ...]:
         for drill in proofs
         if drill.reasons
     )
+
+
+def spell_proof(drill: Drill) -> str:
+    """Say in a few words what a drill proved."""
+    took = took_s(drill)
+    return f"drill {drill.id} {drill.outcome}{f' in {spell_seconds(took)} s' if took is not None else ''}"
+
+
+def trend(proofs: Sequence[Drill]) -> str:
+    """Say whether a row gets faster or slower; nothing with fewer than two drills that measured it.
+
+    The newest drill is held against the median of those before it, so that one odd run is no trend.
+    """
+    times = [took for drill in proofs if (took := took_s(drill)) is not None]
+    if len(times) < 2:
+        return ""
+    newest, before = times[0], median(times[1:])
+    change = newest / before - 1 if before else 0.0
+    verdict = "steady" if abs(change) < 0.1 else f"{abs(change):.0%} {'slower' if change > 0 else 'faster'}"
+    of = f"the {len(times) - 1} before" if len(times) > 2 else "the one before"
+    return f"Trend: {spell_seconds(newest)} s, against {spell_seconds(before)} s ({of}): {verdict}."
+
+
+def incidents_of(row: Row, incidents: Sequence[Incident]) -> tuple[Incident, ...]:
+    """Return the real incidents of a row, newest first; those that drills caused stand in the other table."""
+    return tuple(i for i in incidents if i.level == row.level and not i.drill_id)[:EVIDENCE_ROWS]
+
+
+def incident_table(row: Row, incidents: Sequence[Incident]) -> Table:
+    """Return the real incidents of a row, one a line, with what users waited for."""
+    lines = []
+    for incident in incidents:
+        mitigated = (incident.mitigated_at - incident.detected_at).total_seconds() if incident.mitigated_at else None
+        resolved = (incident.resolved_at - incident.detected_at).total_seconds() if incident.resolved_at else None
+        kept = "-" if mitigated is None else "yes" if mitigated <= row.within.total_seconds() else "**no**"
+        lines.append(
+            (
+                f"{incident.detected_at:%Y-%m-%d %H:%M}", markdown.code(incident.id), markdown.text(incident.title),
+                spell_seconds(mitigated), spell_seconds(resolved), spell_duration(row.within), kept,
+            )
+        )  # fmt: skip
+    head = ("Date (UTC)", "Incident", "What", "detected to mitigated", "detected to resolved", "Promise", "Kept")
+    return Table(head, lines, right=frozenset({3, 4, 5}))
