@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import controlplane
-from controlplane.cli import chaos, demo, drill, fleet, lever, plane, policy, rollout, simulate, target
+from controlplane.cli import chaos, demo, drill, fleet, incident, lever, plane, policy, rollout, simulate, target
 from controlplane.errors import ControlplaneError
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ plane.register(app)
 lever.register(app)
 simulate.register(app)
 drill.register(app)
+incident.register(app)
 chaos.register(app)
 rollout.register(app)
 fleet.register(app)

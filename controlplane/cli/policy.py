@@ -87,14 +87,16 @@ def render(
 ) -> None:
     """Render alerts, dashboards and runbooks from a policy page and the drills on record."""
     from controlplane.cli.output import out
+    from controlplane.clock import utcnow
     from controlplane.errors import ControlplaneError
     from controlplane.flows.publish import compare, publish
     from controlplane.policy.load import load
     from controlplane.render.artefacts import render as render_all
-    from controlplane.runtime.evidence import drills_on_record
+    from controlplane.runtime.evidence import on_record
 
     loaded = load(page)
-    rendered = render_all(loaded.policy, drills_on_record(loaded), loaded.path.name)
+    drills, incidents = on_record(loaded)
+    rendered = render_all(loaded.policy, drills, loaded.path.name, incidents)
     directory = out_dir or loaded.base / loaded.policy.publish.dir
     if check_only:
         _, changes = compare(rendered, directory)
@@ -105,7 +107,7 @@ def render(
             )
         out.print(f"{len(rendered)} files are as {page} says")
         return
-    changes = publish(rendered, directory)
+    changes = publish(rendered, directory, utcnow().date())
     for change in changes:
         out.print(f"{change.kind:8} {directory / change.path}")
     out.print(f"{len(rendered)} files rendered, {len(changes)} written")

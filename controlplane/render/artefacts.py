@@ -1,31 +1,36 @@
 """Everything that is rendered from one policy page: relative path -> text, byte for byte the same each time; pure.
 
 Called by the command line and by the flow that publishes; they write, compare and keep the notes that people made
-(`keep_notes`). Nothing here touches a file or a clock.
+(`keep`). Nothing here touches a file or a clock.
 """
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from controlplane.chaos.drill import Drill
+from controlplane.incidents.incident import Incident
 from controlplane.policy.model import Policy
-from controlplane.render import runbooks
 from controlplane.render.alerting import pages as alerting
 from controlplane.render.alerting.groups import groups as groups_of
 from controlplane.render.dashboards import collection
-from controlplane.render.markdown import keep_notes
+from controlplane.render.runbooks import book
+from controlplane.render.runbooks.rows import Evidence
+from controlplane.render.runbooks.shelf import keep
 from controlplane.render.wording import inert, slug
 
-__all__ = ["keep_notes", "render"]
+__all__ = ["Evidence", "keep", "render"]
 
 
-def render(policy: Policy, drills: Sequence[Drill], source: str) -> Mapping[str, str]:
+def render(
+    policy: Policy, drills: Sequence[Drill], source: str, incidents: Sequence[Incident] = ()
+) -> Mapping[str, str]:
     """Render all alerts, dashboards and runbooks of one service.
 
     Args:
         policy: what everything is made from.
         drills: the evidence, newest first.
         source: the policy page as it is to be named in the files, such as `controlplane.yaml`.
+        incidents: what has really happened, newest first.
 
     Returns:
         The text of each file by its path, relative to the directory that `publish.dir` names; paths in order.
@@ -37,6 +42,6 @@ def render(policy: Policy, drills: Sequence[Drill], source: str) -> Mapping[str,
     made = {
         **alerting.pages(policy, groups, header, link),
         **collection.pages(policy, header),
-        **runbooks.pages(policy, drills, groups, source, rules_path),
+        **book.pages(policy, Evidence(tuple(drills), tuple(incidents)), groups, source, rules_path, link),
     }
     return dict(sorted(made.items()))

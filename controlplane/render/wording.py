@@ -27,7 +27,9 @@ def invisible(char: str) -> bool:
 
 def inert(text: object, limit: int = MAX_TEXT) -> str:
     """Return a value as one line without control or direction characters, cut at `limit` characters."""
-    kept = "".join(" " if invisible(c) else c for c in str(text) if c not in _BIDI)
+    kept = str(text)
+    if not kept.isprintable():
+        kept = "".join(" " if invisible(c) else c for c in kept if c not in _BIDI)
     line = " ".join(kept.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 

@@ -48,7 +48,7 @@ from controlplane.probes.fetch import Pages
 from controlplane.probes.probe import Look, Probe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
-from controlplane.render.report import Report, html_report, markdown_report
+from controlplane.render.reports.drill import Report, html_report, markdown_report
 from controlplane.runtime.alerts import FiringAlerts
 from controlplane.runtime.books import Books, books
 from controlplane.runtime.drilling import DrillingParts, join
@@ -74,6 +74,8 @@ HINTS_SHOWN = 3
 """How many likely causes an incident's timeline begins with."""
 EVIDENCE_DRILLS = 20
 """How many of the last drills the runbooks show."""
+EVIDENCE_INCIDENTS = 50
+"""How many of the last incidents they look at; those that drills caused among them."""
 AWAY = (Phase.ENGAGING, Phase.ENGAGED, Phase.RELEASING)
 """Phases of a row in which the lever is its own."""
 
@@ -323,8 +325,9 @@ def build(
 
     async def write_down() -> None:
         drills = await book.drills.recent(EVIDENCE_DRILLS)
-        rendered = render(policy, drills, loaded.path.name)
-        await asyncio.to_thread(publish, rendered, loaded.base / policy.publish.dir)
+        incidents = tuple(i for i, _ in await book.incidents.recent(policy.service, EVIDENCE_INCIDENTS))
+        rendered = render(policy, drills, loaded.path.name, incidents)
+        await asyncio.to_thread(publish, rendered, loaded.base / policy.publish.dir, utcnow().date())
 
     async def published(drill: Drill) -> None:
         metrics.drills.labels(drill.experiment, drill.outcome).inc()

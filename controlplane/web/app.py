@@ -37,7 +37,7 @@ from controlplane.flows.faults import FaultRequest
 from controlplane.flows.rollout import Refused
 from controlplane.flows.standing import Standing
 from controlplane.policy import quantity
-from controlplane.render.report import Report, html_report, markdown_report
+from controlplane.render.reports.drill import Report, html_report, markdown_report
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
 from controlplane.web.levers import LeverPorts, add_lever_routes

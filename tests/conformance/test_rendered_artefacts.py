@@ -1,7 +1,6 @@
 """What is rendered is taken by the tools that read it: promtool, bash and jq really run."""
 
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +13,9 @@ from controlplane.policy.load import load
 from controlplane.policy.model import Policy
 from controlplane.render.artefacts import render
 from tests.golden.cases import DRILLS, hostile_policy, policy
-from tests.support.dashboards import dashboards, filled, queries
+from tests.support.dashboards import dashboards, filled
+from tests.support.dashboards import queries as dashboard_queries
+from tests.support.runbook_pages import blocks, queries
 
 prometheus = pytest.mark.debian("prometheus")
 
@@ -54,11 +55,6 @@ def parses(exprs: list[str], folder: Path) -> None:
     promtool("check", "rules", "--lint=none", str(file))
 
 
-def blocks(page: str, language: str) -> list[str]:
-    return [re.sub(r"^ {3}", "", b, flags=re.MULTILINE) if b.startswith("   ") else b
-            for b in re.findall(rf"^ *```{language}\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)]  # fmt: skip
-
-
 @prometheus
 @POLICIES
 def test_prometheus_takes_the_rules(of: Policy, tmp_path: Path) -> None:
@@ -68,7 +64,7 @@ def test_prometheus_takes_the_rules(of: Policy, tmp_path: Path) -> None:
 @prometheus
 @POLICIES
 def test_every_panel_and_mark_asks_something_prometheus_understands(of: Policy, tmp_path: Path) -> None:
-    asked = [filled(query.expr, GRAFANA) for made in dashboards(of).values() for query in queries(made)]
+    asked = [filled(query.expr, GRAFANA) for made in dashboards(of).values() for query in dashboard_queries(made)]
     parses(asked, tmp_path)
     assert len(asked) > 150
 
@@ -76,23 +72,23 @@ def test_every_panel_and_mark_asks_something_prometheus_understands(of: Policy, 
 @prometheus
 @POLICIES
 def test_every_query_on_a_runbook_is_one_prometheus_understands(of: Policy, tmp_path: Path) -> None:
+    asked: list[str] = []
     for path, page in render(of, DRILLS, "a.yaml").items():
         if path.endswith(".md"):
-            found = blocks(page, "promql")
-            look = "The same in Prometheus:\n\n```promql\n"
-            if look in page:
-                found += page.split(look)[1].split("\n```")[0].splitlines()
-                found.remove(next(b for b in found if b.count("\n") >= 4 and "controlplane_level" in b))
-            parses(found, tmp_path)
+            asked += queries(page)
+    assert len(asked) > 100
+    parses(list(dict.fromkeys(asked)), tmp_path)
 
 
 @POLICIES
 def test_every_command_on_a_runbook_is_one_bash_understands(of: Policy) -> None:
     bash = tool("bash")
-    for path, page in render(of, DRILLS, "a.yaml").items():
-        for block in blocks(page, "sh"):
-            done = subprocess.run([bash, "-n"], input=block, capture_output=True, text=True, timeout=10, check=False)
-            assert done.returncode == 0, f"{path}: {done.stderr}\n{block}"
+    pages = {path: page for path, page in render(of, DRILLS, "a.yaml").items() if path.endswith(".md")}
+    distinct = {block.text: path for path, page in pages.items() for block in blocks(page, "sh")}
+    assert len(distinct) > 30
+    for text, path in distinct.items():
+        done = subprocess.run([bash, "-n"], input=text, capture_output=True, text=True, timeout=10, check=False)
+        assert done.returncode == 0, f"{path}: {done.stderr}\n{text}"
 
 
 @pytest.mark.debian("jq")

@@ -88,12 +88,10 @@ OUTRANKS = "outranks"
 """The label of alerts that make those of lower levels superfluous: users are hurt now, and the level says how badly."""
 OUTRANKING: Mapping[str, str] = {OUTRANKS: "lower"}
 
-ALERTS_PAGE = "runbooks/alerts.md"
-
 
 def anchored(name: str) -> str:
-    """Return the place of an alert on the page of all alerts, by the anchor that Markdown gives its heading."""
-    return f"{ALERTS_PAGE}#{name.lower()}"
+    """Return the runbook of an alert."""
+    return f"runbooks/alerts/{name}.md"
 
 
 def literal(text: str) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from controlplane.chaos.drill import Drill, DrillPhase, Event, Measured, Outcome
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.fleet.model import Endpoint
-from controlplane.render.report import LEFT, WIDTH, Report, html_report, markdown_report, timeline
+from controlplane.render.reports.drill import LEFT, WIDTH, Report, html_report, markdown_report, timeline
 
 T0 = datetime(2026, 3, 3, 10, 0, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script>|`x`\n# no"

@@ -27,7 +27,7 @@ from controlplane.flows.faults import FaultRequest
 from controlplane.flows.people import Said
 from controlplane.flows.rollout import Refused as RolloutRefused
 from controlplane.flows.standing import Standing
-from controlplane.render.report import Report
+from controlplane.render.reports.drill import Report
 from controlplane.signals.recording import Point
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes

@@ -1,72 +1,94 @@
 """The manual steps of a row's runbook: exact commands, each with its check and its undo; pure.
 
-Called by `runbooks`. Commands work on what the policy page names: an Envoy driven by files, and a fleet of processes.
+Called by `rows`. Commands work on the gateway that the policy page names: an Envoy driven by files, or a route object
+of a cluster; any other gateway is moved through the control plane, or by whoever owns it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from controlplane.degradation.actuator import Pull, RoutePlan, route
-from controlplane.degradation.matrix import Row
+from controlplane.degradation.matrix import Mode, Row
 from controlplane.fleet.model import PRIMARY
 from controlplane.policy.model import Policy
 from controlplane.render import markdown
+from controlplane.render.runbooks import routes
+from controlplane.render.runbooks.place import Place
+from controlplane.render.runbooks.step import Step
 
-_WEIGHTS = (
+WEIGHTS = (
     'curl -fsS "$ADMIN/config_dump?resource=dynamic_route_configs" '
     "| jq -c '.. | objects | select(has(\"weighted_clusters\")) | .weighted_clusters.clusters[] | {name, weight}'"
 )
+_LEVEL = "curl -sS -o /dev/null -D - \"$LISTENER/v1/models\" | grep -i '^x-degradation-level'"
+_BACK = (
+    "When the primary pool is well and has stayed well: all of it, and then the lever to the control plane, whose own "
+    "way back goes by small steps. Where you can wait, undo step *Take the lever* instead and let it do this."
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing to do by hand."""
-
-    title: str
-    why: str
-    do: str
-    expect: str
-    check: str
-    undo: str = ""
-    no_undo: str = ""
-    """Why there is nothing to undo."""
-
-
-def steps(policy: Policy, row: Row, source: str) -> tuple[Step, ...]:
+def steps(policy: Policy, row: Row, place: Place) -> tuple[Step, ...]:
     """Return the steps for one row, in order."""
-    return tuple(_steps(policy, row, source))
+    return tuple(_steps(policy, row, place))
 
 
-def _steps(policy: Policy, row: Row, source: str) -> Iterator[Step]:
+def _steps(policy: Policy, row: Row, place: Place) -> Iterator[Step]:
     if policy.fleet.substrate is not None:
-        yield _heal(source)
-    yield _ask_target(policy, row)
-    if policy.fleet.gateway is not None and policy.fleet.gateway.envoy is not None:
-        yield _take_the_lever(source)
-        yield _move(row)
+        yield heal(place)
+    if row.move is not None:
+        yield ask_pool(policy, row.target)
+    if policy.fleet.gateway is None:
+        return
+    if policy.degradation.mode is not Mode.OBSERVE:
+        yield pin(row)
+    if row.move is None:
+        return
+    plan = route((Pull(row.level, row.do),))
+    if place.envoy:
+        yield _take_the_lever(place)
+        yield _move(plan)
         yield _give_back()
+    elif place.kubernetes:
+        yield _take_the_lever(place)
+        why = f"The rules are applied as the control plane would apply them. The split is {_split(plan)}."
+        yield routes.move(policy, place, place.kubernetes, plan, "Move the traffic", why)
+        yield routes.move(policy, place, place.kubernetes, route(()), "Give the traffic back", _BACK)
 
 
-def _heal(source: str) -> Step:
+def heal(place: Place) -> Step:
+    """End every fault that was injected on purpose."""
     return Step(
         "Rule out a fault of our own",
         "A drill's fault ends by itself; this ends it now. It heals everything that is leased and says what it did.",
-        f"controlplane heal {markdown.shell(source)}",
+        f"controlplane heal {markdown.shell(place.source)}",
         "no fault is in force.",
-        "curl -fsS \"$CONTROL/metrics\" | grep '^controlplane_faults_active' || echo none",
+        'curl -fsS "$CONTROL/api/v1/leases" | jq -r \'if . == [] then "none" else .[].endpoint.name end\'',
         no_undo="none is needed; healing twice is healing once.",
     )
 
 
-def _ask_target(policy: Policy, row: Row) -> Step:
-    """Ask the pool that is to take the traffic; the addresses are read as the policy names them."""
-    source = policy.fleet.pools[row.target].endpoints
+def pin(row: Row) -> Step:
+    """Have the control plane pull the lever because a person says so."""
+    return Step(
+        f"Have the control plane put {row.level} in force",
+        "It asks the gate, moves the lever, proves it and keeps the receipt: whatever you would do, and faster. The "
+        "pin keeps the row in force whatever its trigger says. Go on to the next step only where this fails.",
+        f'controlplane pin {row.level} --for 30m --why "by hand, see the incident"',
+        f"the level is `{row.level}`, and the newest receipt is `verified`.",
+        "controlplane level\ncurl -fsS \"$CONTROL/api/v1/receipts?limit=1\" | jq -c '.[] | {id, state, detail}'",
+        undo=f'controlplane unpin {row.level} --why "its trigger decides again"',
+    )
+
+
+def ask_pool(policy: Policy, pool: str) -> Step:
+    """Ask a pool for real completions; the addresses are read as the policy names them."""
+    source = policy.fleet.pools[pool].endpoints
     if source.file:
         listed = f"jq -r '.[].targets[]' {markdown.shell(source.file)}"
     else:
         listed = f"printf '%s\\n' {' '.join(markdown.shell(url) for url in source.static)}"
+    label = markdown.shell(f'pool="{pool}"')
     return Step(
-        f"Ask pool {markdown.text(row.target)} whether it can serve",
+        f"Ask pool {markdown.text(pool)} whether it can serve",
         "Traffic that is sent to a dead pool is worse off than before.",
         f"{listed} | while read -r at; do\n"
         '  case "$at" in http*) ;; *) at="http://$at" ;; esac\n'
@@ -75,41 +97,36 @@ def _ask_target(policy: Policy, row: Row) -> Step:
         "    -H 'content-type: application/json' "
         '-d "{\\"model\\": \\"$model\\", \\"prompt\\": \\"ping\\", \\"max_tokens\\": 4}"\n'
         "done",
-        "every line above says 200, and Prometheus calls the pool `ok`.",
-        "curl -fsS \"$CONTROL/metrics\" | grep '^controlplane_verdict' | "
-        f"grep -F {markdown.shell(_pool_label(row.target))}",
+        "every line above says 200, and the control plane's verdict on the pool is not `breach`.",
+        f"curl -fsS \"$CONTROL/metrics\" | grep '^controlplane_verdict' | grep -F {label}",
         no_undo="nothing was changed.",
     )
 
 
-def _pool_label(pool: str) -> str:
-    return f'pool="{pool}"'
-
-
-def _take_the_lever(source: str) -> Step:
-    page = markdown.shell(source)
+def _take_the_lever(place: Place) -> Step:
+    page = markdown.shell(place.source)
     return Step(
         "Take the lever from the control plane",
         "Otherwise it may move back what you move. In mode `observe` it goes on watching, and says what it would do. "
         "Write `mode: observe` under `degradation:` on the policy page, then:",
-        f"controlplane check {page}\n"
-        "# restart `controlplane serve` in the way it is kept running here, for example:\n"
-        "systemctl restart controlplane",
+        f"controlplane check {page} > /dev/null\n"
+        "# in the way it is kept running here:\n"
+        "${RESTART:-systemctl restart controlplane}",
         "the mode is `observe`.",
-        'curl -fsS "$CONTROL/api/v1/standing" | jq -r \'.. | objects | select(has("mode")) | .mode\'',
-        undo=f"# take `mode: observe` out again, then:\ncontrolplane check {page}\nsystemctl restart controlplane",
+        'curl -fsS "$CONTROL/api/v1/standing" | jq -r .mode',
+        undo="# take `mode: observe` out again, then:\n"
+        f"controlplane check {page} > /dev/null\n${{RESTART:-systemctl restart controlplane}}",
     )
 
 
-def _move(row: Row) -> Step:
-    plan = route((Pull(row.level, row.do),))
+def _move(plan: RoutePlan) -> Step:
     return Step(
         "Move the traffic",
         f"Envoy takes a new route file up when it is *renamed* into place; editing it in place does nothing. "
         f"The split is {_split(plan)}.",
         f'cp -p "$RDS" "$RDS.before"\n{_rewrite(plan, "$RDS.before")}',
         "the live weights are the ones above, and answers carry the level.",
-        f"{_WEIGHTS}\ncurl -sS -o /dev/null -D - \"$LISTENER/v1/models\" | grep -i '^x-degradation-level'",
+        f"{WEIGHTS}\n{_LEVEL}",
         undo='cp -p "$RDS.before" "$RDS.new" && mv "$RDS.new" "$RDS"',
     )
 
@@ -118,11 +135,10 @@ def _give_back() -> Step:
     plan = route(())
     return Step(
         "Give the traffic back",
-        "When the primary pool is well and has stayed well: all of it, and then the lever to the control plane, whose "
-        "own way back goes by small steps. Where you can wait, undo step *Take the lever* instead and let it do this.",
+        _BACK,
         f'cp -p "$RDS" "$RDS.before"\n{_rewrite(plan, "$RDS.before")}',
         "the live weights are back at the primary, and the level is `none`.",
-        f"{_WEIGHTS}\ncontrolplane status",
+        f"{WEIGHTS}\n{_LEVEL}",
         undo='cp -p "$RDS.before" "$RDS.new" && mv "$RDS.new" "$RDS"',
     )
 
