@@ -139,21 +139,30 @@ class Live:
         if name and name not in self._names:
             return self._unknown(name)
         alone = [m for m in selector.matchers if self._there(selector.without(m))]
-        if alone:
+        if len(alone) == 1:
             return self._killed_by(selector, alone[0])
+        if alone:
+            return self._never_together(selector, alone)
         never = [m for m in selector.matchers if name and not self._there(Selector(name, (m,)))]
         if never and self._there(Selector(name, ())):
             return self._killed_by(Selector(name, (never[0],)), never[0])
         if never:
             what = f"`{name}` has had no sample for {self.since}"
             return _Why(Severity.WARN, "no-sample", what, "is what exposes it still scraped?")
-        what = f"no series has all of `{selector}` at once, though each matcher finds some"
+        return self._never_together(selector, list(selector.matchers))
+
+    def _never_together(self, selector: Selector, these: list[Matcher]) -> _Why:
+        """Say which matchers find series each, and none together."""
+        said = " and ".join(f"`{matcher.text}`" for matcher in these)
+        what = f"no series of `{selector}` has {said} at once, though each matcher finds some"
+        if all(self.known.can_be(selector, matcher) for matcher in these):
+            return _Why(Severity.NOTE, "quiet-value", f"{what}; it has not happened yet, or nothing here tells it")
         return _Why(Severity.ERROR, "no-such-combination", what)
 
     def _unknown(self, name: str) -> _Why:
         """Say why a series has never been seen."""
         if name in self._declared or name in self.known.own:
-            what = f"`{name}` has no sample yet: a target declares it, and nothing has happened that it counts"
+            what = f"`{name}` has no sample yet: a target declares it, and nothing has happened yet that it would tell"
             return _Why(Severity.NOTE, "quiet-series", what)
         if name in self.known.records:
             what = f"`{name}` is recorded by {self.known.records[name]}, and has never been seen"

@@ -4,6 +4,7 @@ Called by the command line. The judging is `lint`'s.
 """
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -39,6 +40,7 @@ ENDINGS = (".yml", ".yaml", ".json", ".md")
 AT_ONCE = 8
 TIMEOUT_S = 10.0
 MAX_BYTES = 64 * 1024 * 1024
+_SPAN = re.compile(r"(?:\d+(?:ms|[smhdwy]))+")
 _ANSWERS_ANYWAY = (401, 403, 405, 429)
 """Statuses of something that is there and does not want this visitor."""
 
@@ -62,13 +64,15 @@ def lint(loaded: Loaded, directory: Path, prometheus: str, *, follow: bool, sinc
         since: a PromQL duration; how far back a series' last sample still counts.
 
     Raises:
-        UsageError: when nothing has been rendered there.
+        UsageError: when nothing has been rendered there, or `since` is no duration.
         UnreachableError: when the Prometheus does not answer.
     """
     artefacts = read_files(directory)
     if not artefacts:
         raise UsageError(f"nothing has been rendered in {directory}", "it has no alerts, dashboards or runbooks",
                          f"run `controlplane render {loaded.path}`")  # fmt: skip
+    if not _SPAN.fullmatch(since):
+        raise UsageError(f"`{since}` is no span", "it is not a PromQL duration", "write it like 1h or 30m")
     known = known_of(loaded.policy)
     live = None
     if prometheus:
