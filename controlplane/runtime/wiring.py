@@ -43,6 +43,7 @@ from controlplane.flows.standing import Standing, stand
 from controlplane.flows.switch import Order, SwitchPorts
 from controlplane.incidents.cause import hints
 from controlplane.incidents.clues import ClueBook
+from controlplane.lint.drift import origin_of
 from controlplane.policy.load import Loaded
 from controlplane.probes.fetch import Pages
 from controlplane.probes.probe import Look, Probe
@@ -322,7 +323,8 @@ def build(
     async def write_down() -> None:
         drills = await book.drills.recent(EVIDENCE_DRILLS)
         rendered = render(policy, drills, loaded.path.name)
-        await asyncio.to_thread(publish, rendered, loaded.base / policy.publish.dir)
+        origin = origin_of(loaded.resolved, drills)
+        await asyncio.to_thread(publish, rendered, loaded.base / policy.publish.dir, origin)
 
     async def published(drill: Drill) -> None:
         metrics.drills.labels(drill.experiment, drill.outcome).inc()
