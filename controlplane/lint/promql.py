@@ -31,7 +31,8 @@ _SCALARS = frozenset(("scalar", "time", "pi"))
 _NUMBERS = frozenset(("inf", "nan"))
 _ABSENT = frozenset(("absent", "absent_over_time"))
 _MATCHERS = frozenset(("=", "!=", "=~", "!~"))
-_DEPTH = 200
+_DEPTH = 50
+"""Brackets in one another: ten frames each, of the thousand that Python has."""
 
 
 class NotPromqlError(ValueError):
