@@ -9,6 +9,7 @@ The map of this tree, top to bottom; a room may import only the rooms below it::
     runtime      wiring (the only module that names concrete drivers), scheduler, the serving process
     web          the HTTP API, the event stream, the console
     flows        observe, decide, drill, recover, publish: one a journey    | store   what must survive a crash
+    lint         whether what was rendered can be believed: queries, links, proofs
     render       alerts, dashboards, runbooks: made from the policy
     policy       controlplane.yaml -> Policy
     degradation  the P0-P2 matrix, its machine, the levers   | chaos   faults, leases, drills   | incidents

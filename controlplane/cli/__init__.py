@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import controlplane
-from controlplane.cli import chaos, demo, drill, fleet, incident, lever, plane, policy, rollout, simulate, target
+from controlplane.cli import chaos, demo, drill, fleet, incident, lever, lint, plane, policy, rollout, simulate, target
 from controlplane.errors import ControlplaneError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def root(
 
 
 policy.register(app)
+lint.register(app)
 plane.register(app)
 lever.register(app)
 simulate.register(app)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from controlplane.flows.publish import Change
     from controlplane.policy.load import Loaded
 
 Page = Annotated[Path, typer.Argument(help="The policy page.", show_default=True)]
@@ -79,17 +80,22 @@ def _check_live(at: list[str], loaded: "Loaded | None") -> None:
 def render(
     page: Page = Path("controlplane.yaml"),
     check_only: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail when a file is not as the page says.")
+        bool, typer.Option("--check", help="Write nothing; say which files are not as the page says, and why.")
     ] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="With --check: print the lines that differ, too.")] = False,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Write here instead of the page's `publish.dir`.")
     ] = None,
 ) -> None:
-    """Render alerts, dashboards and runbooks from a policy page and the drills on record."""
+    """Render alerts, dashboards and runbooks from a policy page and the drills on record.
+
+    Exit status of --check: 0 when every file is as the page says, 1 when one is not, 2 when the page is wrong.
+    """
     from controlplane.cli.output import out
     from controlplane.clock import utcnow
     from controlplane.errors import ControlplaneError
     from controlplane.flows.publish import compare, publish
+    from controlplane.lint.drift import origin_of
     from controlplane.policy.load import load
     from controlplane.render.artefacts import render as render_all
     from controlplane.runtime.evidence import on_record
@@ -97,17 +103,38 @@ def render(
     loaded = load(page)
     drills, incidents = on_record(loaded)
     rendered = render_all(loaded.policy, drills, loaded.path.name, incidents)
+    origin = origin_of(loaded.resolved, drills)
     directory = out_dir or loaded.base / loaded.policy.publish.dir
     if check_only:
-        _, changes = compare(rendered, directory)
+        _, changes = compare(rendered, directory, origin)
         if changes:
-            names = ", ".join(f"{change.path} ({change.kind})" for change in changes)
+            _print_drift(changes, with_lines=diff)
             raise ControlplaneError(
-                "the rendered files are not as the page says", names, f"run `controlplane render {page}` and commit"
+                f"{len(changes)} rendered files are not as {page} says",
+                "; ".join(dict.fromkeys(change.why for change in changes)),
+                f"run `controlplane render {page}` and commit" + ("" if diff else "; --diff shows the lines"),
             )
         out.print(f"{len(rendered)} files are as {page} says")
         return
-    changes = publish(rendered, directory, utcnow().date())
+    changes = publish(rendered, directory, origin, utcnow().date())
     for change in changes:
-        out.print(f"{change.kind:8} {directory / change.path}")
-    out.print(f"{len(rendered)} files rendered, {len(changes)} written")
+        out.print(f"{change.kind:9} {directory / change.path}")
+    written = sum(change.path in rendered for change in changes)
+    out.print(f"{len(rendered)} files rendered, {written} written")
+
+
+def _print_drift(changes: "tuple[Change, ...]", *, with_lines: bool) -> None:
+    """Print which files differ, by how many lines, and why."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from controlplane.cli.output import out
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for change in changes:
+        more, less = (sum(x.startswith(s) and not x.startswith(s * 3) for x in change.lines) for s in "+-")
+        size = Text.assemble((f"+{more}", "green"), " ", (f"-{less}", "red")) if change.lines else Text("")
+        table.add_row(Text(change.kind, "yellow"), Text(change.path), size, Text(change.why))
+    out.print(table)
+    for line in (line for change in changes if with_lines for line in change.lines):
+        out.print(Text(line, {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")), soft_wrap=True)

@@ -43,6 +43,7 @@ from controlplane.flows.standing import Standing, stand
 from controlplane.flows.switch import Order, SwitchPorts
 from controlplane.incidents.cause import hints
 from controlplane.incidents.clues import ClueBook
+from controlplane.lint.drift import origin_of
 from controlplane.policy.load import Loaded
 from controlplane.probes.fetch import Pages
 from controlplane.probes.probe import Look, Probe
@@ -327,7 +328,8 @@ def build(
         drills = await book.drills.recent(EVIDENCE_DRILLS)
         incidents = tuple(i for i, _ in await book.incidents.recent(policy.service, EVIDENCE_INCIDENTS))
         rendered = render(policy, drills, loaded.path.name, incidents)
-        await asyncio.to_thread(publish, rendered, loaded.base / policy.publish.dir, utcnow().date())
+        origin = origin_of(loaded.resolved, drills)
+        await asyncio.to_thread(publish, rendered, loaded.base / policy.publish.dir, origin, utcnow().date())
 
     async def published(drill: Drill) -> None:
         metrics.drills.labels(drill.experiment, drill.outcome).inc()
