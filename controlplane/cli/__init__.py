@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import controlplane
-from controlplane.cli import chaos, demo, drill, fleet, lever, plane, policy, rollout, simulate, target
+from controlplane.cli import chaos, dashboards, demo, drill, fleet, lever, plane, policy, rollout, simulate, target
 from controlplane.errors import ControlplaneError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def root(
 
 
 policy.register(app)
+dashboards.register(app)
 plane.register(app)
 lever.register(app)
 simulate.register(app)
