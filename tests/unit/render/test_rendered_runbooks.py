@@ -12,7 +12,7 @@ from tests.golden.cases import DRILLS, HOSTILE, NAMES, drill, hostile_policy, po
 P0 = "runbooks/P0-switch-to-standby.md"
 COMMANDS = {
     "check",
-    "render",
+    "render", "resume",
     "serve",
     "up",
     "drill",
