@@ -12,7 +12,8 @@ from tests.golden.cases import DRILLS, HOSTILE, NAMES, drill, hostile_policy, po
 P0 = "runbooks/P0-switch-to-standby.md"
 COMMANDS = {
     "check",
-    "render", "resume",
+    "render",
+    "resume",
     "serve",
     "up",
     "drill",
