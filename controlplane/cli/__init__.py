@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 import controlplane
-from controlplane.cli import chaos, demo, drill, fleet, incident, lever, lint, plane, policy, rollout, simulate, target
+from controlplane.cli import (
+    chaos, dashboards, demo, drill, fleet, incident, lever, lint, plane, policy, rollout, simulate, target,
+)
 from controlplane.errors import ControlplaneError
 
 app = typer.Typer(
@@ -39,6 +41,7 @@ def root(
 
 policy.register(app)
 lint.register(app)
+dashboards.register(app)
 plane.register(app)
 lever.register(app)
 simulate.register(app)

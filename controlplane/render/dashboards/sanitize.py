@@ -33,6 +33,7 @@ _VARIABLE = frozenset(
         "allValue", "refresh", "regex", "sort", "definition", "options",
     )
 )  # fmt: skip
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
 _TIMEPICKER = frozenset(("refresh_intervals", "quick_ranges", "hidden", "nowDelay"))
 
 
@@ -54,8 +55,17 @@ def sanitize(dashboard: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text(dashboard: Mapping[str, Any]) -> str:
-    """Write a dashboard as JSON, the same each time."""
-    return json.dumps(dashboard, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    """Write a dashboard as JSON, the same each time: a line for each key, and for each panel.
+
+    Python's own indenting is done without its C encoder, and takes ten times as long.
+    """
+    return "{\n" + ",\n".join(f' "{key}": {_lines(dashboard[key])}' for key in sorted(dashboard)) + "\n}\n"
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return "[\n  " + ",\n  ".join(map(_ENCODER.encode, value)) + "\n ]"
+    return _ENCODER.encode(value)
 
 
 def _panel(panel: Mapping[str, Any]) -> dict[str, Any]:

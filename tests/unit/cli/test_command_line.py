@@ -23,10 +23,10 @@ from controlplane.target.errors import TargetError
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = ("sqlalchemy", "fastapi", "torch", "aiohttp", "chaoslib", "grafanalib", "numpy", "pydantic", "alembic",
-         "uvicorn", "kubernetes", "apscheduler")  # fmt: skip
+         "uvicorn", "kubernetes", "apscheduler", "grafana_client", "requests")  # fmt: skip
 COMMANDS = (
     "check", "render", "serve", "status", "heal", "drill", "up", "target", "demo", "level", "pin", "unpin", "approve",
-    "refuse", "release", "brake", "record", "simulate",
+    "refuse", "release", "brake", "record", "simulate", "dashboards",
 )  # fmt: skip
 
 

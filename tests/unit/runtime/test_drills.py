@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from controlplane.chaos.drill import Drill, Outcome, Slot, SlotState
 from controlplane.chaos.experiment import Walk
 from controlplane.chaos.safety import Refusal
@@ -17,6 +19,7 @@ from controlplane.policy.model import Slot as Calendar
 from controlplane.runtime.drills import DeskPorts, DrillDesk
 from controlplane.telemetry import Metrics
 from tests.unit.flows.drilling import COMPLETED, GUARDS, Bench
+from tests.unit.flows.fakes import FakeDrills
 
 DUE = datetime(2026, 12, 1, 10, 0, tzinfo=UTC)
 PLAN = DrillPlan(Calendar("1st tue", 10), ("node-kill",), guards=GUARDS)
@@ -180,6 +183,36 @@ async def test_what_has_not_passed_for_too_long_is_overdue(tmp_path: Path) -> No
     await desk.desk.show()
     assert desk.metric("controlplane_drill_overdue") == 0
     assert desk.metric("controlplane_drill_last_passed_timestamp_seconds") == (DUE + timedelta(days=30)).timestamp()
+
+
+async def test_a_scheduled_experiment_is_counted_from_0_before_its_first_drill(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    await desk.at(DUE - timedelta(hours=1))
+    assert desk.metric("controlplane_drill_running") == 0
+    for outcome in set(Outcome) - {Outcome.RUNNING}:
+        labels = {"experiment": "node-kill", "outcome": outcome.value}
+        assert desk.metrics.registry.get_sample_value("controlplane_drills_total", labels) == 0
+    assert desk.metrics.registry.get_sample_value("controlplane_drill_score_ratio") is None, "no drill, no score"
+
+
+async def test_the_newest_month_is_scored_and_a_drill_shows_that_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path)
+    await desk.at(DUE - timedelta(hours=1))
+    running: list[float | None] = []
+    end = FakeDrills.end
+
+    async def ended(book: FakeDrills, drill: Drill) -> None:
+        running.append(desk.metric("controlplane_drill_running"))
+        await end(book, drill)
+
+    monkeypatch.setattr(FakeDrills, "end", ended)
+    await desk.at(DUE)
+    assert running == [1]
+    assert desk.metric("controlplane_drill_running") == 0
+    assert desk.metrics.registry.get_sample_value("controlplane_drill_score_ratio") == 1.0
+    assert desk.metrics.registry.get_sample_value("controlplane_drill_median_seconds", {"time": "MTTD"}) is not None
 
 
 async def test_a_drill_asked_for_by_name_is_held_to_the_plan_that_names_it(tmp_path: Path) -> None:

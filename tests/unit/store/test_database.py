@@ -82,6 +82,17 @@ def test_work_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         assert database.run_now(lambda c: c.execute(text("SELECT count(*) FROM t")).scalar()) == 0
 
 
+def test_every_transaction_is_timed_by_how_it_ended(tmp_path: Path) -> None:
+    told: list[tuple[str, float]] = []
+    with closing(open_database(sqlite_url(tmp_path / "a.db"))) as database:
+        database.took = lambda result, seconds: told.append((result, seconds))
+        database.run_now(lambda connection: connection.execute(text("select 1")).scalar())
+        with pytest.raises(StoreError):
+            database.change_now(lambda connection: connection.execute(text("select * from nothing")))
+    assert [result for result, _ in told] == ["ok", "failed"]
+    assert all(seconds > 0 for _, seconds in told)
+
+
 def test_a_migration_that_is_interrupted_leaves_nothing_behind_and_can_be_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
