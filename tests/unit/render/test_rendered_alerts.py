@@ -87,4 +87,6 @@ def test_every_series_of_ours_is_exposed_with_the_labels_that_are_asked_for(name
     for path, text in render(policy(name), DRILLS, "controlplane.yaml").items():
         for series, labels in re.findall(r"\b(controlplane_[a-z_]+)(\{[^}]*\})?", text.replace('\\"', '"')):
             assert series in exposed, f"{path} asks for {series}"
-            assert set(re.findall(r"(\w+)[=!]~?\"", labels)) <= exposed[series] | {"le", "instance"}, f"{path}: {series}{labels}"
+            assert set(re.findall(r"(\w+)[=!]~?\"", labels)) <= exposed[series] | {"le", "instance"}, (
+                f"{path}: {series}{labels}"
+            )
