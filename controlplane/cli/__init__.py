@@ -11,7 +11,19 @@ import typer
 
 import controlplane
 from controlplane.cli import (
-    chaos, dashboards, demo, drill, fleet, incident, lever, lint, plane, policy, rollout, simulate, target,
+    chaos,
+    dashboards,
+    demo,
+    drill,
+    fleet,
+    incident,
+    lever,
+    lint,
+    plane,
+    policy,
+    rollout,
+    simulate,
+    target,
 )
 from controlplane.errors import ControlplaneError
 

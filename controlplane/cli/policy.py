@@ -26,6 +26,9 @@ def check(
     at: Annotated[
         list[str] | None, typer.Option("--at", help="With --live: a page's URL or file, instead of the fleet's.")
     ] = None,
+    detection: Annotated[
+        bool, typer.Option("--detection", help="Print how long every alert takes at worst, against its row's promise.")
+    ] = False,
 ) -> None:
     """Print a policy page with every default filled in, or everything that is wrong with it."""
     import yaml
@@ -41,6 +44,10 @@ def check(
     if live:
         _check_live([], loaded)
         return
+    if detection:
+        _print_detection(loaded)
+        return
+    _refuse_late_alerts(loaded)
     text = yaml.safe_dump(
         dict(loaded.resolved), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
     )
@@ -50,6 +57,25 @@ def check(
         typer.echo(text, nl=False)
     for row, why in loaded.policy.degradation.not_armed.items():
         err.print(f"[yellow]note:[/] row {row} is not armed: {why}")
+
+
+def _refuse_late_alerts(loaded: "Loaded") -> None:
+    """Refuse a page whose alerts would come later than what its rows promise."""
+    from controlplane.render.alerting.detection import refuse
+    from controlplane.render.alerting.groups import groups
+
+    refuse(loaded.policy, groups(loaded.policy))
+
+
+def _print_detection(loaded: "Loaded") -> None:
+    """Print the way of every alert that leads to a row; fail when one is too slow."""
+    from controlplane.render.alerting.detection import detections, refuse, table
+    from controlplane.render.alerting.groups import groups
+
+    made = groups(loaded.policy)
+    for line in table(detections(loaded.policy, made)) or ("no row is armed, so nothing is promised",):
+        typer.echo(line)
+    refuse(loaded.policy, made)
 
 
 def _check_live(at: list[str], loaded: "Loaded | None") -> None:
@@ -101,6 +127,7 @@ def render(
     from controlplane.runtime.evidence import on_record
 
     loaded = load(page)
+    _refuse_late_alerts(loaded)
     drills, incidents = on_record(loaded)
     rendered = render_all(loaded.policy, drills, loaded.path.name, incidents)
     origin = origin_of(loaded.resolved, drills)

@@ -18,6 +18,7 @@ from controlplane.policy.drills import read_drills
 from controlplane.policy.gateway import check_gateway
 from controlplane.policy.model import Objective, Policy, PublishSpec
 from controlplane.policy.page import Page, Path, overlay, parse, spell
+from controlplane.policy.publish import check_publish
 from controlplane.policy.thresholds import read_thresholds
 from controlplane.policy.typed import BAD, Bad, one_of, read, read_list
 from controlplane.probes.probe import ProbeSpec
@@ -104,6 +105,8 @@ def _policy(page: Page, data: Mapping[str, Any]) -> Policy | None:
     publish = read(page, PublishSpec, data["publish"], ("publish",))
     if isinstance(fleet, FleetSpec):
         degradation = read_degradation(page, data["degradation"], fleet)
+        if isinstance(publish, PublishSpec):
+            check_publish(page, publish, degradation.receivers, _check_url)
         if not page.problems and not isinstance(service, Bad):
             return Policy(service, fleet, probes, thresholds, objectives, degradation, drills, publish, alertmanager)
     return None

@@ -18,13 +18,10 @@ _RE2 = re.compile(r"([\\.+*?()|\[\]{}^$])")
 
 def quoted(text: str) -> str:
     """Return a value as a PromQL string; what could not be seen on a page is written as its number."""
-    return '"' + "".join(_escaped(c) for c in text) + '"'
-
-
-def _escaped(char: str) -> str:
-    if char in '\\"':
-        return f"\\{char}"
-    return f"\\U{ord(char):08x}" if invisible(char) else char
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    if escaped.isascii() and escaped.isprintable():
+        return f'"{escaped}"'
+    return '"' + "".join(f"\\U{ord(c):08x}" if invisible(c) else c for c in escaped) + '"'
 
 
 def one_of(values: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from controlplane.policy.load import load
 from controlplane.policy.model import Policy
 
 HERE = Path(__file__).parent
-NAMES = ("minimal", "full")
+NAMES = ("minimal", "full", "kubernetes")
 HOSTILE = (
     'x"} or vector(1) {{ .Labels }} {% raw %}{{ 7*7 }}<img src=x onerror=alert(1)>|`a`\n## head\r--> $(touch pwned) '
     "'; rm -rf / \u202egnp 😀 " + "ä" * 10_000

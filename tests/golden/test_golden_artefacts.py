@@ -10,7 +10,7 @@ from controlplane.chaos.drill import Drill
 from controlplane.render.artefacts import render
 from tests.golden.cases import DRILLS, HERE, NAMES, policy
 
-EVIDENCE: dict[str, tuple[Drill, ...]] = {"minimal": (), "full": DRILLS}
+EVIDENCE: dict[str, tuple[Drill, ...]] = {"minimal": (), "full": DRILLS, "kubernetes": ()}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,6 +6,7 @@ control plane says it counted: they outlive its restarts, and the budget is the 
 
 from collections.abc import Iterator
 from datetime import timedelta
+from math import ceil
 
 from controlplane.degradation.matrix import Level
 from controlplane.policy.model import Objective
@@ -79,7 +80,7 @@ def _burns(subject: Subject, objective: Objective, rule: BurnRule) -> Alert:
         f"  and {recorded(rule.short)}{{{of}}} > {allowed}\n"
         f")\nand on (service, objective)\nsum by (service, objective) ({failed}) >= {LOW_TRAFFIC_FAILURES}",
         Severity.CRITICAL if page else Severity.WARNING,
-        subject.level_of("error_rate") if page else Level.NONE,
+        subject.level_of("error_rate") if rule is RULES[0] else Level.NONE,  # No row heals what takes six hours.
         f"{{{{ $value | humanizePercentage }}}} of the requests of {{{{ $labels.service }}}} failed in {long}: the "
         f"budget of {{{{ $labels.objective }}}} burns {factor:.3g} times too fast or faster",
         anchored(name),
@@ -93,9 +94,14 @@ def _burns(subject: Subject, objective: Objective, rule: BurnRule) -> Alert:
         if page
         else "Find the endpoint, model or client whose requests fail; take the time it needs.",
         _proof(rule, labels),
-        needs=max(rule.long * min(1.0, factor * budget), 2 * subject.policy.publish.scrape),
+        # When every request fails; a share that may be lost in the long window is lost in so much of it.
+        needs=max(_whole(rule.long * min(1.0, factor * budget)), 2 * subject.policy.publish.scrape),
         labels={"window": long},
     )
+
+
+def _whole(span: timedelta) -> timedelta:
+    return timedelta(seconds=ceil(span.total_seconds()))
 
 
 def _proof(rule: BurnRule, labels: dict[str, str]) -> Proof:

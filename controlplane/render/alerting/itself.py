@@ -5,13 +5,16 @@ from datetime import timedelta
 
 from controlplane.chaos.fault import MAX_LEASE
 from controlplane.policy.quantity import spell_duration
-from controlplane.render.alerting.proof import SLOW_STEP, Proof, Wave, line
+from controlplane.render.alerting.proof import SLOW_STEP, STEP, Proof, Wave, line
 from controlplane.render.alerting.rules import Alert, Severity, anchored
 from controlplane.render.alerting.subject import Subject
+from controlplane.render.promql import number
 
 _INSTANCE = {"instance": "10.0.0.9:8600"}
-_SILENT_S = 60
+_SILENT = timedelta(minutes=1)
 """For so long a part that answers every few seconds may say nothing."""
+_SILENT_LEAST = timedelta(seconds=10)
+"""A database may be that slow without being ill."""
 _NOT_YET_S = 3600.0
 """A time that the clock of a unit test, which begins at 0, does not reach: nothing is late by it."""
 WATCHDOG = "Watchdog"
@@ -101,14 +104,11 @@ def _judges_slowly() -> Alert:
 
 def _store(subject: Subject) -> Alert:
     labels = {"service": subject.policy.service, **_INSTANCE}
-    late_s = _SILENT_S * 3.0
-    proof = Proof((), 0, settles=timedelta(0), lasts=timedelta(seconds=30))
-    first, ill, _ = proof.steps(timedelta(0))
-    at_s = (first + ill - 1) * proof.step.total_seconds()
+    silent = max(_SILENT_LEAST, subject.patience(subject.worst, _SILENT))
     metric = "controlplane_store_answered_timestamp_seconds"
     return Alert(
         "StoreDoesNotAnswer",
-        f"time() - max by (service, instance) ({metric}{{{subject.of}}}) > {_SILENT_S}",
+        f"time() - max by (service, instance) ({metric}{{{subject.of}}}) > {number(silent.total_seconds())}",
         Severity.CRITICAL,
         subject.worst,
         "The database of the control plane at {{ $labels.instance }} has not answered for "
@@ -117,12 +117,9 @@ def _store(subject: Subject) -> Alert:
         "What is not stored is not done: no row engages, no drill starts, and no fault is healed by this control "
         "plane until its database answers.",
         "See the disk of its state directory, or the PostgreSQL that it was given with `--database`.",
-        Proof(
-            (Wave(line(metric, **labels), at_s - late_s, well=_NOT_YET_S),), late_s, labels,
-            settles=timedelta(0), lasts=timedelta(seconds=30),
-        ),
-        needs=timedelta(seconds=_SILENT_S),
-    )  # fmt: skip
+        _said_long_ago(line(metric, **labels), labels),
+        needs=silent,
+    )
 
 
 def _nobody(subject: Subject) -> Alert:
@@ -166,14 +163,10 @@ def _two(subject: Subject) -> Alert:
 
 def _deaf(subject: Subject) -> Alert:
     labels = {"service": subject.policy.service, **_INSTANCE}
-    late_s = _SILENT_S * 3.0
-    proof = Proof((), 0, settles=timedelta(0), lasts=timedelta(seconds=30))
-    first, ill, _ = proof.steps(timedelta(0))
-    at_s = (first + ill - 1) * proof.step.total_seconds()
     metric = "controlplane_alertmanager_answered_timestamp_seconds"
     return Alert(
         "AlertmanagerUnheard",
-        f"time() - max by (service, instance) ({metric}{{{subject.of}}}) > {_SILENT_S}",
+        f"time() - max by (service, instance) ({metric}{{{subject.of}}}) > {number(_SILENT.total_seconds())}",
         Severity.WARNING,
         "none",
         "The control plane at {{ $labels.instance }} has heard nothing of Alertmanager for "
@@ -182,12 +175,17 @@ def _deaf(subject: Subject) -> Alert:
         "Rows that wait for an alert are unknown, drills cannot tell what fired, and Alertmanager's own notifications "
         "may not arrive either.",
         "See whether Alertmanager runs, and whether `alertmanager:` on the page is its address.",
-        Proof(
-            (Wave(line(metric, **labels), at_s - late_s, well=_NOT_YET_S),), late_s, labels,
-            settles=timedelta(0), lasts=timedelta(seconds=30),
-        ),
-        needs=timedelta(seconds=_SILENT_S),
-    )  # fmt: skip
+        _said_long_ago(line(metric, **labels), labels),
+        needs=_SILENT,
+    )
+
+
+def _said_long_ago(series: str, labels: dict[str, str]) -> Proof:
+    """Prove an alert about the age of a time; the clock of a unit test begins at 0, so the time lies before it."""
+    ill = timedelta(seconds=30)
+    first, lasts, _ = Proof((), 0, settles=timedelta(0), lasts=ill).steps(timedelta(0))
+    late_s, at_s = 3 * _SILENT.total_seconds(), (first + lasts - 1) * STEP.total_seconds()
+    return Proof((Wave(series, at_s - late_s, well=_NOT_YET_S),), late_s, labels, settles=timedelta(0), lasts=ill)
 
 
 def _overstayed() -> Alert:

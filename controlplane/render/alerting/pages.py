@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
-from controlplane.render.alerting import rules, unit_tests
+from controlplane.render.alerting import alertmanager, detection, rules, unit_tests
 from controlplane.render.alerting.rules import Group, Links
 from controlplane.render.wording import inert, slug
 
@@ -23,18 +23,26 @@ def pages(policy: Policy, groups: Sequence[Group], header: str, dashboard: str) 
 
 
 def _pages(policy: Policy, groups: Sequence[Group], header: str, links: Links) -> Iterator[tuple[str, str]]:
-    name = slug(policy.service)
+    name, service = slug(policy.service), inert(policy.service)
     rule_file = f"{name}.rules.yml"
-    yield rule_file, rules.page(_about_rules(header, policy), tuple(groups), policy.service, links)
-    about = f"{header}\n\nUnit tests of every alert in {rule_file}: it is silent, it fires, it resolves.\n"
+    yield rule_file, rules.page(_about_rules(header, policy, groups), tuple(groups), policy.service, links)
+    about = f"{header}\n\nUnit tests of alerts in {rule_file}: each is silent, fires, and resolves.\n"
     yield from unit_tests.pages(about, groups, policy.service, links, rule_file, name)
+    about = (
+        f"{header}\n\nAlertmanager's configuration for service {service}: routes by severity and level, and what is\n"
+        "silent while something worse fires. The token file lies on Alertmanager's machine.\n"
+    )
+    yield "alertmanager.yml", alertmanager.page(policy, about)
 
 
-def _about_rules(header: str, policy: Policy) -> str:
+def _about_rules(header: str, policy: Policy, groups: Sequence[Group]) -> str:
+    ways = detection.table(detection.detections(policy, groups))
+    budget = "\n\nFrom the harm to whoever is told, at worst, against what the row promises:\n\n" if ways else ""
     return (
         f"{header}\n\n"
         f"Alerting rules of service {inert(policy.service)}.\n"
         f"Scrape the control plane and the engines every {spell_duration(policy.publish.scrape)} or faster.\n"
         "Engine series need the label `pool`; `file_sd` lists carry it. Add the label `service` where one Prometheus\n"
         "scrapes several services. A `warn` goes on while its `breach` fires: inhibit it by service, pool and signal."
+        f"{budget}" + "\n".join(f"  {line}" for line in ways)
     )

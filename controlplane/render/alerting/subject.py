@@ -26,6 +26,8 @@ VALUE = {
 }
 """A value as it stands in a summary."""
 
+UNNAMED_WINDOW = timedelta(seconds=30)
+"""The window of a signal that the page has no threshold for."""
 FEWEST_SCRAPES = 4
 """A rate over fewer samples than this is lost with one scrape that fails."""
 
@@ -79,6 +81,11 @@ class Subject:
     def window(self, wanted: timedelta) -> timedelta:
         """Return a window for rates: as wanted, or longer where the scrapes are too rare for it."""
         return max(wanted, FEWEST_SCRAPES * self.policy.publish.scrape)
+
+    def window_of(self, signal: str) -> timedelta:
+        """Return the window over which the control plane judges a signal."""
+        threshold = self.policy.thresholds.get(signal)
+        return threshold.window if threshold else UNNAMED_WINDOW
 
     @property
     def looks(self) -> timedelta:

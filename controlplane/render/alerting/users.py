@@ -90,7 +90,7 @@ def _stalled(subject: Subject) -> Alert:
         "Take the endpoint that is stuck out of rotation, keep its stacks and logs, restart it.",
         Proof((Wave(line("controlplane_signal_value", **labels), 0.5, well=1.0),), 0.5, labels),
         dwell=subject.patience(level, timedelta(seconds=10)),
-        needs=timedelta(seconds=30) + subject.looks,
+        needs=subject.window_of("token_progress") + subject.looks,
         labels={"signal": "token_progress", **OUTRANKING},
     )
 

@@ -7,8 +7,6 @@ writes with PyYAML. Called by everything here that writes a page.
 import re
 from collections.abc import Mapping, Sequence
 
-from controlplane.render.wording import invisible
-
 Value = str | int | float | bool | Mapping[str, "Value"] | Sequence["Value"]
 """What a page is made of; every key is a plain word."""
 
@@ -16,6 +14,10 @@ _PLAIN = re.compile(r"(?:[A-Za-z/_](?:[A-Za-z0-9/_.+-]| (?=[A-Za-z0-9/]))*|(?:\d
 """Texts that are themselves without quotes: nothing that YAML reads as a number, a date or a structure."""
 _WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"))
 """What readers of YAML 1.1 take for something else."""
+_ODD = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
+"""What cannot be seen where it stands, or YAML does not take as it is; line feeds are told apart."""
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 
 
@@ -59,24 +61,17 @@ def scalar(value: str | int | float) -> str:  # noqa: PYI041 - the two are writt
         return f"{value:.12g}"
     if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
-    if "'" not in value and not any(_odd(c) for c in value):
+    if "'" not in value and not _ODD.search(value) and "\n" not in value:
         return f"'{value}'"
-    return '"' + "".join(_escaped(c) for c in value) + '"'
+    return f'"{_escaped(value)}"'
 
 
 def _blockable(value: str) -> bool:
     """Tell whether a text of several lines may stand as a block: nothing is hidden, no line begins oddly."""
     lines = value.split("\n")
-    return not any(_odd(c) for c in value if c != "\n") and not lines[0].startswith(" ") and all(lines)
+    return not _ODD.search(value) and not lines[0].startswith(" ") and all(lines)
 
 
-def _odd(char: str) -> bool:
-    return invisible(char) or char in "\ufeff\ufffe\uffff" or "\ud800" <= char <= "\udfff" or "\x7f" <= char <= "\x9f"
-
-
-def _escaped(char: str) -> str:
-    if char in '\\"':
-        return f"\\{char}"
-    if char == "\n":
-        return "\\n"
-    return f"\\U{ord(char):08X}" if _odd(char) else char
+def _escaped(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return _ODD.sub(lambda found: f"\\U{ord(found[0]):08X}", escaped)
