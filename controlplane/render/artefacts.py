@@ -16,9 +16,10 @@ from controlplane.render import alerts, overview, rules
 from controlplane.render.runbooks.book import pages
 from controlplane.render.runbooks.rows import Evidence
 from controlplane.render.runbooks.shelf import keep
+from controlplane.render.runbooks.subject import Subject, subjects
 from controlplane.render.wording import inert, slug
 
-__all__ = ["Evidence", "keep", "render"]
+__all__ = ["Evidence", "dashboard_of", "described", "keep", "render"]
 
 
 def render(
@@ -38,13 +39,23 @@ def render(
     header = f"rendered from {inert(source)} by `controlplane render`; edit {inert(source)}"
     groups = alerts.groups(policy)
     rules_path = f"alerts/{slug(policy.service)}.rules.yml"
-    link = f"/d/{overview.UID}?var-service={quote(policy.service, safe='')}"
+    link = dashboard_of(policy)
     made = {
         rules_path: rules.page(_about_rules(header, policy), groups, policy.service, link),
         "dashboards/fleet-overview.json": overview.fleet_overview(policy, drills, header),
         **pages(policy, Evidence(tuple(drills), tuple(incidents)), groups, source, rules_path, link),
     }
     return dict(sorted(made.items()))
+
+
+def dashboard_of(policy: Policy) -> str:
+    """Return the path of the service's dashboard on the Grafana server."""
+    return f"/d/{overview.UID}?var-service={quote(policy.service, safe='')}"
+
+
+def described(policy: Policy) -> Mapping[str, Subject]:
+    """Return what every runbook is about, by its name."""
+    return subjects(policy, alerts.groups(policy))
 
 
 def _about_rules(header: str, policy: Policy) -> str:

@@ -47,7 +47,7 @@ from controlplane.policy.load import Loaded
 from controlplane.probes.fetch import Pages
 from controlplane.probes.probe import Look, Probe
 from controlplane.probes.wire import Wire
-from controlplane.render.artefacts import render
+from controlplane.render.artefacts import dashboard_of, described, render
 from controlplane.render.reports.drill import Report, html_report, markdown_report
 from controlplane.runtime.alerts import FiringAlerts
 from controlplane.runtime.books import Books, books
@@ -55,9 +55,11 @@ from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import DrillDesk
 from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
+from controlplane.runtime.histories import Histories, of_drill, signals_kept
 from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of, hands_of
+from controlplane.runtime.library import Library
 from controlplane.runtime.looking import Looking
 from controlplane.runtime.prewarming import Prewarmer
 from controlplane.runtime.recorder import Recorder
@@ -94,6 +96,9 @@ class Plane:
     decider: Decider
     people: PeoplePorts
     recorder: Recorder
+    histories: Histories
+    library: Library
+    """The runbooks, as people read them."""
     wire: Wire
     probes: tuple[Probe, ...]
     recover: RecoverPorts
@@ -288,6 +293,11 @@ def build(
         changed()
 
     recorder = Recorder(utcnow)
+    histories = Histories(
+        policy.service, signals_kept(policy), book.histories, recorder.points, book.incidents.recent,
+        book.drills.recent, lambda: leadership.acting, utcnow,
+    )  # fmt: skip
+    library = Library(loaded.base / policy.publish.dir, described(policy), dashboard_of(policy))
 
     def judged(verdicts: Mapping[str, Verdict]) -> None:
         recorder.judged(verdicts)
@@ -325,6 +335,7 @@ def build(
         drills = await book.drills.recent(EVIDENCE_DRILLS)
         incidents = tuple(i for i, _ in await book.incidents.recent(policy.service, EVIDENCE_INCIDENTS))
         rendered = render(policy, drills, loaded.path.name, incidents)
+        library.rendered(rendered)
         await asyncio.to_thread(publish, rendered, loaded.base / policy.publish.dir, utcnow().date())
 
     async def published(drill: Drill) -> None:
@@ -342,7 +353,8 @@ def build(
     async def report(drill: Drill) -> Report:
         return Report(
             drill, await book.leases.of_drill(drill.id), await book.drills.events(drill.id),
-            await book.drills.recent(SCORED_DRILLS),
+            await book.drills.recent(SCORED_DRILLS), await histories.of(of_drill(drill)), policy.thresholds,
+            histories.signals,
         )  # fmt: skip
 
     async def write_report(drill: Drill) -> None:
@@ -447,7 +459,8 @@ def build(
     )  # fmt: skip
     return Plane(
         loaded, book, observer, decider,
-        PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder, wire,
+        PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder,
+        histories, library, wire,
         looking.probes, recovering, leadership, rollouts, drilling, desk, clock, report, write_down, standing,
         prewarmer.tick, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip
