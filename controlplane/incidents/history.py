@@ -31,6 +31,11 @@ class Trace:
     signal: str
     points: Trail
 
+    def at(self, moment: datetime) -> float | None:
+        """Return the newest value at a moment; None where it was unknown, or nothing was recorded until then."""
+        before = [value for at, value in self.points if at <= moment.timestamp()]
+        return before[-1] if before else None
+
     @property
     def known(self) -> tuple[tuple[float, float], ...]:
         """The points that have a value."""

@@ -1,7 +1,7 @@
 """The live page of one incident: what was seen, what holds now, what has been done, and the runbook's next steps."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -96,13 +96,23 @@ async def page_of(ports: IncidentPorts, report: IncidentReport) -> IncidentPage:
         follow_ups(report),
         standing,
         next((row for row in standing.rows if row.row.level == incident.level), None),
-        readings_of(standing, subject.signals if subject else report.signals, report.thresholds),
+        _with_trigger(report, readings_of(standing, subject.signals if subject else report.signals, report.thresholds)),
         subject,
         html_of(section(text, "By hand"), at),
         html_of(section(text, "Likely causes, and how to tell them apart"), at),
         f"/incidents/{quote(incident.id, safe='')}",
         books.now(),
         books.version,
+    )
+
+
+def _with_trigger(report: IncidentReport, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+    """Put what each signal was when it was decided beside what it is now."""
+    begun = min((r.decided_at for r in report.receipts), default=report.incident.detected_at)
+    traces = {(trace.pool, trace.signal): trace for trace in report.history}
+    return tuple(
+        replace(one, at_trigger=trace.at(begun) if (trace := traces.get((one.pool, one.evidence.signal))) else None)
+        for one in readings
     )
 
 

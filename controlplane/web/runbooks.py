@@ -44,6 +44,8 @@ class Reading:
     pool: str
     evidence: Evidence
     threshold: Threshold | None
+    at_trigger: float | None = None
+    """What it was when the incident was decided on; None when that is not known, or there is no incident."""
 
 
 @dataclass(frozen=True, slots=True)

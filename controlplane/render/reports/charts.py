@@ -14,6 +14,7 @@ from controlplane.signals.sample import CATALOGUE, Direction, Unit
 from controlplane.slo.threshold import Threshold
 
 WIDTH, HEIGHT = 720, 170
+LABEL_HEIGHT = 12
 LEFT, RIGHT, TOP, BOTTOM = 78, 708, 26, 142
 """Where the plot stands in the picture."""
 
@@ -128,7 +129,7 @@ def _chart(
     return Chart(
         signal,
         lines,
-        tuple(Level(f"{name} {spell_value(signal, at)}", y(at)) for name, at in levels if low <= at <= high),
+        _levels(signal, [(name, at, y(at)) for name, at in levels if low <= at <= high]),
         tuple(
             Moment(mark.label, x(mark.at.timestamp()), _clock(mark.at.timestamp()), 12 + 11 * (place % 2))
             for place, mark in enumerate(inside)
@@ -140,6 +141,14 @@ def _chart(
         f"{signal} from {_clock(time[0])} to {_clock(time[1])} UTC: "
         + "; ".join(f"{line.pool} {line.summary}" for line in lines),
     )  # fmt: skip
+
+
+def _levels(signal: str, placed: Sequence[tuple[str, float, float]]) -> tuple[Level, ...]:
+    """Label thresholds; where two lie so near that their texts would cover each other, one text says both."""
+    lines = [Level(f"{name} {spell_value(signal, value)}", at) for name, value, at in placed]
+    if len(lines) == 2 and abs(lines[0].y - lines[1].y) < LABEL_HEIGHT:
+        lines = [Level("", lines[0].y), Level(f"{lines[1].label}, {lines[0].label}", min(lines[0].y, lines[1].y))]
+    return tuple(lines)
 
 
 def summary(trace: Trace) -> str:
