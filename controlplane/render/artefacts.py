@@ -16,9 +16,10 @@ from controlplane.render.dashboards import collection
 from controlplane.render.runbooks import book
 from controlplane.render.runbooks.rows import Evidence
 from controlplane.render.runbooks.shelf import keep
+from controlplane.render.runbooks.subject import Subject, subjects
 from controlplane.render.wording import inert, slug
 
-__all__ = ["Evidence", "keep", "render"]
+__all__ = ["Evidence", "dashboard_of", "described", "keep", "render"]
 
 
 def render(
@@ -38,10 +39,20 @@ def render(
     header = f"rendered from {inert(source)} by `controlplane render`; edit {inert(source)}"
     groups = groups_of(policy)
     rules_path = f"alerts/{slug(policy.service)}.rules.yml"
-    link = f"/d/{collection.OVERVIEW_UID}?var-service={quote(policy.service, safe='')}"
+    link = dashboard_of(policy)
     made = {
         **alerting.pages(policy, groups, header, link),
         **collection.pages(policy, header),
         **book.pages(policy, Evidence(tuple(drills), tuple(incidents)), groups, source, rules_path, link),
     }
     return dict(sorted(made.items()))
+
+
+def dashboard_of(policy: Policy) -> str:
+    """Return the path of the service's dashboard on the Grafana server."""
+    return f"/d/{collection.OVERVIEW_UID}?var-service={quote(policy.service, safe='')}"
+
+
+def described(policy: Policy) -> Mapping[str, Subject]:
+    """Return what every runbook is about, by its name."""
+    return subjects(policy, groups_of(policy))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from controlplane.degradation.fencing import Term
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
+from controlplane.store.histories import StoredHistories
 from controlplane.store.incidents import StoredIncidents
 from controlplane.store.instructions import StoredInstructions
 from controlplane.store.receipts import StoredReceipts
@@ -21,11 +22,12 @@ class Books:
     leases: StoredLeases
     halts: StoredHalts
     instructions: StoredInstructions
+    histories: StoredHistories
 
 
 def books(database: Database, term: Callable[[], Term | None] | None = None) -> Books:
     """Open every book of a database; whoever moves levers gives the term in which it is in charge."""
     return Books(
         StoredReceipts(database, term), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
-        StoredHalts(database), StoredInstructions(database),
+        StoredHalts(database), StoredInstructions(database), StoredHistories(database),
     )  # fmt: skip

@@ -24,8 +24,11 @@ from controlplane.errors import ControlplaneError
 from controlplane.flows import faults, people, recover
 from controlplane.flows.rollout import Refused
 from controlplane.policy.load import Loaded
+from controlplane.render.reports.incident import IncidentReport
+from controlplane.render.wording import page_name
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.drills import SCHEDULE_EVERY
+from controlplane.runtime.histories import KEEP_HISTORY_EVERY, of_incident
 from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
@@ -36,9 +39,11 @@ from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.telemetry import Metrics, configure_logging
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
+from controlplane.web.incidents import IncidentPorts
 from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview, ScheduledDrill
 from controlplane.web.rollouts import StartRollout
+from controlplane.web.runbooks import RunbookPorts
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
 RECOVER_EVERY = timedelta(seconds=2)
@@ -216,6 +221,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
     timetable.every(LEARN_EVERY, learn, "learn")
     timetable.every(HEAR_EVERY, plane.hear, "hear")
     timetable.every(KEEP_EVERY, keep, "keep")
+    timetable.every(KEEP_HISTORY_EVERY, plane.histories.tick, "histories")
     timetable.every(PREWARM_EVERY, plane.prewarm, "prewarm")
     collector = Collector(lambda: plane.observer.targets)
 
@@ -281,6 +287,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         desk=plane.desk,
         events=books.drills.events,
         report=plane.report,
+        incident_pages=_incident_ports(plane, incidents),
         halt=books.halts.current,
         inject=lambda drill, request: faults.inject(plane.drill.faults, drill, request),
         heal_drill=lambda drill_id: faults.heal(plane.drill.faults, drill_id),
@@ -293,6 +300,28 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         changes=changes,
         token=token,
     )
+
+
+def _incident_ports(plane: Plane, incidents: Callable[[int], Awaitable[tuple[IncidentView, ...]]]) -> IncidentPorts:
+    policy, library = plane.loaded.policy, plane.library
+
+    async def report(incident_id: str) -> IncidentReport | None:
+        found = await plane.books.incidents.get(incident_id)
+        if found is None or found[0].service != policy.service:
+            return None
+        incident, entries = found
+        row = next((r for level, r in policy.degradation.rows.items() if level == incident.level), None)
+        return IncidentReport(
+            incident, entries, await plane.books.receipts.of_incident(incident),
+            await plane.histories.of(of_incident(incident)), row.within if row else None, policy.thresholds,
+            policy.objectives, plane.histories.signals, utcnow(), f"/runbooks/{page_name(row)}" if row else "",
+        )  # fmt: skip
+
+    books = RunbookPorts(
+        library.subjects, library.text, policy.thresholds, library.dashboard, plane.standing, incidents, utcnow,
+        controlplane.__version__,
+    )  # fmt: skip
+    return IncidentPorts(report, books)
 
 
 def _lever_ports(plane: Plane) -> LeverPorts:

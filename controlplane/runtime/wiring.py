@@ -48,7 +48,7 @@ from controlplane.policy.load import Loaded
 from controlplane.probes.fetch import Pages
 from controlplane.probes.probe import Look, Probe
 from controlplane.probes.wire import Wire
-from controlplane.render.artefacts import render
+from controlplane.render.artefacts import dashboard_of, described, render
 from controlplane.render.reports.drill import Report, html_report, markdown_report
 from controlplane.runtime.alerts import FiringAlerts
 from controlplane.runtime.books import Books, books
@@ -56,9 +56,11 @@ from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import SCORED_DRILLS, DrillDesk
 from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
+from controlplane.runtime.histories import Histories, of_drill, signals_kept
 from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of, hands_of
+from controlplane.runtime.library import Library
 from controlplane.runtime.looking import Looking, asked_of
 from controlplane.runtime.prewarming import Prewarmer
 from controlplane.runtime.recorder import Recorder
@@ -93,6 +95,9 @@ class Plane:
     decider: Decider
     people: PeoplePorts
     recorder: Recorder
+    histories: Histories
+    library: Library
+    """The runbooks, as people read them."""
     wire: Wire
     probes: tuple[Probe, ...]
     recover: RecoverPorts
@@ -291,6 +296,11 @@ def build(
         changed()
 
     recorder = Recorder(utcnow)
+    histories = Histories(
+        policy.service, signals_kept(policy), book.histories, recorder.points, book.incidents.recent,
+        book.drills.recent, lambda: leadership.acting, utcnow,
+    )  # fmt: skip
+    library = Library(loaded.base / policy.publish.dir, described(policy), dashboard_of(policy))
 
     def judged(verdicts: Mapping[str, Verdict]) -> None:
         recorder.judged(verdicts)
@@ -328,6 +338,7 @@ def build(
         drills = await book.drills.recent(EVIDENCE_DRILLS)
         incidents = tuple(i for i, _ in await book.incidents.recent(policy.service, EVIDENCE_INCIDENTS))
         rendered = render(policy, drills, loaded.path.name, incidents)
+        library.rendered(rendered)
         origin = origin_of(loaded.resolved, drills)
         await asyncio.to_thread(publish, rendered, loaded.base / policy.publish.dir, origin, utcnow().date())
 
@@ -346,7 +357,8 @@ def build(
     async def report(drill: Drill) -> Report:
         return Report(
             drill, await book.leases.of_drill(drill.id), await book.drills.events(drill.id),
-            await book.drills.recent(SCORED_DRILLS),
+            await book.drills.recent(SCORED_DRILLS), await histories.of(of_drill(drill)), policy.thresholds,
+            histories.signals,
         )  # fmt: skip
 
     async def write_report(drill: Drill) -> None:
@@ -451,7 +463,8 @@ def build(
     )  # fmt: skip
     return Plane(
         loaded, book, observer, decider,
-        PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder, wire,
+        PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder,
+        histories, library, wire,
         looking.probes, recovering, leadership, rollouts, drilling, desk, clock, report, write_down, standing,
         prewarmer.tick, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

@@ -59,6 +59,16 @@ class StoredIncidents:
         )
         return await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(query)))
 
+    async def get(self, incident_id: str) -> tuple[Incident, tuple[Entry, ...]] | None:
+        """Return one incident with its timeline, oldest entry first."""
+        query = select(incidents).where(incidents.c.id == incident_id)
+
+        def work(connection: Connection) -> tuple[Incident, tuple[Entry, ...]] | None:
+            row = connection.execute(query).one_or_none()
+            return (_from_row(row), _timeline(connection, row.id)) if row else None
+
+        return await self._database.run(work)
+
     async def recent(self, service: str, limit: int) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
         """Return the newest incidents first, each with its timeline, oldest entry first."""
         query = (

@@ -21,9 +21,13 @@ from controlplane.degradation.actuator import (
 )
 from controlplane.degradation.fencing import Term
 from controlplane.degradation.matrix import Level
+from controlplane.incidents.incident import Incident
 from controlplane.store.database import Database
 from controlplane.store.leader import guard
 from controlplane.store.schema import receipts
+
+OF_AN_INCIDENT = 50
+"""How many actions of one incident are shown; the newest, where a row failed again and again."""
 
 _KINDS: Mapping[str, type[Errand]] = {kind.__name__: kind for kind in get_args(Errand)}
 
@@ -104,6 +108,16 @@ class StoredReceipts:
             select(receipts).where(receipts.c.service == service).order_by(receipts.c.decided_at.desc()).limit(limit)
         )
         return await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(query)))
+
+    async def of_incident(self, incident: Incident) -> tuple[Receipt, ...]:
+        """Return what was done about an incident, oldest first: its row's actions from its beginning to its end."""
+        mine = (receipts.c.service == incident.service) & (receipts.c.level == incident.level)
+        query = select(receipts).where(mine, receipts.c.decided_at >= incident.detected_at)
+        if incident.resolved_at:
+            query = query.where(receipts.c.decided_at <= incident.resolved_at)
+        newest = query.order_by(receipts.c.decided_at.desc()).limit(OF_AN_INCIDENT)
+        found = await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(newest)))
+        return found[::-1]
 
 
 def _next_episode(connection: Connection, service: str, level: str) -> int:

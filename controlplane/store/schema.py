@@ -100,6 +100,16 @@ timeline = Table(
     Column("text", Text, nullable=False),
 )
 
+# What the signals showed around an incident or a drill, thinned; only the newest are kept.
+signal_histories = Table(
+    "signal_histories",
+    metadata,
+    Column("about", String(255), primary_key=True),  # the id of an incident or of a drill
+    Column("at", Instant, nullable=False),
+    Column("traces", JSON, nullable=False),
+    Index("signal_histories_by_time", "at"),
+)
+
 instructions = Table(
     "instructions",
     metadata,

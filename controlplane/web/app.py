@@ -40,9 +40,11 @@ from controlplane.policy import quantity
 from controlplane.render.reports.drill import Report, html_report, markdown_report
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
+from controlplane.web.incidents import IncidentPorts, add_incident_pages
 from controlplane.web.levers import LeverPorts, add_lever_routes
 from controlplane.web.page import IncidentView, Overview
 from controlplane.web.rollouts import StartRollout, add_rollouts
+from controlplane.web.runbooks import add_runbooks
 
 EXPERIMENT_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 
@@ -88,6 +90,8 @@ class WebPorts:
     """What happened in a drill, oldest first."""
     report: Callable[[Drill], Awaitable[Report]]
     """Everything the report of a drill is made of."""
+    incident_pages: IncidentPorts
+    """What the runbooks and the pages of incidents are made of."""
     halt: Callable[[], Awaitable[Halt | None]]
     """The halt in force, if any."""
     inject: Callable[[Drill, FaultRequest], Awaitable[tuple[Lease, ...]]]
@@ -164,6 +168,8 @@ def build_app(ports: WebPorts) -> FastAPI:
     _probes(app, ports)
     _reading(app, ports)
     _reading_drills(app, ports)
+    add_incident_pages(app, ports.incident_pages, _json)
+    add_runbooks(app, ports.incident_pages.runbooks)
     _acting(app, ports)
 
     @app.middleware("http")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
@@ -20,12 +21,17 @@ from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
 from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import AlertFires, AllOf, AnyOf, Condition, Level, Mode, Trigger
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY
-from controlplane.flows.standing import BudgetStanding, EndpointStanding, PoolStanding, RowStanding
+from controlplane.flows.standing import BudgetStanding, EndpointStanding, PoolStanding, RowStanding, Standing
+from controlplane.render.reports import charts
+from controlplane.render.wording import page_name
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
 from controlplane.web.diagram import machine_svg
 from controlplane.web.numbers import duration, ratio, reading
 from controlplane.web.page import IncidentView, Overview
+
+CHART_TEMPLATES = Path(charts.__file__).parents[1] / "templates"
+"""Charts are drawn by the same template in reports and here."""
 
 STATIC_DIR = Path(__file__).parent / "static"
 """Served under `/static` by `app`."""
@@ -67,12 +73,12 @@ def overview_html(view: Overview) -> str:
     Returns:
         A complete HTML document.
     """
-    return _render("overview.html", view)
+    return draw("overview.html", view)
 
 
 def overview_fragment(view: Overview) -> str:
     """Draw what changes: the `<main>` element that `console.js` puts in the place of the one it shows."""
-    return _render("_main.html", view)
+    return draw("_main.html", view)
 
 
 # --- numbers and times -----------------------------------------------------------------------------------------------
@@ -398,7 +404,7 @@ def _at_now(write: Callable[[datetime, datetime], Markup]) -> Callable[[Context,
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader([Path(__file__).parent / "templates", CHART_TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -414,7 +420,7 @@ def _environment() -> Environment:
         "instant": _at_now(instant),
         "ago": _at_now(ago),
     }
-    words = (action_words, beside_usual, bounds, budget_words, headline, split_words, trigger_words)
+    words = (action_words, beside_usual, bounds, budget_words, headline, page_name, split_words, trigger_words)
     measures = (last_proof, receipt_s, restored_s, segments, target_band, tone)
     choices = (
         endpoint_state, endpoints_of, figures_from, known, machine_svg, matrix_lines, open_first, phases_of, unknowns,
@@ -423,6 +429,7 @@ def _environment() -> Environment:
     environment.globals |= {function.__name__: function for function in (*words, *measures, *choices)}
     environment.globals |= {
         "GATEWAY": GATEWAY_POOL,
+        "plot": charts,
         "STRIP": STRIP,
         "TIMED": TIMED,
         "OUTCOME_TONES": _OUTCOME_TONES,
@@ -437,5 +444,22 @@ def _environment() -> Environment:
 _ENVIRONMENT = _environment()
 
 
-def _render(template: str, view: Overview) -> str:
+class Stands(Protocol):
+    """What every page is made of: values of one moment, with how the service stands."""
+
+    @property
+    def standing(self) -> Standing:
+        """How the service stands."""
+
+    @property
+    def now(self) -> datetime:
+        """The page's clock."""
+
+    @property
+    def version(self) -> str:
+        """Ours; it makes browsers ask anew for style and script."""
+
+
+def draw(template: str, view: Stands) -> str:
+    """Draw a page of a view; ages are counted from its `now`."""
     return _ENVIRONMENT.get_template(template).render(view=view, standing=view.standing)

@@ -4,24 +4,27 @@ Called when a drill has ended and when somebody asks for its report. Every text 
 wrote is escaped: by `markdown.text` in the one, by Jinja2's autoescape in the other.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from importlib import resources
-
-from jinja2 import FunctionLoader, StrictUndefined
-from jinja2.sandbox import SandboxedEnvironment
 
 from controlplane.chaos.drill import Drill, DrillPhase, Event, Measured
 from controlplane.chaos.fault import Lease
 from controlplane.chaos.score import TIMES, Month, last_before, months, regressions, times_s, within_objective
+from controlplane.incidents.history import History
 from controlplane.render import markdown
 from controlplane.render.markdown import Table
+from controlplane.render.reports.charts import Mark, charts, summary
+from controlplane.render.reports.paper import environment
+from controlplane.slo.threshold import Threshold
 
 WIDTH, LEFT, LANE = 720, 150, 22
 """Of the picture, in its own units: whole width, where time begins, height of one lane."""
 
 PARTS = ("before", "during", "after")
+
+
+_MARKED = (DrillPhase.FAULT, DrillPhase.VERIFIED, DrillPhase.HEALED, DrillPhase.RECOVERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,16 @@ class Report:
     events: tuple[Event, ...]
     drills: tuple[Drill, ...]
     """Drills on record, this one and the one it is compared with among them."""
+    history: History = ()
+    """What the signals showed around it."""
+    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    signals: tuple[str, ...] = ()
+    """Which signals to show, the most telling first."""
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The moments that are drawn on each chart."""
+        return tuple(Mark(phase.value, at) for phase in _MARKED if (at := self.drill.phases.get(phase)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +88,7 @@ def markdown_report(report: Report) -> str:
             )
         ),
         "",
+        *_signal_lines(report),
         "## Faults",
         "",
         markdown.table(
@@ -104,6 +118,17 @@ def markdown_report(report: Report) -> str:
     return "\n".join(lines)
 
 
+def _signal_lines(report: Report) -> list[str]:
+    """Return what the signals showed, as Markdown; nothing where none are kept."""
+    rank = {name: place for place, name in enumerate(report.signals)}
+    traces = sorted(report.history, key=lambda t: (rank.get(t.signal, len(rank)), t.pool))
+    rows = [(markdown.code(t.signal), markdown.code(t.pool), summary(t)) for t in traces if t.known]
+    if not rows:
+        return []
+    drawn = markdown.table(Table(("signal", "pool", "before, at worst, last"), rows))
+    return ["## What the signals showed", "", drawn, ""]
+
+
 def _headline(drill: Drill) -> str:
     slot = f", slot {markdown.code(drill.slot)}" if drill.slot else ""
     return (
@@ -116,27 +141,27 @@ def html_report(report: Report) -> str:
     """Draw the report as a page of its own, with a picture of the timeline."""
     drill = report.drill
     bars = timeline(report)
-    folder = resources.files("controlplane.render").joinpath("templates")
-    environment = SandboxedEnvironment(
-        loader=FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True,
-    )  # fmt: skip
-    return environment.get_template("drill.html.j2").render(
-        drill=drill,
-        phases=_phase_rows(drill),
-        times=_times(drill),
-        objective=_objective(drill),
-        worse=[str(found) for found in regressions(drill, last_before(drill, report.drills))],
-        users=_user_rows(drill),
-        leases=[_lease_row(lease) for lease in report.leases],
-        months=[_month_row(month) for month in months(report.drills)],
-        month_head=("Month", "Passed", "Score", "Change", *TIMES),
-        events=[(f"{event.at:%H:%M:%S.%f}"[:-3], event.kind, event.text) for event in report.events],
-        bars=bars,
-        width=WIDTH,
-        height=LANE * (len(bars) + 1),
-        left=LEFT,
-        lane=LANE,
+    return (
+        environment()
+        .get_template("drill.html.j2")
+        .render(
+            drill=drill,
+            phases=_phase_rows(drill),
+            times=_times(drill),
+            objective=_objective(drill),
+            worse=[str(found) for found in regressions(drill, last_before(drill, report.drills))],
+            users=_user_rows(drill),
+            leases=[_lease_row(lease) for lease in report.leases],
+            months=[_month_row(month) for month in months(report.drills)],
+            month_head=("Month", "Passed", "Score", "Change", *TIMES),
+            events=[(f"{event.at:%H:%M:%S.%f}"[:-3], event.kind, event.text) for event in report.events],
+            bars=bars,
+            charts=charts(report.history, report.thresholds, report.marks, report.signals),
+            width=WIDTH,
+            height=LANE * (len(bars) + 1),
+            left=LEFT,
+            lane=LANE,
+        )
     )
 
 

@@ -23,6 +23,7 @@ from controlplane.render.runbooks.causes import (
 )
 from controlplane.render.runbooks.guides import Guide
 from controlplane.render.runbooks.measures import Measure
+from controlplane.render.runbooks.named_gpus import GPUS
 
 M = Measure
 
@@ -36,6 +37,78 @@ _STALLED = Guide(
 )
 
 BY_NAME: Mapping[str, Guide] = {
+    **GPUS,
+    "ErrorBudgetBurnsSteadily": Guide(
+        "Users get errors for hours: few enough to be borne, enough to break the promise within the period.",
+        (M.PIN, M.KEEP, M.ROLL_BACK),
+        "Find which endpoint, model or client the errors belong to.",
+        "Mend the largest group; watch the burn rate fall below 1.",
+        "Rollouts by steps, each judged against the version before.",
+        (RELEASE, SHED, GATEWAY, FEWER),
+    ),
+    "ErrorBudgetBurnsVerySlowly": Guide(
+        "A few fail, day after day. Nobody complains, and at this pace nothing is left at the period's end.",
+        (M.KEEP,),
+        "Sort a day's failures by endpoint, model and client.",
+        "Mend the largest group; watch the burn rate fall below 1.",
+        "A ticket for every slow burn, closed only when the rate is below 1.",
+        (RELEASE, SHED, GATEWAY),
+        "Nothing: no row trips on a slow burn. It is work for daylight.",
+    ),
+    "EngineNotScraped": Guide(
+        "None. The second witness is blind: if the control plane is, too, nobody sees the fault.",
+        (M.PROMETHEUS,),
+        "See on Prometheus's page of targets what it cannot reach, and why.",
+        "Have the list of targets made from the inventory, so that it cannot fall behind.",
+        "`controlplane check --live` after every change of the engines.",
+        (NO_PAGE, CUT_OFF, GONE),
+        "It goes on by its own looks, which Prometheus has no part in.",
+    ),
+    "AlertmanagerUnheard": Guide(
+        "None. Rows that wait for an alert cannot trip by it: whether it fires is unknown.",
+        (M.PROMETHEUS,),
+        "Mend the way between the control plane and Alertmanager: address, network policy, token.",
+        "See whether a row leans on alerts alone; give it a condition of its own besides.",
+        "No row whose only trigger is an alert.",
+        (CUT_OFF, BLIND),
+        "Unknown trips nothing and releases nothing; rows with conditions of their own go on as ever.",
+    ),
+    "ControlPlaneJudgesSlowly": Guide(
+        "None at first. Every detection is late by as much as its judging is.",
+        (M.FREE,),
+        "Find what else runs on its host; see how many endpoints and signals it has.",
+        "Give it a core of its own, or split the fleet over two services.",
+        "Guaranteed CPU for it.",
+        (NOISY_HOST, BLIND),
+        "It skips looks rather than piling them up, and counts them as skipped.",
+    ),
+    "StoreDoesNotAnswer": Guide(
+        "None at first. Nothing can be engaged: what is not written down first is not done.",
+        (M.START,),
+        "Mend the database: disk, lock, connection, credentials.",
+        "See how long it was away, and whether a row wanted to trip meanwhile.",
+        "A database with a standby of its own; room on its disk that is watched.",
+        (CUT_OFF, NOISY_HOST),
+        "It looks and judges on, shows what it sees, and moves no lever; it tries the store again all the time.",
+    ),
+    "NobodyInCharge": Guide(
+        "None at first. In a fault nothing will be switched: every control plane thinks that another one is in charge.",
+        (M.START, M.FREE),
+        "See who holds the lease, and whether the database can be written.",
+        "Find out why nobody could take over: clock, network, or all of them short of CPU.",
+        "Two control planes on different hosts, and an alert on this one that is tested.",
+        (CUT_OFF, NOISY_HOST),
+        "Each tries to take the lease every second; the first that can write has it.",
+    ),
+    "TwoInCharge": Guide(
+        "None, by design: the older one's writes are refused. It may still move a file for the length of a lease.",
+        (M.START,),
+        "Stop the one that does not hold the newest term (`controlplane_leader_term`).",
+        "See whether both use one database: two databases are two services.",
+        "One database URL in one place, for all of them.",
+        (CUT_OFF,),
+        "Every write carries a token, and the store refuses older ones; the lever is put back where the record says.",
+    ),
     "PoolUnknown": Guide(
         "Unknown: that is the point. Users may be well or not, and nothing here can tell.",
         (M.ASK_PRIMARY, M.START, M.FREE),

@@ -1,4 +1,4 @@
-// Keeps the console current: listens to /events, fetches /fragment on each `change`, and puts it in the place of <main>.
+// Keeps the console current: listens to /events, fetches /fragment (or what <main> names) on each `change`, and puts it in the place of <main>.
 // When the stream breaks it polls; the mark at the top always says how fresh the page is. Without this file the page
 // still shows everything, as of the moment it was made.
 "use strict";
@@ -120,7 +120,7 @@
     }
     fetching = true;
     try {
-      const answer = await fetch("/fragment", { cache: "no-store", signal: AbortSignal.timeout(DEADLINE_MS) });
+      const answer = await fetch(main().dataset.fragment || "/fragment", { cache: "no-store", signal: AbortSignal.timeout(DEADLINE_MS) });
       if (!answer.ok) throw new Error("status " + answer.status);
       show(await answer.text());
       freshAt = Date.now();

@@ -33,7 +33,7 @@ from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview
-from tests.support import overviews
+from tests.support import incident_pages, overviews
 
 TOKEN = "a-token-of-the-operator"
 NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
@@ -191,6 +191,7 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     Gauge("controlplane_thing", "A thing.", registry=registry).set(1)
     return WebPorts(
         standing=standing, overview=overview, receipts=receipts, incidents=incidents, drills=drills, drill=drill,
+        incident_pages=incident_pages.ports(view),
         leases=leases, desk=FakeDesk(told), events=events, report=report, halt=halt, inject=inject,
         heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, in_charge=lambda: True,
         lever=lever_ports(told), start_rollout=start_rollout, abort_rollout=abort, newest_rollout=newest,
@@ -625,8 +626,11 @@ async def test_metrics_speak_both_formats(server: Server) -> None:
 
 async def test_the_description_lists_every_route_and_marks_those_that_want_the_token(server: Server) -> None:
     document = (await server.get("/openapi.json")).json
-    pages = {"/", "/fragment", "/events", "/drills/{drill_id}"}
-    routes = {(r.path, m) for r in _routes(server.app) for m in r.methods if m != "HEAD" and r.path not in pages}
+    pages = {"/", "/fragment", "/events", "/drills/{drill_id}", "/runbooks", "/runbooks/{name}"}
+    pages |= {"/runbooks/{name}/fragment", "/incidents/{incident_id}"}
+    pages |= {f"/incidents/{{incident_id}}/{part}" for part in ("report", "fragment")}
+    paths = {(r.path.replace(":path", ""), m) for r in _routes(server.app) for m in r.methods if m != "HEAD"}
+    routes = {(path, method) for path, method in paths if path not in pages}
     described = {(path, method.upper()) for path, item in document["paths"].items() for method in item}
     assert described == routes
     operations = [(method, item) for path in document["paths"].values() for method, item in path.items()]

@@ -1,0 +1,75 @@
+"""Keeping what the signals showed around incidents and drills while the recorder still has it in memory."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from controlplane.chaos.drill import Drill
+from controlplane.degradation.matrix import signals_of
+from controlplane.errors import StoreError
+from controlplane.incidents.history import AFTER, BEFORE, Event, History, HistoryBook, compact, merge
+from controlplane.incidents.incident import Entry, Incident
+from controlplane.policy.model import Policy
+from controlplane.signals.recording import Point
+
+KEEP_HISTORY_EVERY = timedelta(seconds=10)
+LOOKED_AT = 8
+"""How many of the newest incidents and drills are asked whether their history still grows."""
+USERS_FEEL = ("availability", "error_rate", "latency_p99", "request_rate", "endpoints_down", "queue_depth")
+"""Signals that every history has, whatever the rows look at."""
+
+Recent = Callable[[str, int], Awaitable[tuple[tuple[Incident, tuple[Entry, ...]], ...]]]
+
+
+def signals_kept(policy: Policy) -> tuple[str, ...]:
+    """Return the signals that a history keeps: what users feel, what rows trip by, what has a threshold."""
+    tripped = (name for row in policy.degradation.rows.values() for name in signals_of(row.when))
+    return tuple(dict.fromkeys((*USERS_FEEL, *tripped, *policy.thresholds)))
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """What the signals showed: kept, and not kept yet."""
+
+    service: str
+    signals: tuple[str, ...]
+    book: HistoryBook
+    recorded: Callable[[timedelta], tuple[Point, ...]]
+    """What was recorded in the last so many minutes, oldest first."""
+    incidents: Recent
+    drills: Callable[[int], Awaitable[tuple[Drill, ...]]]
+    acting: Callable[[], bool]
+    now: Callable[[], datetime]
+
+    async def tick(self) -> None:
+        """Keep the histories of what goes on, or has just ended; only the control plane in charge writes."""
+        if not self.acting():
+            return
+        now = self.now()
+        found = [of_incident(i) for i, _ in await self.incidents(self.service, LOOKED_AT)]
+        found += [of_drill(drill) for drill in await self.drills(LOOKED_AT)]
+        for event in found:
+            if event.wanted(now):
+                await self.book.keep(event.about, now, await self.of(event))
+
+    async def of(self, event: Event) -> History:
+        """Return the history of an incident or a drill: what is kept of it, and what was recorded since."""
+        try:
+            kept = await self.book.history(event.about)
+        except StoreError:
+            kept = ()
+        now = self.now()
+        if not event.wanted(now) and kept:
+            return kept
+        lasts = now - event.begun_at + BEFORE + AFTER
+        return merge(kept, compact(self.recorded(lasts), event, self.signals))
+
+
+def of_incident(incident: Incident) -> Event:
+    """Return an incident as something that a history is kept of."""
+    return Event(incident.id, incident.detected_at, incident.resolved_at)
+
+
+def of_drill(drill: Drill) -> Event:
+    """Return a drill as something that a history is kept of."""
+    return Event(drill.id, drill.started_at, drill.ended_at)

@@ -1,0 +1,162 @@
+"""The live page of one incident: what was seen, what holds now, what has been done, and the runbook's next steps."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import HTMLResponse, Response
+from markupsafe import Markup
+
+from controlplane.degradation.actuator import Receipt
+from controlplane.flows.standing import RowStanding, Standing
+from controlplane.incidents.incident import Entry, Incident
+from controlplane.render.reports.charts import Chart
+from controlplane.render.reports.incident import (
+    IncidentReport,
+    Spent,
+    budget_spent,
+    causes_of,
+    follow_ups,
+    html_report,
+    markdown_report,
+    phase_rows,
+)
+from controlplane.render.runbooks.subject import Subject
+from controlplane.web.console import STATIC_DIR, draw
+from controlplane.web.reading import html_of, section
+from controlplane.web.runbooks import Reading, RunbookPorts, readings_of
+
+_PAPER = "\n".join((STATIC_DIR / name).read_text(encoding="utf-8") for name in ("console.css", "pages.css"))
+"""The style sheet of a report that is read without the console."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One action with how long its phases took."""
+
+    receipt: Receipt
+    phases: tuple[tuple[str, float], ...]
+    """Seconds since the first evidence."""
+    kept: bool | None
+    """Whether it was in force within the promise; None when it never was, or nothing is promised."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentPage:
+    """Everything on the page of one incident."""
+
+    incident: Incident
+    timeline: tuple[Entry, ...]
+    report: IncidentReport
+    charts: tuple[Chart, ...]
+    done: tuple[Done, ...]
+    causes: tuple[str, ...]
+    spent: tuple[Spent, ...]
+    follow_ups: tuple[str, ...]
+    standing: Standing
+    row: RowStanding | None
+    readings: tuple[Reading, ...]
+    subject: Subject | None
+    """The page of its row."""
+    by_hand: Markup
+    suspects: Markup
+    address: str
+    """The page's own path."""
+    now: datetime
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentPorts:
+    """What the pages are made of."""
+
+    report: Callable[[str], Awaitable[IncidentReport | None]]
+    """Everything that is known of an incident, by its id."""
+    runbooks: RunbookPorts
+
+
+async def page_of(ports: IncidentPorts, report: IncidentReport) -> IncidentPage:
+    """Put an incident, the values of this moment and its row's runbook together."""
+    books, incident = ports.runbooks, report.incident
+    standing = books.standing()
+    subject = next((s for s in books.subjects.values() if s.levels == (incident.level,) and not s.alert), None)
+    text = (await books.text(subject.name) or "") if subject else ""
+    at = subject.name if subject else ""
+    return IncidentPage(
+        incident,
+        report.timeline,
+        report,
+        report.charts,
+        tuple(_done(receipt, report) for receipt in report.receipts),
+        causes_of(report.timeline),
+        budget_spent(report),
+        follow_ups(report),
+        standing,
+        next((row for row in standing.rows if row.row.level == incident.level), None),
+        _with_trigger(report, readings_of(standing, subject.signals if subject else report.signals, report.thresholds)),
+        subject,
+        html_of(section(text, "By hand"), at),
+        html_of(section(text, "Likely causes, and how to tell them apart"), at),
+        f"/incidents/{quote(incident.id, safe='')}",
+        books.now(),
+        books.version,
+    )
+
+
+def _with_trigger(report: IncidentReport, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+    """Put what each signal was when it was decided beside what it is now."""
+    begun = min((r.decided_at for r in report.receipts), default=report.incident.detected_at)
+    traces = {(trace.pool, trace.signal): trace for trace in report.history}
+    return tuple(
+        replace(one, at_trigger=trace.at(begun) if (trace := traces.get((one.pool, one.evidence.signal))) else None)
+        for one in readings
+    )
+
+
+def _done(receipt: Receipt, report: IncidentReport) -> Done:
+    phases = phase_rows(receipt)
+    verified = dict(phases).get("verified")
+    if verified is None or report.promise is None:
+        return Done(receipt, phases, None)
+    return Done(receipt, phases, verified <= report.promise.total_seconds())
+
+
+def add_incident_pages(app: FastAPI, ports: IncidentPorts, answer: Callable[..., Response]) -> None:
+    """Add the pages and the report; an id holds slashes, so what is asked of it comes before it is asked for alone."""
+
+    async def found(incident_id: str) -> IncidentReport:
+        report = await ports.report(incident_id)
+        if report is None:
+            raise HTTPException(404, "there is no such incident")
+        return report
+
+    @app.get("/api/v1/incidents/{incident_id:path}/report", tags=["incidents"])
+    async def report(incident_id: str) -> Any:
+        """Return the report of one incident: as Markdown, and as an HTML page that needs nothing else."""
+        made = await found(incident_id)
+        return answer(
+            {
+                "incident": made.incident,
+                "restored_s": made.restored_s,
+                "within_objective": made.kept,
+                "budget_spent": budget_spent(made),
+                "follow_ups": follow_ups(made),
+                "markdown": markdown_report(made),
+                "html": html_report(made, _PAPER),
+            }
+        )
+
+    @app.get("/incidents/{incident_id:path}/report", response_class=HTMLResponse, include_in_schema=False)
+    async def paper(incident_id: str) -> str:
+        return html_report(await found(incident_id))
+
+    @app.get("/incidents/{incident_id:path}/fragment", response_class=HTMLResponse, include_in_schema=False)
+    async def fragment(incident_id: str) -> str:
+        return draw("_incident.html", await page_of(ports, await found(incident_id)))
+
+    @app.get("/incidents/{incident_id:path}", response_class=HTMLResponse, include_in_schema=False)
+    async def page(incident_id: str) -> str:
+        return draw("incident.html", await page_of(ports, await found(incident_id)))

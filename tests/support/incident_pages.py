@@ -1,0 +1,82 @@
+"""An incident with everything that is known of it, on a quiet day and with hostile texts; and the ports of its page."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from controlplane.incidents.history import History, Trace
+from controlplane.incidents.incident import Entry
+from controlplane.policy.load import load
+from controlplane.policy.model import Policy
+from controlplane.render.artefacts import dashboard_of, described, render
+from controlplane.render.reports.incident import IncidentReport
+from controlplane.web.incidents import IncidentPorts
+from controlplane.web.page import IncidentView, Overview
+from controlplane.web.runbooks import RunbookPorts
+from tests.support import overviews
+
+PAGE = Path(__file__).resolve().parents[2] / "controlplane.yaml"
+HINT = "likely cause: node loss (all 2 endpoints of node-a are down). Ask whether the machine itself answers."
+
+
+def policy() -> Policy:
+    """Return the committed example."""
+    return load(PAGE).policy
+
+
+def history(of: IncidentView, pool: str = "gateway") -> History:
+    """Return two minutes around an incident: 10 s in which a fifth of the requests failed, and a gap."""
+    start = of.incident.detected_at.timestamp()
+    errors = tuple((start + s, 0.2 if 0 <= s < 10 else 0.0) for s in range(-60, 60))
+    latency = tuple((start + s, None if 20 <= s < 40 else 0.4 + (0.3 if s > 0 else 0)) for s in range(-60, 60))
+    return Trace(pool, "error_rate", errors), Trace("primary", "latency_p99", latency)
+
+
+def report(view: Overview, of: IncidentView) -> IncidentReport:
+    """Return everything that is known of one of an overview's incidents."""
+    page = policy()
+    entry = Entry(of.incident.detected_at, "hint", HINT)
+    return IncidentReport(
+        of.incident, (*of.timeline, entry), view.receipts[:1], history(of), timedelta(minutes=5), page.thresholds,
+        page.objectives, ("error_rate", "latency_p99", "endpoints_down"), view.now, "/runbooks/P0-switch-to-standby",
+    )  # fmt: skip
+
+
+def hostile_report() -> IncidentReport:
+    """Return an incident in which every text that can come from outside is meant to break the page."""
+    view, text = overviews.hostile(), overviews.HOSTILE
+    (of,) = view.incidents
+    entries = (*of.timeline, Entry(view.now, "hint", f"likely cause: {text}"), Entry(view.now, text, text))
+    safe = replace(of, incident=replace(of.incident, level="P0"), timeline=entries)
+    return replace(report(view, safe), timeline=entries, history=history(safe, text))
+
+
+def ports(view: Overview, known: Mapping[str, IncidentReport] | None = None, notes: str = "") -> IncidentPorts:
+    """Return what the pages of an overview are made of.
+
+    Args:
+        view: the overview.
+        known: what is known of incidents, by id; None makes it of the overview's own.
+        notes: what a person wrote on every runbook.
+    """
+    page = policy()
+    texts, subjects = render(page, view.drills, "controlplane.yaml"), described(page)
+    reports = known if known is not None else {of.incident.id: report(view, of) for of in view.incidents}
+
+    async def found(incident_id: str) -> IncidentReport | None:
+        return reports.get(incident_id)
+
+    async def text(name: str) -> str | None:
+        subject = subjects.get(name)
+        made = texts[subject.path] if subject else None
+        return made.replace("Nothing yet.", notes, 1) if made and notes else made
+
+    async def incidents(limit: int) -> tuple[IncidentView, ...]:
+        return view.incidents[:limit]
+
+    books = RunbookPorts(
+        subjects, text, page.thresholds, dashboard_of(page), lambda: view.standing, incidents, lambda: view.now,
+        view.version,
+    )  # fmt: skip
+    return IncidentPorts(found, books)
