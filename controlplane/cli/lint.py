@@ -76,18 +76,25 @@ def _shown(found: "Linted", *, notes: bool) -> "list[Finding]":
 
 
 def _findings(shown: "list[Finding]") -> "Table":
+    """Draw findings, one row for what is the same in several places; --json lists them all."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("", "file", "where", "what is wrong"):
         table.add_column(column, overflow="fold", no_wrap=column == "")
+    alike: dict[tuple[str, ...], list[Finding]] = {}
     for finding in shown:
+        where = "" if finding.where.startswith("line ") else finding.where
+        alike.setdefault((finding.severity, finding.rule, where, finding.what), []).append(finding)
+    for same in alike.values():
+        finding, more = same[0], len(same) - 1
         what = Text(finding.what)
         if finding.fix:
             what.append(f"\n{finding.fix}", "cyan")
         severity = Text(finding.severity, STYLES[finding.severity])
-        table.add_row(severity, Text(finding.path), Text(finding.where), what)
+        where = f"{finding.where}, and {more} more" if more else finding.where
+        table.add_row(severity, Text(finding.path), Text(where), what)
     return table
 
 

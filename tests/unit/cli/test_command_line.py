@@ -26,7 +26,7 @@ HEAVY = ("sqlalchemy", "fastapi", "torch", "aiohttp", "chaoslib", "grafanalib", 
          "uvicorn", "kubernetes", "apscheduler")  # fmt: skip
 COMMANDS = (
     "check", "render", "serve", "status", "heal", "drill", "up", "target", "demo", "level", "pin", "unpin", "approve",
-    "refuse", "release", "brake", "record", "simulate",
+    "refuse", "release", "brake", "record", "simulate", "lint",
 )  # fmt: skip
 
 
