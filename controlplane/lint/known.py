@@ -14,7 +14,7 @@ TARGET_LABELS = frozenset(("job", "instance", "__name__", "cluster", "namespace"
 """Labels that a scrape adds."""
 
 BY_DESIGN: tuple[tuple[str, str], ...] = (
-    ("DCGM_FI_", "dcgm-exporter: GPUs"),
+    ("DCGM_", "dcgm-exporter: GPUs"),
     ("kube_", "kube-state-metrics: Kubernetes"),
     ("container_", "cAdvisor: Kubernetes"),
     ("kubelet_", "kubelet: Kubernetes"),
@@ -38,7 +38,7 @@ class Known:
     values: Mapping[str, frozenset[str]]
     """By label of our own series: every value there can be."""
     records: Mapping[str, str] = field(default_factory=dict)
-    """Series that the rendered rules record, with the file they stand in."""
+    """Series that the rendered rules record, with the expression they are recorded by."""
 
     def can_be(self, selector: Selector, matcher: Matcher) -> bool:
         """Tell whether a matcher that finds nothing asks for something that can be, such as another kind of fault."""

@@ -135,7 +135,7 @@ def known_of(policy: Policy) -> Known:
         "verdict": Band,
         "level": ("none", *LEVELS),
         "row": LEVELS,
-        "phase": (*Phase, *DrillPhase, "decided", "acted", "verified"),
+        "phase": (*Phase, *DrillPhase, "decided", "intended", "acted", "verified"),
         "result": ("ok", *Failure),
         "kind": FaultKind,
         "outcome": (*Outcome, "verified", "failed", "refused", "warm"),

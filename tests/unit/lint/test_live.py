@@ -23,7 +23,7 @@ KNOWN = Known(
         "controlplane_drills_total": frozenset(("outcome",)),
     },
     values={"signal": frozenset(("availability", "gpu_utilization")), "service": frozenset(("chat",))},
-    records={"job:rate": "alerts/x.yml"},
+    records={"job:rate": "sum(running)", "job:gpus": "count(DCGM_FI_DEV_GPU_UTIL)", "job:self": "job:self"},
 )
 
 
@@ -101,7 +101,9 @@ def test_an_alert_that_is_quiet_over_series_that_are_there_is_fine(text: str) ->
     [
         ("runing > 5", "unknown-series", "error", "did it mean running"),
         ("absent(runing)", "unknown-series", "error", "never been seen"),
-        ("job:rate > 5", "unknown-series", "error", "recorded by alerts/x.yml"),
+        ("job:rate > 5", "unknown-series", "error", "loaded as `rule_files`"),
+        ("job:gpus == 0", "by-design", "note", "dcgm-exporter"),
+        ("job:self > 0", "unknown-series", "error", "never been seen"),
         ("declared_only > 0", "quiet-series", "note", "declares it"),
         ("controlplane_drills_total > 0", "quiet-series", "note", "declares it"),
         ("DCGM_FI_DEV_GPU_UTIL > 90", "by-design", "note", "dcgm-exporter"),
