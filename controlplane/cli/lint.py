@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from controlplane.lint.finding import Finding
     from controlplane.runtime.linting import Linted
 
+SHOWN_FILES = 12
 STYLES = {"error": "red", "warn": "yellow", "note": "dim"}
 
 
@@ -76,22 +77,30 @@ def _shown(found: "Linted", *, notes: bool) -> "list[Finding]":
 
 
 def _findings(shown: "list[Finding]") -> "Table":
+    """Draw findings, one row for what is the same in several places; --json lists them all."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("", "file", "where", "what is wrong"):
         table.add_column(column, overflow="fold", no_wrap=column == "")
+    alike: dict[tuple[str, ...], list[Finding]] = {}
     for finding in shown:
+        where = "" if finding.where.startswith("line ") else finding.where
+        alike.setdefault((finding.severity, finding.rule, where, finding.what), []).append(finding)
+    for same in alike.values():
+        finding, more = same[0], len(same) - 1
         what = Text(finding.what)
         if finding.fix:
             what.append(f"\n{finding.fix}", "cyan")
         severity = Text(finding.severity, STYLES[finding.severity])
-        table.add_row(severity, Text(finding.path), Text(finding.where), what)
+        where = f"{finding.where}, and {more} more" if more else finding.where
+        table.add_row(severity, Text(finding.path), Text(where), what)
     return table
 
 
 def _scores(found: "Linted") -> "Table":
+    """Draw scores, the files with errors first; of the others only the worst: --json lists them all."""
     from rich.table import Table
     from rich.text import Text
 
@@ -102,12 +111,15 @@ def _scores(found: "Linted") -> "Table":
     table.add_column("file", overflow="fold")
     for column in ("checks", "errors", "warnings"):
         table.add_column(column, justify="right")
-    files = sorted(by_file(found.checks, found.paths).items(), key=lambda item: (item[1].score, item[0]))
-    total = score(found.checks)
-    for name, came in (*((path, s) for path, s in files if s.checks), ("all", total)):
+    asked = [item for item in by_file(found.checks, found.paths).items() if item[1].checks]
+    files = sorted(asked, key=lambda item: (-item[1].errors, item[1].score, item[0]))
+    shown = [item for n, item in enumerate(files) if item[1].errors or n < SHOWN_FILES]
+    rest = files[len(shown) :]
+    for name, came in (*shown, ("all", score(found.checks))):
+        if name == "all" and rest:
+            least = min(other.score for _, other in rest)
+            table.add_row(f">={least}", Text(f"{len(rest)} more files, none with an error", "dim"), "", "", "")
         style = "red" if came.errors else "yellow" if came.warnings else "green"
-        if name == "all":
-            table.add_section()
         cells = (str(came.checks), str(came.errors), str(came.warnings))
         table.add_row(Text(str(came.score), style), Text(name, "bold" if name == "all" else ""), *cells)
     return table

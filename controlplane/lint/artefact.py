@@ -69,8 +69,8 @@ class Artefact:
     links: tuple[Link, ...] = ()
     records: tuple[str, ...] = ()
     """Names of series that its rules record."""
-    uid: str = ""
-    """A dashboard's, by which links find it."""
+    uids: frozenset[str] = frozenset()
+    """Of its dashboards (a `ConfigMap` may hold several), by which links find them."""
     variables: Mapping[str, Variable] = field(default_factory=dict)
     problem: str = ""
     """Why a broken one cannot be read."""
@@ -119,7 +119,7 @@ def _documents(path: str, text: str, documents: list[Any]) -> Artefact:
     queries: list[Query] = []
     links: list[Link] = []
     records: list[str] = []
-    board: Mapping[str, Any] = {}
+    boards: list[Mapping[str, Any]] = []
     is_rules = False
     for document in documents:
         for found in _inner(document):
@@ -127,11 +127,12 @@ def _documents(path: str, text: str, documents: list[Any]) -> Artefact:
                 is_rules = True
                 _rules(path, found["groups"], queries, links, records)
             elif isinstance(found.get("panels"), list):
-                board = found
+                boards.append(found)
                 _dashboard(path, found, queries, links)
-    if board:
-        uid, variables = str(board.get("uid") or ""), {v.name: v for v in _variables(board)}
-        return Artefact(path, Kind.DASHBOARD, text, tuple(queries), tuple(links), uid=uid, variables=variables)
+    if boards:
+        uids = frozenset(str(board["uid"]) for board in boards if board.get("uid"))
+        variables = {v.name: v for board in boards for v in _variables(board)}
+        return Artefact(path, Kind.DASHBOARD, text, tuple(queries), tuple(links), uids=uids, variables=variables)
     kind = Kind.RULES if is_rules else Kind.OTHER
     return Artefact(path, kind, text, tuple(queries), tuple(links), tuple(records))
 

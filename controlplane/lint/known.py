@@ -14,7 +14,7 @@ TARGET_LABELS = frozenset(("job", "instance", "__name__", "cluster", "namespace"
 """Labels that a scrape adds."""
 
 BY_DESIGN: tuple[tuple[str, str], ...] = (
-    ("DCGM_FI_", "dcgm-exporter: GPUs"),
+    ("DCGM_", "dcgm-exporter: GPUs"),
     ("kube_", "kube-state-metrics: Kubernetes"),
     ("container_", "cAdvisor: Kubernetes"),
     ("kubelet_", "kubelet: Kubernetes"),
@@ -26,6 +26,7 @@ BY_DESIGN: tuple[tuple[str, str], ...] = (
 """Series that come from a scrape which not every fleet has; where there is none of a kind, that is a note."""
 
 _ENDS = ("", "_total", "_bucket", "_sum", "_count", "_created")
+_ENDS_OF = {"counter": ("_total", "_created"), "histogram": ("_bucket", "_sum", "_count", "_created")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Known:
     values: Mapping[str, frozenset[str]]
     """By label of our own series: every value there can be."""
     records: Mapping[str, str] = field(default_factory=dict)
-    """Series that the rendered rules record, with the file they stand in."""
+    """Series that the rendered rules record, with the expression they are recorded by."""
 
     def can_be(self, selector: Selector, matcher: Matcher) -> bool:
         """Tell whether a matcher that finds nothing asks for something that can be, such as another kind of fault."""
@@ -50,9 +51,10 @@ class Known:
         return (selector.name, matcher.label) in _ENGINE_LABELS
 
 
-def series_of(family: str) -> Iterator[str]:
-    """Give the names under which a family's samples may stand."""
-    return (family + end for end in _ENDS)
+def series_of(family: str, kind: str = "any") -> Iterator[str]:
+    """Give the names under which a family's samples may stand; `kind` is its type, where that is known."""
+    ends = _ENDS if kind == "any" else _ENDS_OF.get(kind, ("",))
+    return (family + end for end in ends)
 
 
 def _engine_names() -> Iterator[str]:

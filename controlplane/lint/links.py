@@ -53,7 +53,7 @@ def check_links(
         answers: why an address does not answer, by address; empty text where it does. None when nobody was asked.
     """
     pages = {artefact.path: artefact for artefact in artefacts}
-    boards = {artefact.uid: artefact for artefact in artefacts if artefact.uid}
+    boards = {uid: artefact for artefact in artefacts for uid in artefact.uids}
     return tuple(
         Check(link.path, link.where, "link", _judge(link, pages, files, boards, answers))
         for artefact in artefacts

@@ -26,6 +26,7 @@ from controlplane.lint.promql import (
     parse,
     parts,
     relaxed,
+    selectors,
 )  # fmt: skip
 from controlplane.lint.static import values_told
 from controlplane.lint.variables import fill
@@ -78,6 +79,8 @@ class Live:
     _names: frozenset[str] = frozenset()
     _declared: frozenset[str] = frozenset()
     _replies: dict[str, Reply] = field(default_factory=dict)
+    _tracing: set[str] = field(default_factory=set)
+    """Recorded series that are being explained, so that one that is made of itself comes to an end."""
 
     def begin(self) -> None:
         """Read the names there are.
@@ -165,8 +168,7 @@ class Live:
             what = f"`{name}` has no sample yet: a target declares it, and nothing has happened yet that it would tell"
             return _Why(Severity.NOTE, "quiet-series", what)
         if name in self.known.records:
-            what = f"`{name}` is recorded by {self.known.records[name]}, and has never been seen"
-            return _Why(Severity.ERROR, "unknown-series", what, "is the file loaded as `rule_files`?")
+            return self._never_recorded(name)
         for prefix, comes_from in BY_DESIGN:
             if name.startswith(prefix) and not any(seen.startswith(prefix) for seen in self._names):
                 return _Why(Severity.NOTE, "by-design", f"`{name}` comes from {comes_from}; none is scraped here")
@@ -176,6 +178,25 @@ class Live:
         near = get_close_matches(name, self._names, 1, 0.8)
         fix = f"did it mean {near[0]}?" if near else "is what exposes it scraped?"
         return _Why(Severity.ERROR, "unknown-series", f"`{name}` has never been seen", fix)
+
+    def _never_recorded(self, name: str) -> _Why:
+        """Say why a series that our rules record is not there: for want of what it is made of, or of the rule."""
+        lacking = () if name in self._tracing else self._trace(name)
+        if lacking and all(why.severity is Severity.NOTE for why in lacking):
+            return _Why(
+                Severity.NOTE, lacking[0].rule, f"`{name}` is recorded from what is not there: {lacking[0].what}"
+            )
+        what = f"`{name}` is recorded by our rules, and has never been seen"
+        return _Why(Severity.ERROR, "unknown-series", what, "are the rules loaded as `rule_files`?")
+
+    def _trace(self, name: str) -> tuple[_Why, ...]:
+        self._tracing.add(name)
+        try:
+            return self._lacking(parse(self.known.records[name]))
+        except NotPromqlError:
+            return ()
+        finally:
+            self._tracing.discard(name)
 
     def _killed_by(self, selector: Selector, matcher: Matcher) -> _Why:
         """Say which matcher finds nothing, and what it could have found."""
@@ -203,6 +224,10 @@ class Live:
         for join in joins(node):
             if self._gives(join.left) and self._gives(join.right) and not self._gives(join):
                 return (self._mismatch(join),)
+        quiet = next((s for s in selectors(node) if not self._ask(f"count({s})").series), None)
+        if quiet:
+            what = f"it gives nothing now: `{quiet}` has no sample at this moment, and had one within {self.since}"
+            return (_Why(Severity.NOTE, "quiet-now", what),)
         what = "it gives nothing, though every series in it is there"
         return (_Why(Severity.WARN, "empty", what, "is its window shorter than two scrapes, or its data too young?"),)
 

@@ -194,7 +194,8 @@ def relaxed(node: Node) -> str:
     """Write an expression without what makes it empty on purpose.
 
     A comparison with a number gives its other side, one of two vectors keeps the join and drops the filter, `unless`
-    gives its left side, and `absent` gives 1. What is still empty then is empty by mistake, or for want of data.
+    gives its left side, `absent` gives 1, and `offset` and `@` are left out. What is still empty then is empty by
+    mistake, or for want of data.
     """
     return _write(node, relax=True)
 
@@ -206,6 +207,8 @@ def _write(node: Node, *, relax: bool) -> str:
         return node.text
     if isinstance(node, Moved):
         inner = _write(node.of, relax=relax)
+        if relax and not node.text.startswith("["):
+            return inner  # What it was an hour ago is no question of what it is made of.
         return f"{inner if isinstance(node.of, Selector | Call | Moved) else f'({inner})'}{node.text}"
     if isinstance(node, Minus):
         return f"{node.sign}({_write(node.of, relax=relax)})"

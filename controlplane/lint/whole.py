@@ -30,7 +30,7 @@ class Outside:
 
 def check_all(artefacts: Sequence[Artefact], known: Known, outside: Outside) -> tuple[Check, ...]:
     """Run every check there is over the files."""
-    records = {name: page.path for page in artefacts for name in page.records}
+    records = {query.where: query.text for page in artefacts for query in page.queries if query.role == "record"}
     known = replace(known, records={**known.records, **records})
     if outside.live:
         outside.live.known = known

@@ -123,7 +123,10 @@ def known_of(policy: Policy) -> Known:
         labels = _labels(collector)
         for family in collector.describe():
             ends = {"le"} if family.type == "histogram" else set()
-            own |= {name: frozenset({*labels, *ends} | _own_labels(family.name)) for name in series_of(family.name)}
+            own |= {
+                name: frozenset({*labels, *ends} | _own_labels(family.name))
+                for name in series_of(family.name, family.type)
+            }
     pools = {*policy.fleet.pools, "gateway"}
     values: Mapping[str, Iterable[str]] = {
         "service": (policy.service,),
@@ -132,7 +135,7 @@ def known_of(policy: Policy) -> Known:
         "verdict": Band,
         "level": ("none", *LEVELS),
         "row": LEVELS,
-        "phase": (*Phase, *DrillPhase, "decided", "acted", "verified"),
+        "phase": (*Phase, *DrillPhase, "decided", "intended", "acted", "verified"),
         "result": ("ok", *Failure),
         "kind": FaultKind,
         "outcome": (*Outcome, "verified", "failed", "refused", "warm"),

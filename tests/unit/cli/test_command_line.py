@@ -26,7 +26,7 @@ HEAVY = ("sqlalchemy", "fastapi", "torch", "aiohttp", "chaoslib", "grafanalib", 
          "uvicorn", "kubernetes", "apscheduler", "grafana_client", "requests")  # fmt: skip
 COMMANDS = (
     "check", "render", "serve", "status", "heal", "drill", "up", "target", "demo", "level", "pin", "unpin", "approve",
-    "refuse", "release", "brake", "record", "simulate", "dashboards",
+    "refuse", "release", "brake", "record", "simulate", "dashboards", "lint", "incident",
 )  # fmt: skip
 
 

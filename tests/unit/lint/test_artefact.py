@@ -64,13 +64,21 @@ def test_rules_are_read_bare_and_wrapped(wrapped: object) -> None:
 def test_dashboards_are_read_bare_and_wrapped(wrapped: object) -> None:
     page = read("dashboards/x.json", json.dumps(wrapped))
     assert page.kind is Kind.DASHBOARD
-    assert page.uid == "u"
+    assert page.uids == {"u"}
     assert {q.where: q.text for q in page.queries} == {
         "mark M": "m > 0", "variable pool": "up{a='b'}", "panel P A": "x",
     }  # fmt: skip
     assert [link.target for link in page.links] == ["/d/other", "/d/third"]
     assert page.variables["window"].values == ("1m", "5m")
     assert page.variables["pool"].values == ()
+
+
+def test_a_config_map_may_hold_several_dashboards() -> None:
+    other = {**BOARD, "uid": "v", "templating": {"list": [{"name": "gpu", "type": "custom", "query": "0"}]}}
+    data = {"a.json": json.dumps(BOARD), "b.json": json.dumps(other)}
+    page = read("dashboards/x.yaml", json.dumps({"kind": "ConfigMap", "data": data}))
+    assert page.uids == {"u", "v"}
+    assert set(page.variables) == {"pool", "window", "gpu"}
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,15 @@ KNOWN = Known(
         "controlplane_drills_total": frozenset(("outcome",)),
     },
     values={"signal": frozenset(("availability", "gpu_utilization")), "service": frozenset(("chat",))},
-    records={"job:rate": "alerts/x.yml"},
+    records={"job:rate": "sum(running)", "job:gpus": "count(DCGM_FI_DEV_GPU_UTIL)", "job:self": "job:self"},
 )
 
 
 class Small:
     """Answers `count`, `group by` and bare selectors over `SERIES`; joins and everything else by a table."""
 
-    def __init__(self, **answers: Reply) -> None:
-        self.answers = answers
+    def __init__(self, answers: Mapping[str, Reply] | None = None) -> None:
+        self.answers = answers or {}
         self.asked: list[str] = []
 
     def ask(self, query: str) -> Reply:
@@ -80,8 +80,8 @@ class Small:
         return frozenset(("controlplane_drills", "declared_only"))
 
 
-def check(text: str, page: Artefact | None = None, **answers: Reply) -> list[Finding]:
-    live = Live(Small(**answers), KNOWN)
+def check(text: str, page: Artefact | None = None, answers: Mapping[str, Reply] | None = None) -> list[Finding]:
+    live = Live(Small(answers), KNOWN)
     live.begin()
     return list(live.check(Query("f", "w", text, "alert"), page or read("f.md", "")))
 
@@ -101,7 +101,9 @@ def test_an_alert_that_is_quiet_over_series_that_are_there_is_fine(text: str) ->
     [
         ("runing > 5", "unknown-series", "error", "did it mean running"),
         ("absent(runing)", "unknown-series", "error", "never been seen"),
-        ("job:rate > 5", "unknown-series", "error", "recorded by alerts/x.yml"),
+        ("job:rate > 5", "unknown-series", "error", "loaded as `rule_files`"),
+        ("job:gpus == 0", "by-design", "note", "dcgm-exporter"),
+        ("job:self > 0", "unknown-series", "error", "never been seen"),
         ("declared_only > 0", "quiet-series", "note", "declares it"),
         ("controlplane_drills_total > 0", "quiet-series", "note", "declares it"),
         ("DCGM_FI_DEV_GPU_UTIL > 90", "by-design", "note", "dcgm-exporter"),
@@ -128,30 +130,32 @@ def test_a_selector_that_finds_nothing_says_why(text: str, rule: str, severity: 
 
 
 def test_what_prometheus_refuses_is_told_in_its_words() -> None:
-    (finding,) = check("running > 5", **{"running > 5": Reply(refused="many-to-many matching not allowed")})
+    (finding,) = check("running > 5", answers={"running > 5": Reply(refused="many-to-many matching not allowed")})
     assert finding.rule == "refused"
     assert "many-to-many" in finding.what
 
 
 def test_a_join_without_partners_says_which_labels_differ() -> None:
-    (finding,) = check("running / on (endpoint) gauge > 5", **{"count((running) / on (endpoint) (gauge))": Reply()})
+    (finding,) = check(
+        "running / on (endpoint) gauge > 5", answers={"count((running) / on (endpoint) (gauge))": Reply()}
+    )
     assert finding.rule == "join-mismatch"
     assert "endpoint (a/b against absent)" in finding.what
 
 
 def test_a_join_on_all_labels_is_told_to_name_them() -> None:
-    (finding,) = check("running / gauge", **{"count((running) /  (gauge))": Reply()})
+    (finding,) = check("running / gauge", answers={"count((running) /  (gauge))": Reply()})
     assert finding.rule == "join-mismatch"
     assert "on (...)" in finding.fix
 
 
 def test_series_that_are_there_and_give_nothing_are_a_warning() -> None:
-    (finding,) = check("rate(running[1s])", **{"count(rate (running[1s]))": Reply()})
+    (finding,) = check("rate(running[1s])", answers={"count(rate (running[1s]))": Reply()})
     assert (finding.rule, finding.severity) == ("empty", "warn")
 
 
 def test_what_cannot_be_taken_apart_and_is_accepted_is_only_noted() -> None:
-    (finding,) = check("$$", **{"$$": Reply()})
+    (finding,) = check("$$", answers={"$$": Reply()})
     assert (finding.rule, finding.severity) == ("not-taken-apart", "note")
 
 
