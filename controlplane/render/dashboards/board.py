@@ -81,8 +81,8 @@ class Board:
     """How far back a reader looks at first."""
 
 
-def written(board: Board, header: str) -> str:
-    """Return a dashboard as the JSON that Grafana loads; JSON has no comments, so its description says who made it."""
+def finished(board: Board, header: str) -> dict[str, Any]:
+    """Return a dashboard as Grafana loads it; JSON has no comments, so its description says who made it."""
     made = g.Dashboard(
         title=board.title,
         uid=board.uid,
@@ -101,7 +101,7 @@ def written(board: Board, header: str) -> str:
         panels=list(_placed(board.sections)),
     )
     plain = json.loads(json.dumps(made.to_json_data(), cls=DashboardEncoder))
-    return sanitize.text(sanitize.sanitize(plain))
+    return sanitize.sanitize(plain)
 
 
 def _placed(sections: Sequence[Section]) -> Iterator[Panel]:

@@ -1,11 +1,10 @@
 """Every dashboard of a policy, and what hands them to a Grafana: path -> text; pure. Called by `artefacts`."""
 
-import json
 from collections.abc import Callable, Mapping
 
 from controlplane.policy.model import Policy
-from controlplane.render.dashboards import degradation, detail, drills, overview, plane, provisioning
-from controlplane.render.dashboards.board import Board, written
+from controlplane.render.dashboards import degradation, detail, drills, overview, plane, provisioning, sanitize
+from controlplane.render.dashboards.board import Board, finished
 
 OVERVIEW_UID = overview.UID
 """Where alerts lead."""
@@ -29,12 +28,10 @@ def pages(policy: Policy, header: str) -> Mapping[str, str]:
         policy: whose thresholds, rows and pools the panels show.
         header: who made the files and what to edit instead.
     """
-    made = {name: written(board(policy), header) for name, board in BOARDS.items()}
+    made = {name: finished(board(policy), header) for name, board in BOARDS.items()}
     return {
-        **{f"{FOLDER}/{name}.json": text for name, text in made.items()},
+        **{f"{FOLDER}/{name}.json": sanitize.text(dashboard) for name, dashboard in made.items()},
         f"{FOLDER}/provisioning/dashboards.yaml": provisioning.provider(header),
         f"{FOLDER}/provisioning/datasource.yaml": provisioning.source(header),
-        f"{FOLDER}/provisioning/configmaps.yaml": provisioning.config_maps(
-            {name: json.loads(text) for name, text in made.items()}, header
-        ),
+        f"{FOLDER}/provisioning/configmaps.yaml": provisioning.config_maps(made, header),
     }

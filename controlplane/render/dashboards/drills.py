@@ -26,7 +26,7 @@ from controlplane.render.dashboards.panels import (
     timeline,
 )
 from controlplane.render.dashboards.promises import promised, proof_age
-from controlplane.render.dashboards.readings import OF, OURS, signal
+from controlplane.render.dashboards.readings import OF, OURS, at_most, signal
 
 UID = "controlplane-drills"
 
@@ -133,7 +133,7 @@ def _score() -> Panel:
 
 
 def _faults() -> Panel:
-    kinds = f"max by (kind) (controlplane_faults_active{{{OURS}}})"
+    kinds = f"max by (kind) ({at_most(f'controlplane_faults_active{{{OURS}}}')})"
     panel = timeline(
         "Faults in force over time", [target(f"clamp_max({kinds}, 1)", "{{kind}}")],
         "Which kind of fault was in force when, by the leases that the control plane holds.",

@@ -29,7 +29,7 @@ from controlplane.render.dashboards.panels import (
     timeline,
 )
 from controlplane.render.dashboards.promises import promised, proof_age
-from controlplane.render.dashboards.readings import OF, OURS, POOL, TITLES, UNITS, coded, signal
+from controlplane.render.dashboards.readings import OF, OURS, POOL, TITLES, UNITS, at_least, coded, coded_over, signal
 from controlplane.signals.sample import CATALOGUE, Direction
 from controlplane.slo.threshold import SEVERITY, Band
 
@@ -95,17 +95,17 @@ def board(policy: Policy) -> Board:
 
 def level_over_time() -> Panel:
     """Return which level was in force when."""
-    code = coded("controlplane_level", OF, "level", [level.value for level in LEVELS])
+    code = coded_over("controlplane_level", OF, "level", [level.value for level in LEVELS])
     return timeline(
         "Level over time", [target(f"max by (service) ({code})", "{{service}}")],
-        "Which level was in force when; the most severe engaged row of the matrix.",
+        "Which level was in force when: the most severe engaged row of the matrix, and the worst in each step.",
         [(i, level.value, palette.LEVELS[level]) for i, level in enumerate(LEVELS)],
     )  # fmt: skip
 
 
 def rows_over_time() -> Panel:
     """Return which phase each row of the matrix was in when."""
-    code = coded("controlplane_row_phase", OF, "phase", [phase.value for phase in Phase])
+    code = coded_over("controlplane_row_phase", OF, "phase", [phase.value for phase in Phase])
     return timeline(
         "Rows of the matrix", [target(f"max by (row) ({code})", "{{row}}")],
         "The phase each row's machine was in: pending waits out its time, engaging moves the lever; engaged: verified.",
@@ -115,9 +115,11 @@ def rows_over_time() -> Panel:
 
 def endpoints_over_time() -> Panel:
     """Return which endpoint answered its probes when."""
+    up = at_least(f"controlplane_endpoint_up{{{POOL}}}")
     return timeline(
-        "Endpoints", [target(f"max by (pool, endpoint) (controlplane_endpoint_up{{{POOL}}})", "{{pool}} {{endpoint}}")],
-        "Which endpoint answered its probes when.", [(0, "down", "red"), (1, "up", "green")],
+        "Endpoints", [target(f"max by (pool, endpoint) ({up})", "{{pool}} {{endpoint}}")],
+        "Which endpoint answered its probes when; down where it was at any moment of a step.",
+        [(0, "down", "red"), (1, "up", "green")],
     )  # fmt: skip
 
 
@@ -158,7 +160,7 @@ def _users_now(policy: Policy) -> Iterator[Panel]:
 
 
 def _verdicts() -> Panel:
-    code = coded("controlplane_verdict", POOL, "verdict", [name for _, name, _ in BAND_STATES])
+    code = coded_over("controlplane_verdict", POOL, "verdict", [name for _, name, _ in BAND_STATES])
     return timeline(
         "Verdict by pool", [target(f"max by (pool) ({code})", "{{pool}}")],
         "The worst known band of a pool's signals. No data is unknown, never ok.", BAND_STATES,

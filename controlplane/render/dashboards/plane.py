@@ -18,7 +18,7 @@ from controlplane.render.dashboards.panels import (
     target,
     timeline,
 )
-from controlplane.render.dashboards.readings import OF, OURS
+from controlplane.render.dashboards.readings import OF, OURS, at_least
 
 UID = "controlplane-itself"
 
@@ -93,7 +93,7 @@ def _leadership() -> Panel:
 
 
 def _readiness() -> Panel:
-    return timeline( "Readiness", [target(f"max by (instance) (controlplane_ready{{{OURS}}})", _EACH)],
+    return timeline( "Readiness", [target(f"min by (instance) ({at_least(f'controlplane_ready{{{OURS}}}')})", _EACH)],
         "Whether each control plane had seen the whole fleet.", [(0, "not ready", "orange"), (1, "ready", "green")],
     )  # fmt: skip
 

@@ -66,15 +66,18 @@ def config_maps(dashboards: Mapping[str, Mapping[str, Any]], header: str) -> str
 
 
 def _config_map(name: str, dashboard: Mapping[str, Any]) -> str:
-    head = {
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {
-            "name": f"controlplane-{name}", "labels": {SIDECAR_LABEL: "1", "app.kubernetes.io/part-of": "controlplane"},
-            "annotations": {SIDECAR_FOLDER: FOLDER},
-        },
-    }  # fmt: skip
     body = json.dumps(dashboard, separators=(",", ":"), sort_keys=True)
-    return f"{_yaml(head)}data:\n  {name}.json: |-\n    {body}\n"
+    return f"""\
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: controlplane-{name}
+  labels: {{ {SIDECAR_LABEL}: "1", app.kubernetes.io/part-of: controlplane }}
+  annotations: {{ {SIDECAR_FOLDER}: {FOLDER} }}
+data:
+  {name}.json: |-
+    {body}
+"""
 
 
 def _commented(*lines: str) -> str:

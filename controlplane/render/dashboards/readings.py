@@ -144,6 +144,25 @@ def coded(metric: str, where: str, label: str, values: Sequence[str]) -> str:
     return " or ".join(f'{i} * {metric}{{{where}, {label}="{value}"}}' for i, value in enumerate(values))
 
 
+def coded_over(metric: str, where: str, label: str, values: Sequence[str]) -> str:
+    """Turn one-hot series into one number for each step of a curve: the highest position that was 1 in it."""
+    each = (f'{metric}{{{where}, {label}="{value}"}}' for value in values)
+    return " or ".join(f"{i} * ({at_most(series)})" for i, series in enumerate(each))
+
+
+def at_most(series: str) -> str:
+    """Return a gauge at its highest within each step of a curve, so that nothing short falls between two steps.
+
+    Where a step is shorter than the time between two scrapes, the series itself stands in.
+    """
+    return f"max_over_time({series}[$__interval]) or {series}"
+
+
+def at_least(series: str) -> str:
+    """Return a gauge at its lowest within each step of a curve."""
+    return f"min_over_time({series}[$__interval]) or {series}"
+
+
 def _room(seen: Signal, threshold: Threshold | None) -> dict[str, Any]:
     """Leave room above the breach line, so that it is always in the picture."""
     if threshold is None or seen.worse is Direction.DOWN:

@@ -228,6 +228,18 @@ def test_a_state_has_one_colour_on_every_dashboard() -> None:
     assert all(len(colors) == 1 for colors in seen.values())
 
 
+@EVERY
+def test_no_state_is_so_short_that_it_falls_between_two_steps(name: str, file: str) -> None:
+    """Ten seconds of P0 in a week that is drawn by the hour."""
+    drawn = [panel for panel in asking(made(name)[file]) if panel["type"] == "state-timeline"]
+    looked_at = {"Leadership"}  # by instance, and both sides of a change count
+    missing = [
+        panel["title"] for panel in drawn for target in panel["targets"]
+        if "_over_time(" not in target["expr"] and panel["title"] not in looked_at
+    ]  # fmt: skip
+    assert missing == []
+
+
 def test_every_armed_row_leads_to_its_runbook() -> None:
     (rows,) = (p for p in panels(made("full")["degradation.json"]) if p["title"] == "Rows of the matrix")
     armed = policy("full").degradation.rows
