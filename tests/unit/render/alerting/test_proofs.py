@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from controlplane.render.alerting.groups import groups
 from controlplane.render.alerting.proof import Wave, expand, values
 from controlplane.render.alerting.rules import OUTRANKS, Severity
 from controlplane.render.artefacts import render
-from controlplane.signals.engines import FATAL_XIDS
+from controlplane.signals.engines import FATAL_XIDS, VLLM
 from controlplane.slo.burn import RULES
 from tests.golden.cases import NAMES, policy
 
@@ -121,3 +122,23 @@ def test_windows_of_the_engines_hold_enough_scrapes() -> None:
     by_name = {rule["alert"]: rule["expr"] for rule in rules("kubernetes") if "alert" in rule}
     assert policy("kubernetes").publish.scrape == timedelta(seconds=15)
     assert "[1m]" in by_name["EngineLatencyP99Breach"]  # 30 s would hold two.
+
+
+PAGES = Path(__file__).parents[3] / "pages"
+EXPORTED_BY_DCGM = {
+    "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_ROW_REMAP_FAILURE",  # its default list
+    "DCGM_EXP_XID_ERRORS_COUNT", "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",  # known to it, and wanting a line in the list
+}  # fmt: skip
+
+
+def test_every_series_of_the_engine_and_of_dcgm_is_one_they_export() -> None:
+    exprs = "\n".join(rule["expr"] for rule in rules("full"))
+    captured = "\n".join(page.read_text() for page in PAGES.glob("vllm*.prom"))
+    asked = {
+        name
+        for name in re.findall(r"(vllm:\w+|http_requests_total)", exprs)
+        if re.sub(r"_(bucket|count)$", "", name) not in VLLM.renamed
+    }
+    assert len(asked) > 5
+    assert {name for name in asked if not re.search(rf"^{name}\{{", captured, re.MULTILINE)} == set()
+    assert set(re.findall(r"DCGM_\w+", exprs)) == EXPORTED_BY_DCGM
