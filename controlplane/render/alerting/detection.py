@@ -93,10 +93,8 @@ def refuse(policy: Policy, groups: Sequence[Group]) -> None:
     if not late:
         return
     lines = [f"{d.alert}: {d.arithmetic}, and {d.level} promises {spell_duration(d.promised or _ZERO)}" for d in late]
-    worst = max(late, key=lambda found: found.total)
-    settings = dict.fromkeys(
-        addend.setting for addend in sorted(worst.addends, key=lambda a: a.span, reverse=True) if addend.span
-    )
+    addends = sorted((a for found in late for a in found.addends if a.span), key=lambda a: a.span, reverse=True)
+    settings = dict.fromkeys(addend.setting for addend in addends)
     levels = dict.fromkeys(found.level for found in late)
     raise UsageError(
         f"{len(late)} alert{'s' if len(late) > 1 else ''} would come later than what the row promises",

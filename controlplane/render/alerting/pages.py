@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
-from controlplane.render.alerting import alertmanager, detection, rules, unit_tests
+from controlplane.render.alerting import alertmanager, collecting, detection, rules, unit_tests
 from controlplane.render.alerting.rules import Group, Links
 from controlplane.render.wording import inert, slug
 
@@ -33,6 +33,13 @@ def _pages(policy: Policy, groups: Sequence[Group], header: str, links: Links) -
         "silent while something worse fires. The token file lies on Alertmanager's machine.\n"
     )
     yield "alertmanager.yml", alertmanager.page(policy, about)
+    about = (
+        f"{header}\n\nA Prometheus for service {service} alone: what it scrapes, and the rules it evaluates. GPUs are\n"
+        "told by dcgm-exporter, node by node: add its targets with the label `pool`.\n"
+    )
+    yield "prometheus.yml", collecting.prometheus(policy, about, rule_file)
+    about = f"{header}\n\nThe same for the Prometheus operator. Services of engines carry the label `pool`.\n"
+    yield from collecting.operator(policy, about, tuple(groups), links)
 
 
 def _about_rules(header: str, policy: Policy, groups: Sequence[Group]) -> str:

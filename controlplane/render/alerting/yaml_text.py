@@ -6,6 +6,7 @@ writes with PyYAML. Called by everything here that writes a page.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 Value = str | int | float | bool | Mapping[str, "Value"] | Sequence["Value"]
 """What a page is made of; every key is a plain word."""
@@ -48,6 +49,7 @@ def _item(value: Value, indent: int) -> str:
     return f"{' ' * indent}- {body[indent + 2 :]}"
 
 
+@lru_cache(maxsize=1024)
 def key(name: str) -> str:
     """Write the name of an entry."""
     return name if _KEY.fullmatch(name) and name.lower() not in _WORDS else scalar(name)

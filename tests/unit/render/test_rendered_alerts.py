@@ -36,7 +36,9 @@ def test_every_alert_has_severity_level_runbook_and_summary(name: str) -> None:
 def test_every_runbook_an_alert_leads_to_is_rendered_with_its_heading(name: str) -> None:
     made = render(policy(name), DRILLS, "controlplane.yaml")
     for rule in rules(policy(name)):
-        path, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        url = rule["annotations"]["runbook_url"]
+        assert url.startswith(policy(name).publish.runbooks)
+        path, _, anchor = url.removeprefix(policy(name).publish.runbooks).partition("#")
         headings = re.findall(r"^#+ (.+)$", made[path], re.MULTILINE)
         assert not anchor or anchor in [heading.lower() for heading in headings], rule["alert"]
 

@@ -7,6 +7,7 @@ from aiohttp.test_utils import TestServer
 
 from controlplane.chaos.alertmanager import Alertmanager
 from controlplane.chaos.contract import Firing
+from controlplane.errors import UnreachableError
 from controlplane.runtime.alerts import FiringAlerts
 
 
@@ -51,3 +52,18 @@ async def test_an_alertmanager_that_fails_makes_it_unknown_again() -> None:
     answers = iter([web.json_response([alert("Overloaded")]), web.Response(status=500)])
     firing = await asked(lambda: next(answers), times=2)
     assert firing.names is None
+
+
+async def test_every_answer_is_told_and_silence_is_not() -> None:
+    heard: list[bool] = []
+    answers = iter([True, False, True])
+
+    async def firing() -> tuple[Firing, ...]:
+        if next(answers):
+            return ()
+        raise UnreachableError("silent")
+
+    alerts = FiringAlerts(firing, "chat", lambda: heard.append(True))
+    for _ in range(3):
+        await alerts.ask()
+    assert len(heard) == 2

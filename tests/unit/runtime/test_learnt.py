@@ -75,6 +75,22 @@ def test_a_restart_loses_nothing(tmp_path: Path) -> None:
     assert again._usual("gateway", Evidence("latency_p99", 0.4, Band.OK)).usual == 0.4
 
 
+def test_what_an_objective_counts_is_told_once() -> None:
+    metrics, made = Metrics(), learnt(Clock())
+    made.take(page(0, 0))
+    for requests, errors in ((100, 3), (150, 3)):
+        made.take(page(requests, errors))
+        made.judged([], metrics)
+        made.judged([], metrics)
+    told = {
+        outcome: metrics.registry.get_sample_value(
+            "controlplane_objective_requests_total", {"service": "svc", "objective": "availability", "outcome": outcome}
+        )
+        for outcome in ("good", "failed")
+    }
+    assert told == {"good": 147, "failed": 3}
+
+
 def test_a_broken_file_costs_what_it_held(tmp_path: Path) -> None:
     path = tmp_path / "learnt.json"
     made = learnt(Clock())
