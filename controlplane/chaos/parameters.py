@@ -55,6 +55,11 @@ PARAMETERS: Mapping[FaultKind, Mapping[str, Number | Choice]] = {
     FaultKind.NETWORK_PARTITION: {
         "mode": Choice("drop", ("drop", "reset", "delay"), "lose everything, cut and refuse, or hold back"),
         "direction": Choice("both", ("both", "to", "from"), "which way: to the endpoint, from it, or both"),
+        "peer": Choice(
+            "everybody",
+            ("everybody", "gateway", "controlplane"),
+            "who is cut off from the endpoint: everybody, the gateway alone, or all but the gateway: who watches it",
+        ),
         "delay_ms": Number(200, 1, 60_000, "what `delay` holds everything back for, in each direction"),
     },
     FaultKind.GPU_SATURATION: {

@@ -58,9 +58,16 @@ VARIANTS = [
     ("process", {"mode": "drop", "direction": "from"}),
     ("process", {"mode": "reset"}),
     ("process", {"mode": "delay", "delay_ms": 150}),
+    ("process", {"mode": "drop", "peer": "gateway"}),
+    ("process", {"mode": "drop", "peer": "controlplane"}),
+    ("process", {"mode": "reset", "peer": "gateway"}),
+    ("process", {"mode": "delay", "delay_ms": 150, "peer": "gateway"}),
     ("netns", {"mode": "drop", "direction": "to"}),
     ("netns", {"mode": "drop", "direction": "from"}),
     ("netns", {"mode": "reset"}),
+    ("netns", {"mode": "drop", "peer": "gateway"}),
+    ("netns", {"mode": "drop", "direction": "from", "peer": "controlplane"}),
+    ("netns", {"mode": "reset", "peer": "gateway"}),
 ]
 """The ways to cut an endpoint off, by substrate."""
 

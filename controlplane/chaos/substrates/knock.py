@@ -16,12 +16,13 @@ class Door(StrEnum):
     """Nothing came back."""
 
 
-async def door(url: str, within_s: float = 0.5) -> Door:
-    """Try to connect to an endpoint's address."""
+async def door(url: str, within_s: float = 0.5, source: str = "") -> Door:
+    """Try to connect to an endpoint's address, from one of this machine's own where `source` names one."""
     address = urlsplit(url)
+    here = (source, 0) if source else None
     try:
         async with asyncio.timeout(within_s):
-            _, writer = await asyncio.open_connection(address.hostname, address.port)
+            _, writer = await asyncio.open_connection(address.hostname, address.port, local_addr=here)
     except TimeoutError:
         return Door.SILENT
     except OSError:
