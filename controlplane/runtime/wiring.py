@@ -45,6 +45,7 @@ from controlplane.incidents.cause import hints
 from controlplane.incidents.clues import ClueBook
 from controlplane.policy.load import Loaded
 from controlplane.probes.fetch import Pages
+from controlplane.probes.http import GatewayCounts
 from controlplane.probes.probe import Look, Probe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import render
@@ -205,6 +206,7 @@ def build(
     def gateway_page() -> str:
         return lever.page() if lever else ""
 
+    counts = GatewayCounts(wire, lever.counts if lever else str, policy.fleet.pools)
     looking = Looking(policy, loaded.base, session, wire, pages, gateway_page, background.spawn)
     inference = looking.inference
 
@@ -298,7 +300,7 @@ def build(
         policy.thresholds,
         ObservePorts(
             inventory, gateway, judged, wire.hold, background.spawn, evaluated, metrics, utcnow, patience,
-            noticed=noticed,
+            noticed=noticed, ask_gateway=counts.ask,
         ),
     )  # fmt: skip
 
