@@ -77,6 +77,9 @@ PARAMETERS: Mapping[FaultKind, Mapping[str, Number | Choice]] = {
     FaultKind.QUEUE_FLOOD: {
         "requests": Number(300, 1, 2_000, "requests of ours in flight; beyond what the engine runs and queues"),
         "max_tokens": Number(256, 1, 4_096, "tokens that each asks for"),
+        "shows": Choice(
+            "refusals", ("refusals", "waiting"), "what it is proven by: others are refused, or have to wait"
+        ),
     },
     FaultKind.MEMORY_PRESSURE: {
         "memory_mib": Number(512, 1, 1_000_000, "memory held"),
