@@ -64,7 +64,7 @@ class Vantage:
                 return tuple(_unknown(seen, why) if _says_lost(seen) else seen for seen in evidence)
         grown = self._grown(pool, newest - UNREACHED_S)
         if grown.anybody >= MANY_ANSWERS and grown.failed >= MANY_FAILURES and grown.own < HALF * grown.anybody:
-            return tuple(_cut_off(seen, grown) if seen.signal == "availability" else seen for seen in evidence)
+            return tuple(_cut_off(seen, grown) for seen in evidence)
         return evidence
 
     def _grown(self, pool: str, since: float) -> Count:
@@ -86,11 +86,17 @@ def _unknown(seen: Evidence, why: str) -> Evidence:
 
 
 def _cut_off(seen: Evidence, grown: Count) -> Evidence:
+    """Correct one signal of a pool that the gateway does not reach; none of it is up when not one answer came."""
+    if seen.signal == "endpoints_down" and not grown.own:
+        return replace(seen, value=1.0, band=Band.BREACH, source=_SOURCE, reason=_why(grown))
     share = grown.own / grown.anybody
-    if seen.value is not None and seen.value <= share:
+    if seen.signal != "availability" or (seen.value is not None and seen.value <= share):
         return seen
-    why = f"the gateway cannot reach it: {grown.failed:g} connections failed, others answered in its place"
     return replace(
         seen, value=share, band=Band.BREACH, samples=round(grown.anybody), low=None, high=None, source=_SOURCE,
-        reason=why,
+        reason=_why(grown),
     )  # fmt: skip
+
+
+def _why(grown: Count) -> str:
+    return f"the gateway cannot reach it: {grown.failed:g} connections failed, others answered in its place"

@@ -73,6 +73,12 @@ def test_a_pool_that_only_the_gateway_cannot_reach_is_not_available() -> None:
     seen = {e.signal: e for e in answering(own=0, others=10, failed=2).weigh("primary", WELL, lambda: None, 104.0)}
     assert (seen["availability"].value, seen["availability"].band) == (0.0, Band.BREACH)
     assert seen["availability"].source == "answers counted by the gateway"
+    assert seen["endpoints_down"].value == 1.0, "not one answer in three seconds: nothing of it is up for its users"
+
+
+def test_a_pool_that_the_gateway_seldom_reaches_is_not_down() -> None:
+    seen = {e.signal: e for e in answering(own=2, others=8, failed=2).weigh("primary", WELL, lambda: None, 104.0)}
+    assert seen["availability"].value == pytest.approx(0.2)
     assert seen["endpoints_down"] == WELL[1]
 
 
