@@ -1,6 +1,4 @@
-"""A control plane that dies, or whose child dies, at one write of the fault ledger; started by `crash_matrix` only.
-
-    python -m bench.crash_plane WRITE WHEN WHO page.yaml state-dir experiments-dir
+"""A control plane that dies, or whose child dies, at one write of the fault ledger; forked by `crash_matrix` only.
 
 WRITE is `intend`, `injected`, `proven` or `healed`; WHEN is `before` or `after`; WHO is `plane`, `child` or `both`.
 The crash is SIGKILL, once, at the first such write. Nothing of the product knows of it: the ledger's two methods are
@@ -22,21 +20,30 @@ from controlplane.runtime.server import serve
 from controlplane.settings import ServeSettings
 from controlplane.store.drills import StoredLeases
 
-
-def main() -> int:
-    """Serve, and crash as told."""
-    write, when, who, page, state, experiments = sys.argv[1:]
-    arm(write, when, who)
-    return serve(load(Path(page)), ServeSettings(Path(state), Path(experiments), port=0))
+CRASHED = "crashed"
+"""The file, in the state directory, of a control plane that has crashed as it was told."""
 
 
-def arm(write: str, when: str, who: str) -> None:
-    """Wrap the ledger so that the first matching write crashes."""
+def run(crash: tuple[str, str, str], page: Path, state: Path, experiments: Path, log: Path) -> None:
+    """Serve in this process, which was forked for it, and crash as told: WRITE, WHEN, WHO. Does not return."""
+    os.setsid()
+    with log.open("ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    arm(*crash, state / CRASHED)
+    sys.exit(serve(load(page), ServeSettings(state, experiments, port=0)))
+
+
+def arm(write: str, when: str, who: str, mark: Path) -> None:
+    """Wrap the ledger so that the first matching write crashes; that it did is written to a file."""
     crashed: list[bool] = []
 
     def crash() -> None:
         if not crashed:
             crashed.append(True)
+            mark.write_text(f"{when} {write}")
             die(who)
 
     def wrapped(call: Callable[..., Awaitable[Any]], is_it: Callable[..., bool]) -> Callable[..., Awaitable[Any]]:
@@ -64,7 +71,3 @@ def die(who: str) -> None:
                     child.kill()
     if who in ("plane", "both"):
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

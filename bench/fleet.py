@@ -1,5 +1,6 @@
 """The real thing for benches: fleet, control plane and load as processes of their own, in a directory that goes."""
 
+import http.client
 import json
 import os
 import signal
@@ -35,11 +36,11 @@ def process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def running_fleet() -> Iterator[Path]:
-    """Run the reference fleet in a temporary directory."""
+def running_fleet(*options: str) -> Iterator[Path]:
+    """Run the reference fleet in a temporary directory, with more of the options of `controlplane up`."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         run_dir = Path(folder)
-        with process(run_dir / "up.log", "up", "--run-dir", folder) as child:
+        with process(run_dir / "up.log", "up", "--run-dir", folder, *options) as child:
             wait_until((run_dir / "ready.json").exists, "the fleet is ready", child)
             yield run_dir
 
@@ -67,7 +68,7 @@ def get(url: str) -> Any:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - always http://127.0.0.1
             return json.load(answer)
-    except (urllib.error.URLError, OSError, ValueError):
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
         return None
 
 

@@ -26,6 +26,7 @@ _BREAKING: Mapping[str, frozenset[str]] = {
 }
 EXTENSION_FUNCTIONS: Mapping[str, frozenset[str]] = {
     "await_healed": frozenset({"within_s"}),
+    "await_level": frozenset({"level", "within_s"}),
     "await_pool": frozenset({"pool", "within_s"}),
     "await_row": frozenset({"row", "phase", "within_s"}),
     "heal": frozenset(),

@@ -14,8 +14,8 @@ from typing import Any
 from chaoslib.exceptions import ActivityFailed
 
 __all__ = [
-    "await_healed", "await_pool", "await_row", "heal", "inject", "inject_rolling", "level_is", "level_stays",
-    "service_answers",
+    "await_healed", "await_level", "await_pool", "await_row", "heal", "inject", "inject_rolling", "level_is",
+    "level_stays", "service_answers",
 ]  # fmt: skip
 
 _CALL_TIMEOUT_S = 90.0
@@ -112,6 +112,16 @@ def await_row(row: str, phase: str, within_s: float) -> bool:
     while time.monotonic() < deadline:
         rows = _call("GET", "/api/v1/standing")["rows"]
         if any(r["row"]["level"] == row and r["phase"] == phase for r in rows):
+            return True
+        time.sleep(_POLL_S)
+    return False
+
+
+def await_level(level: str, within_s: float) -> bool:
+    """Wait until this level, such as `none`, is in force: every row has settled; False when the time is over."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if level_is(level):
             return True
         time.sleep(_POLL_S)
     return False

@@ -55,6 +55,11 @@ PARAMETERS: Mapping[FaultKind, Mapping[str, Number | Choice]] = {
     FaultKind.NETWORK_PARTITION: {
         "mode": Choice("drop", ("drop", "reset", "delay"), "lose everything, cut and refuse, or hold back"),
         "direction": Choice("both", ("both", "to", "from"), "which way: to the endpoint, from it, or both"),
+        "peer": Choice(
+            "everybody",
+            ("everybody", "gateway", "controlplane"),
+            "who is cut off from the endpoint: everybody, the gateway alone, or all but the gateway: who watches it",
+        ),
         "delay_ms": Number(200, 1, 60_000, "what `delay` holds everything back for, in each direction"),
     },
     FaultKind.GPU_SATURATION: {
@@ -72,6 +77,9 @@ PARAMETERS: Mapping[FaultKind, Mapping[str, Number | Choice]] = {
     FaultKind.QUEUE_FLOOD: {
         "requests": Number(300, 1, 2_000, "requests of ours in flight; beyond what the engine runs and queues"),
         "max_tokens": Number(256, 1, 4_096, "tokens that each asks for"),
+        "shows": Choice(
+            "refusals", ("refusals", "waiting"), "what it is proven by: others are refused, or have to wait"
+        ),
     },
     FaultKind.MEMORY_PRESSURE: {
         "memory_mib": Number(512, 1, 1_000_000, "memory held"),

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from time import monotonic
 
 import structlog
@@ -20,6 +21,8 @@ from controlplane.flows.evidence import Assessor
 from controlplane.flows.records import EndpointRecord, Patience, Records
 from controlplane.flows.standing import EndpointStanding, PoolStanding
 from controlplane.flows.turns import Turns
+from controlplane.flows.vantage import Vantage
+from controlplane.probes.gateway_counts import Counts
 from controlplane.probes.probe import Look
 from controlplane.slo.threshold import Band, Threshold
 from controlplane.slo.verdict import Verdict, judge
@@ -49,6 +52,8 @@ class ObservePorts:
     """By probe: how many looks in a row make an endpoint down, and up again."""
     noticed: Callable[[Look], None] = lambda _: None
     """Told of every look, for whoever keeps clues and budgets; it must be quick."""
+    ask_gateway: Callable[[Callable[[float, Counts], None]], None] = lambda _: None
+    """Reads what the gateway counted of each pool; reports it, or nothing where it counts nothing."""
 
 
 class Observer:
@@ -59,6 +64,7 @@ class Observer:
         self._ports = ports
         self._records = Records(thresholds, ports.patience)
         self._assessor = Assessor(thresholds)
+        self._vantage = Vantage()
         self.targets: tuple[Endpoint, ...] = ()
         """Everything that is looked at; another tuple whenever the inventory changed."""
         self._models: dict[str, str] = {}
@@ -90,6 +96,15 @@ class Observer:
             self._ports.metrics.endpoint_up.labels(self._service, look.endpoint.pool, look.endpoint.name).set(up)
             self._judge_soon()
         return record
+
+    async def ask_gateway(self) -> None:
+        """Ask the gateway what it counted; what it says is judged by at the next evaluation."""
+        self._ports.ask_gateway(self._vantage.take)
+
+    def _silent_from(self, pool: str) -> float | None:
+        """Return when the last endpoint of a pool fell silent; None where all are refused, or no look ever failed."""
+        silent = (r.silent_from for r in self._records.pools[pool].values() if r.silent_from and not r.refused)
+        return max(silent, default=None)
 
     def _judge_soon(self) -> None:
         """Judge in this turn of the loop, once for all that come in it; and never more than half of the time."""
@@ -132,7 +147,8 @@ class Observer:
             self._judging = None
         with self._ports.metrics.evaluation_seconds.time():
             for name, evidence in self._assessor.evidence(self._records, now).items():
-                self._verdicts[name] = judge(name, evidence)
+                weighed = self._vantage.weigh(name, evidence, partial(self._silent_from, name), now)
+                self._verdicts[name] = judge(name, weighed)
             self._ports.judged(self._verdicts)
         self._ports.changed()
         self._judged_at = monotonic()

@@ -64,6 +64,8 @@ class EndpointRecord:
     """Monotonic seconds of the last change between up and down."""
     succeeded: int = 0
     """Looks in a row that succeeded."""
+    silent_from: float | None = None
+    """When (monotonic seconds) the last row of failed looks began; None before any."""
     unanswered: int = 0
     """Completions in a row that timed out."""
     healthy: bool = False
@@ -234,6 +236,8 @@ class Records:
                 record.down = record.failing = record.cut_off = False
         else:
             record.detail = f"{look.failure}: {look.detail}"
+            if record.succeeded or record.silent_from is None:
+                record.silent_from = look.at - look.took_s
             record.succeeded = 0
             if outcomes.failures_in_a_row(row) >= patience.failures:
                 record.down = record.failing = True

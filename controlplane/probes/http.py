@@ -5,7 +5,7 @@ can be awaited, for one look that something waits for.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from time import monotonic, time
 from typing import Any
@@ -16,6 +16,7 @@ from controlplane.errors import UnreachableError
 from controlplane.fleet.model import GATEWAY_POOL, Endpoint
 from controlplane.probes.exchange import Answer
 from controlplane.probes.exposition import Layout, Layouts
+from controlplane.probes.gateway_counts import Counts, read_counts
 from controlplane.probes.metrics import is_wanted, read_scrape, whose
 from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec, Page
 from controlplane.probes.wire import Origin, Wire, address, awaited
@@ -28,6 +29,7 @@ REMEMBERED = 32_768
 """How many addresses' requests and pages are remembered; endpoints come and go under new addresses for ever."""
 _OTHER_JSON = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading a document that is not the one expected raises; the last one when it is nested without end."""
+_COUNTS_WITHIN = timedelta(seconds=1)
 _AGENT = f"controlplane/{controlplane.__version__}"
 
 Report = Callable[[Look], None]
@@ -321,3 +323,37 @@ class MetricsProbe:
             self._looks.pop(url, None)
             return _look(endpoint, self.name, answer, Failure.ANSWER, f"not a metrics page: {error}")
         return Look(endpoint, self.name, answer.at, answer.took_s, page=page)
+
+
+class GatewayCounts:
+    """Reads the counters of one gateway."""
+
+    def __init__(self, wire: Wire, page: Callable[[], str], pools: Iterable[str]) -> None:
+        """Take whom to ask.
+
+        Args:
+            wire: the connections to use.
+            page: gives the address of the counters as it is now; an empty text where there are none.
+            pools: the names of the fleet's pools.
+        """
+        self._requests = Requests(wire, _COUNTS_WITHIN, "")
+        self._page = page
+        self._pools = sorted(pools, key=len, reverse=True)
+
+    def ask(self, report: Callable[[float, Counts], None]) -> None:
+        """Read once; report when (monotonic seconds) and what, or nothing where it could not be read."""
+        try:
+            url = self._page()
+        except UnreachableError:
+            return
+        if url:
+            self._requests.ask(url, lambda answer: self._read(answer, report))
+
+    def _read(self, answer: Answer, report: Callable[[float, Counts], None]) -> None:
+        if answer.failure is not None or answer.status != 200:
+            return
+        try:
+            counts = read_counts(answer.body, self._pools)
+        except (ValueError, LookupError, TypeError):
+            return
+        report(answer.at, counts)

@@ -24,6 +24,7 @@ from controlplane.degradation.actuators.webhook import WebhookActuator
 from controlplane.degradation.errand import CommandSpec, ReceiverSpec
 from controlplane.fleet.files import resolve_address
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint, FleetSpec
+from controlplane.probes.gateway_counts import COUNTS_PAGE
 from controlplane.probes.probe import InferenceSpec
 
 ENVOY_PAGE = "/stats/prometheus?filter=http.*downstream_rq"
@@ -39,6 +40,8 @@ class Gateway:
     actuator: Actuator
     page: Callable[[], str]
     """Gives the address of its metrics page as it is now; an empty text when it has none."""
+    counts: Callable[[], str] = str
+    """Gives the address of what it counted of each pool; an empty text when it does not tell."""
 
 
 def gateway_of(
@@ -69,7 +72,7 @@ def gateway_of(
         admin = partial(resolve_address, spec.envoy.admin, base)
         admin()
         envoy = EnvoyActuator(session, base / spec.envoy.xds_dir, admin, sampler)
-        return Gateway(endpoint, envoy, lambda: f"{admin()}{ENVOY_PAGE}")
+        return Gateway(endpoint, envoy, lambda: f"{admin()}{ENVOY_PAGE}", lambda: f"{admin()}{COUNTS_PAGE}")
     actuator: Actuator
     if spec.kubernetes:
         kubeconfig = str(base / spec.kubernetes.kubeconfig) if spec.kubernetes.kubeconfig else ""

@@ -46,6 +46,8 @@ from controlplane.web.rollouts import StartRollout
 from controlplane.web.runbooks import RunbookPorts
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
+ASK_GATEWAY_EVERY = timedelta(milliseconds=200)
+"""A silent pool is known after one time-out of 600 ms: by then the gateway has been asked at least twice since."""
 RECOVER_EVERY = timedelta(seconds=2)
 HEAR_EVERY = timedelta(seconds=2)
 LEARN_EVERY = timedelta(seconds=5)
@@ -193,6 +195,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
     timetable.every(EVALUATE_EVERY, evaluate, "evaluate")
     plane.observer.follow_inventory()
     observer = plane.observer
+    timetable.every(ASK_GATEWAY_EVERY, observer.ask_gateway, "ask gateway")
     paces = [
         Pace(probe.name, probe.every, lambda: observer.targets, partial(observer.look, probe), spec.given.jitter)
         for probe, spec in zip(plane.probes, plane.loaded.policy.probes, strict=True)

@@ -46,6 +46,7 @@ from controlplane.incidents.clues import ClueBook
 from controlplane.lint.drift import origin_of
 from controlplane.policy.load import Loaded
 from controlplane.probes.fetch import Pages
+from controlplane.probes.http import GatewayCounts
 from controlplane.probes.probe import Look, Probe
 from controlplane.probes.wire import Wire
 from controlplane.render.artefacts import dashboard_of, described, render
@@ -211,6 +212,7 @@ def build(
     def gateway_page() -> str:
         return lever.page() if lever else ""
 
+    counts = GatewayCounts(wire, lever.counts if lever else str, policy.fleet.pools)
     looking = Looking(policy, loaded.base, session, wire, pages, gateway_page, background.spawn)
     inference = looking.inference
 
@@ -313,7 +315,7 @@ def build(
         policy.thresholds,
         ObservePorts(
             inventory, gateway, judged, wire.hold, background.spawn, evaluated, metrics, utcnow, patience,
-            noticed=noticed,
+            noticed=noticed, ask_gateway=counts.ask,
         ),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
@@ -137,10 +137,20 @@ def build(spec: FleetSpec, run_dir: RunDir, net: netns.Net | None = None) -> Fle
     layout = _placed(spec, run_dir, net)
     for pool in spec.pools:
         write_json(run_dir.discovery(pool), [seat.discovered for seat in layout.seats if seat.pool == pool])
-    gateway = Gateway(binary, run_dir, layout.doors, spec.gateway)
+    gateway = Gateway(binary, run_dir, layout.doors, replace(spec.gateway, source=net.gateway) if net else spec.gateway)
     gateway.write(spec.pools, {pool: layout.places(pool) for pool in spec.pools})
     nodes = [
-        Node(seat.node, seat.pool, seat.endpoint, run_dir, Child(fork_server), seat.host, seat.port)
+        Node(
+            seat.node,
+            seat.pool,
+            seat.endpoint,
+            run_dir,
+            Child(fork_server),
+            seat.host,
+            seat.port,
+            seat.gateway_port,
+            seat.gateway_from,
+        )
         for seat in layout.seats
     ]
     links = [LinkKeeper(seat.link, run_dir, Child(fork_server)) for seat in layout.seats if seat.link]
@@ -164,6 +174,7 @@ def _placed(spec: FleetSpec, run_dir: RunDir, net: netns.Net | None) -> Layout:
         cpus=cpus,
         homes=homes,
         outside=net.host if net else "127.0.0.1",
+        gateway_from=net.gateway if net else "",
     )
 
 

@@ -99,12 +99,16 @@ def _place(place: Place) -> Document:
 
 
 def _endpoint_cluster(folder: Path, pool: str, spec: GatewaySpec) -> Document:
+    bound = (
+        {"upstream_bind_config": {"source_address": {"address": spec.source, "port_value": 0}}} if spec.source else {}
+    )
     return {
         "@type": f"{TYPES}.config.cluster.v3.Cluster",
         "name": f"{pool}-endpoints",
         "type": "EDS",
         "eds_cluster_config": {"eds_config": xds_file(folder, eds_file(pool))},
         "connect_timeout": CONNECT_TIMEOUT,
+        **bound,
         "lb_policy": "LEAST_REQUEST",
         "common_lb_config": {"update_merge_window": "0s"},
         "circuit_breakers": _breakers(spec),

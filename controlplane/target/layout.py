@@ -21,11 +21,18 @@ class Seat:
     port: int
     """Where clients reach the endpoint; the link's port where there is a link."""
     link: RelaySpec | None = None
+    gateway_from: str = ""
+    """The address that the gateway comes from, where it has one of its own."""
 
     @property
     def place(self) -> Place:
         """What the gateway must know."""
-        return Place(self.endpoint.name, self.host, self.port)
+        return Place(self.endpoint.name, self.host, self.gateway_port)
+
+    @property
+    def gateway_port(self) -> int:
+        """Where the gateway reaches the endpoint: at a port of its own where there is a link."""
+        return self.link.gateway_port if self.link else self.port
 
     @property
     def discovered(self) -> dict[str, object]:
@@ -52,8 +59,8 @@ def node_names(pools: Mapping[str, PoolSpec]) -> list[str]:
 
 
 def ports_needed(spec: FleetSpec) -> int:
-    """Return how many free ports ``lay_out`` takes: two a node, and the gateway's three."""
-    return 2 * len(node_names(spec.pools)) + 3
+    """Return how many free ports ``lay_out`` takes: three a node, and the gateway's three."""
+    return 3 * len(node_names(spec.pools)) + 3
 
 
 def lay_out(
@@ -65,6 +72,7 @@ def lay_out(
     cpus: Sequence[int],
     homes: Mapping[str, tuple[str, str, int]],
     outside: str = "127.0.0.1",
+    gateway_from: str = "",
 ) -> Layout:
     """Give everything its place.
 
@@ -76,6 +84,7 @@ def lay_out(
         cpus: CPUs that endpoints may be bound to.
         homes: network namespace, address and port by node; empty where endpoints share this machine's network.
         outside: this machine's address as endpoints see it.
+        gateway_from: the address that the gateway comes from, where it has one of its own.
     """
     free = iter(ports)
     turn = cycle(cpus)
@@ -98,7 +107,8 @@ def lay_out(
         else:
             endpoint = EndpointSpec(name=name, model=wanted.model, seed=spec.seed, max_queue=spec.max_queue)
         cpu = (next(turn),) if spec.pin_cpus else ()
-        seats.append(_seat(replace(endpoint, cpus=cpu), pool, run_dir, free, homes, links=spec.links))
+        seat = _seat(replace(endpoint, cpus=cpu), pool, run_dir, free, homes, links=spec.links)
+        seats.append(replace(seat, gateway_from=gateway_from))
     cache_at = next((f"http://{seat.host}:{seat.port}" for seat in seats if seat.pool == learner), None)
     return Layout(tuple(_publishing(seat, cache_at, token, spec.pools) for seat in seats), doors)
 
@@ -128,7 +138,8 @@ def _seat(
     placed = replace(endpoint, port=next(free))
     if not links:
         return Seat(node, pool, placed, placed.host, placed.port)
-    link = RelaySpec(node, next(free), placed.port, run_dir.link(node).resolve(), run_dir.node(node).resolve())
+    control, node_file = run_dir.link(node).resolve(), run_dir.node(node).resolve()
+    link = RelaySpec(node, next(free), placed.port, control, node_file, next(free))
     return Seat(node, pool, placed, link.host, link.port, link)
 
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 MODES = frozenset({"pass", "drop", "reset", "delay"})
 DIRECTIONS = frozenset({"both", "to", "from"})
+EVERYBODY, GATEWAY, OTHERS = "everybody", "gateway", "controlplane"
+PEERS = frozenset({EVERYBODY, GATEWAY, OTHERS})
+"""Who can be cut off. ``controlplane`` is whoever does not come as the gateway: what watches the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,11 @@ class Fault:
     lease: str = ""
     direction: str = "both"
     """``to`` the endpoint, ``from`` it, or ``both``; a cut (``reset``) has no direction."""
+    peer: str = EVERYBODY
+
+    def hits(self, peer: str) -> bool:
+        """Tell whether the fault breaks the link of a peer: the gateway's, or everybody else's."""
+        return self.peer in (EVERYBODY, peer)
 
     def loses(self, *, downward: bool) -> bool:
         """Tell whether what flows this way is lost; ``downward`` is from the endpoint to the client."""
@@ -45,9 +53,9 @@ def read_fault(text: str, now: float) -> Fault | None:
         raw = json.loads(text)
         fault = Fault(
             str(raw["mode"]), float(raw.get("delay_ms", 0.0)) / 1000, float(raw["until"]), str(raw.get("lease", "")),
-            str(raw.get("direction", "both")),
+            str(raw.get("direction", "both")), str(raw.get("peer", EVERYBODY)),
         )  # fmt: skip
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    well_formed = fault.mode in MODES and fault.direction in DIRECTIONS and fault.delay_s >= 0
+    well_formed = fault.mode in MODES and fault.direction in DIRECTIONS and fault.peer in PEERS and fault.delay_s >= 0
     return fault if well_formed and fault.until > now else None

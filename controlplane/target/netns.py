@@ -33,6 +33,8 @@ class Net:
     bridge: str
     host: str
     """The bridge's own address, under which this machine is reached from inside."""
+    gateway: str
+    """The bridge's second address, which the gateway comes from and nobody else."""
     namespaces: dict[str, str]
     """Namespace by node."""
     addresses: dict[str, str]
@@ -63,13 +65,15 @@ def make(nodes: Sequence[str], record: Path) -> Net:
         record,
         f"{mark}br",
         hosts[0],
+        hosts[-1],
         {node: f"{mark}-{node}" for node in nodes},
         {node: hosts[number + 1] for number, node in enumerate(nodes)},
     )
     write_json(record, {"bridge": net.bridge, "namespaces": list(net.namespaces.values())})
     try:
         _ip("link", "add", net.bridge, "type", "bridge")
-        _ip("addr", "add", f"{net.host}/{subnet.prefixlen}", "dev", net.bridge)
+        for own in (net.host, net.gateway):
+            _ip("addr", "add", f"{own}/{subnet.prefixlen}", "dev", net.bridge)
         _ip("link", "set", net.bridge, "up")
         for number, node in enumerate(nodes):
             _join(net, node, f"{mark}v{number}", subnet.prefixlen)

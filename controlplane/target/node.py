@@ -41,6 +41,10 @@ class Node:
     host: str
     """Where clients reach the endpoint: its link's address, or its own where it has no link."""
     port: int
+    gateway_port: int = 0
+    """Where the gateway reaches it; 0 is where everybody does."""
+    gateway_from: str = ""
+    """The address that the gateway comes from, where it has one of its own."""
     restarts: int = 0
     failed_young: int = 0
     """Starts in a row that did not last ``STEADY_S``."""
@@ -90,6 +94,8 @@ class Node:
                 "endpoint": self.endpoint.name,
                 "url": self.url,
                 "backend_url": f"http://{self.endpoint.host}:{self.endpoint.port}",
+                "gateway_url": f"http://{self.host}:{self.gateway_port or self.port}",
+                "gateway_from": self.gateway_from,
                 "netns": self.endpoint.netns,
                 "pid": pid,
                 "pgid": pid,

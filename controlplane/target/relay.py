@@ -9,7 +9,8 @@ the link by writing its control file, whole, by rename::
 ``reset`` cuts open connections and refuses new ones. ``delay`` holds every byte back for ``delay_ms`` in each
 direction, so a round trip takes twice as long. ``"direction": "to"`` (or ``"from"``) breaks one way only: open
 connections lose what goes to (comes from) the endpoint, and new ones cannot be made, since a handshake needs both.
-The fault ends at ``until`` (unix seconds) by this process's own clock,
+``"peer": "gateway"`` breaks the way of the gateway alone, which has a port of its own, and ``"controlplane"`` that of
+everybody else. The fault ends at ``until`` (unix seconds) by this process's own clock,
 whoever else is dead by then; a file without it, or one that cannot be read, counts for nothing. Ended and unreadable
 files are removed.
 
@@ -31,7 +32,7 @@ from pathlib import Path
 import uvloop
 
 from controlplane.target.forked import run_forked
-from controlplane.target.link_fault import WELL, Fault, read_fault
+from controlplane.target.link_fault import GATEWAY, OTHERS, WELL, Fault, read_fault
 from controlplane.target.link_flow import CUT, Pair
 from controlplane.target.spec import RelaySpec
 
@@ -62,14 +63,22 @@ class Watch(asyncio.Protocol):
 
 
 class Link:
-    """The relay of one endpoint: its door, its connections and its fault."""
+    """The relay of one endpoint for one peer: its door, its connections and its fault."""
 
-    def __init__(self, spec: RelaySpec, group: asyncio.TaskGroup) -> None:
-        """Make a closed link."""
+    def __init__(self, spec: RelaySpec, group: asyncio.TaskGroup, peer: str, port: int) -> None:
+        """Make a closed link.
+
+        Args:
+            spec: the endpoint's.
+            group: where its connections belong.
+            peer: whose link it is: the gateway's, or everybody else's.
+            port: where that peer knocks.
+        """
         self.loop = asyncio.get_running_loop()
         self.fault = WELL
         self.pairs: set[Pair] = set()
         self._spec = spec
+        self._peer, self._port = peer, port
         self._group = group
         self._alive = False
         self._watching = False
@@ -112,7 +121,7 @@ class Link:
         if fault is None:
             self._forget()
         else:
-            self._become(fault)
+            self._become(fault if fault.hits(self._peer) else WELL)
 
     def _forget(self) -> None:
         self._seen = None
@@ -123,7 +132,8 @@ class Link:
     def _become(self, fault: Fault) -> None:
         if fault == self.fault:
             return
-        _log({"event": "link", "link": self._spec.name, "mode": fault.mode, "lease": fault.lease or self.fault.lease})
+        lease = fault.lease or self.fault.lease
+        _log({"event": "link", "link": self._spec.name, "peer": self._peer, "mode": fault.mode, "lease": lease})
         self.fault = fault
         if fault.mode == "reset":
             self._shut()
@@ -221,7 +231,7 @@ class Link:
             door = self._door or self._bound()
             door.listen(BACKLOG)
         except OSError as error:
-            _log({"event": "cannot listen", "link": self._spec.name, "port": self._spec.port, "error": str(error)})
+            _log({"event": "cannot listen", "link": self._spec.name, "port": self._port, "error": str(error)})
             return
         for plug in self._plugs:
             plug.close()
@@ -243,12 +253,12 @@ class Link:
             self._door = self._door or self._bound()
             self._door.listen(0)
         except OSError as error:
-            _log({"event": "cannot listen", "link": self._spec.name, "port": self._spec.port, "error": str(error)})
+            _log({"event": "cannot listen", "link": self._spec.name, "port": self._port, "error": str(error)})
             return
         for _ in range(2):
             plug = _tcp()
             with suppress(OSError):
-                plug.connect((self._spec.host, self._spec.port))
+                plug.connect((self._spec.host, self._port))
             self._plugs.append(plug)
 
     def _shut(self) -> None:
@@ -265,7 +275,7 @@ class Link:
         sock = _tcp()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind((self._spec.host, self._spec.port))
+            sock.bind((self._spec.host, self._port))
         except OSError:
             sock.close()
             raise
@@ -341,4 +351,6 @@ def serve_link(spec: RelaySpec) -> int:
 
 async def _serve(spec: RelaySpec) -> None:
     async with asyncio.TaskGroup() as group:
-        await Link(spec, group).run()
+        group.create_task(Link(spec, group, OTHERS, spec.port).run())
+        if spec.gateway_port:
+            group.create_task(Link(spec, group, GATEWAY, spec.gateway_port).run())

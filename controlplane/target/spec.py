@@ -217,6 +217,9 @@ class RelaySpec:
     """The file that says how the link behaves: see ``relay``."""
     node_file: Path
     """Where the endpoint's supervisor writes its process id."""
+    gateway_port: int = 0
+    """TCP port that the gateway uses alone, so that it can be cut off while others are not, and others while it is not;
+    0 has none."""
     host: str = "127.0.0.1"
     backend_host: str = "127.0.0.1"
 
@@ -240,6 +243,9 @@ class GatewaySpec:
     """Token bucket: requests per second that the gateway lets in, beyond it 429 with Retry-After; None is no limit."""
     burst: int = 50
     """Size of the token bucket: requests that may come at once."""
+    source: str = ""
+    """Address that the gateway asks endpoints from, so that its packets can be told from others'; empty lets the kernel
+    choose."""
     otlp_url: str | None = None
     """An OpenTelemetry collector's OTLP/HTTP address, such as http://127.0.0.1:4318; None traces nothing."""
 

@@ -58,9 +58,16 @@ VARIANTS = [
     ("process", {"mode": "drop", "direction": "from"}),
     ("process", {"mode": "reset"}),
     ("process", {"mode": "delay", "delay_ms": 150}),
+    ("process", {"mode": "drop", "peer": "gateway"}),
+    ("process", {"mode": "drop", "peer": "controlplane"}),
+    ("process", {"mode": "reset", "peer": "gateway"}),
+    ("process", {"mode": "delay", "delay_ms": 150, "peer": "gateway"}),
     ("netns", {"mode": "drop", "direction": "to"}),
     ("netns", {"mode": "drop", "direction": "from"}),
     ("netns", {"mode": "reset"}),
+    ("netns", {"mode": "drop", "peer": "gateway"}),
+    ("netns", {"mode": "drop", "direction": "from", "peer": "controlplane"}),
+    ("netns", {"mode": "reset", "peer": "gateway"}),
 ]
 """The ways to cut an endpoint off, by substrate."""
 
@@ -298,6 +305,30 @@ async def test_an_endpoint_is_cut_off_in_every_way_there_is(
     finally:
         await each.driver.revert(lease)
     await each.until_over(lease)
+
+
+async def test_a_flood_that_is_to_make_requests_wait_is_proven_without_a_refusal(rigs: dict[str, Rig]) -> None:
+    each = chosen(rigs, "process", FaultKind.QUEUE_FLOOD)
+    lease = each.lease(FaultKind.QUEUE_FLOOD, LONG, requests=95, max_tokens=64, shows="waiting")
+    assert await each.driver.prove(lease) == ""
+    await each.driver.apply(lease)
+    try:
+        assert "requests waiting" in await each.driver.prove(lease)
+    finally:
+        await each.driver.revert(lease)
+    await each.until_over(lease)
+
+
+async def test_one_peer_is_cut_off_only_where_it_can_be_told_from_the_others(rigs: dict[str, Rig]) -> None:
+    each = chosen(rigs, "process", FaultKind.NETWORK_PARTITION)
+    lease = each.lease(FaultKind.NETWORK_PARTITION, LONG, peer="gateway")
+    known = node(each.run_dir, "primary-0")
+    alike = each.run_dir / "alike"
+    alike.mkdir()
+    (alike / "node-primary-0.json").write_text(json.dumps({**known, "gateway_url": known["url"]}))
+    driver = faults("process", Place(alike, each.place.links_dir, each.place.state_dir))
+    with pytest.raises(FaultError, match="cannot be told from others"):
+        await driver.apply(lease)
 
 
 async def test_a_delay_is_refused_where_the_kernel_would_not_end_it(rigs: dict[str, Rig]) -> None:

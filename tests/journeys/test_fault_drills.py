@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.processes import EXPERIMENTS, PRIMARIES, Fleet, Plane, controlplane, until
+from tests.support.processes import EXPERIMENTS, PRIMARIES, Fleet, Load, Plane, controlplane, until
 
 pytestmark = pytest.mark.journey
 
@@ -30,12 +30,22 @@ def stopped(fleet: Fleet) -> list[str]:
     return [n for n in PRIMARIES if psutil.Process(fleet.node(n)["pid"]).status() == psutil.STATUS_STOPPED]
 
 
-def lasting(directory: Path, name: str, down_for: str) -> Path:
-    """Write an experiment with another lease than it was shipped with, and return the directory it is in."""
+def lasting(directory: Path, name: str, down_for: str, *others: tuple[str, str]) -> Path:
+    """Write an experiment with another lease than it was shipped with, and return the directory it is in.
+
+    Args:
+        directory: where to; it is made.
+        name: the experiment's.
+        down_for: its lease.
+        others: further texts to replace, each with what stands in its place.
+    """
     directory.mkdir()
     text = (EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8")
-    assert "down_for: 30s" in text
-    (directory / f"{name}.yaml").write_text(text.replace("down_for: 30s", f"down_for: {down_for}"), encoding="utf-8")
+    shipped = "down_for: 15s" if others else "down_for: 30s"
+    for old, new in ((shipped, f"down_for: {down_for}"), *others):
+        assert old in text
+        text = text.replace(old, new)
+    (directory / f"{name}.yaml").write_text(text, encoding="utf-8")
     return directory
 
 
@@ -52,6 +62,38 @@ def test_row_p0_restores_service_from_a_fault_that_refuses_nothing(fleet: Fleet,
     if name == "network-partition":
         assert {json.loads(parameters)["direction"] for *_, parameters in leases} == {"both"}
     assert broken(fleet) == []
+
+
+@pytest.mark.timeout(240)
+def test_row_p0_restores_service_where_only_the_gateway_is_cut_off(fleet: Fleet, tmp_path: Path) -> None:
+    name = "network-partition-gateway"
+    with (
+        Load(fleet.gateway, tmp_path / "requests.jsonl", 50) as load,
+        Plane(fleet.page, lasting(tmp_path / "experiments", name, "12s"), tmp_path / "state") as plane,
+    ):
+        plane.until_ready()
+        done = controlplane("drill", "run", name, "--json", "--state-dir", plane.state, within_s=220)
+        drill = json.loads(done.out)
+        assert (drill["outcome"], drill["reasons"]) == ("passed", [])
+        (receipt,) = [r for r in plane.get("/api/v1/receipts") if r["level"] == "P0"]
+        assert any("availability is" in reason for reason in receipt["because"])
+    assert [r for r in load.requests() if r.status != 200 or r.error] == []
+
+
+@pytest.mark.timeout(240)
+def test_a_control_plane_that_is_cut_off_alone_moves_nobody(fleet: Fleet, tmp_path: Path) -> None:
+    name = "network-partition-controlplane"
+    experiments = lasting(tmp_path / "experiments", name, "6s", ("for_s: 28", "for_s: 18"))
+    with (
+        Load(fleet.gateway, tmp_path / "requests.jsonl", 50) as load,
+        Plane(fleet.page, experiments, tmp_path / "state") as plane,
+    ):
+        plane.until_ready()
+        done = controlplane("drill", "run", name, "--json", "--state-dir", plane.state, within_s=220)
+        drill = json.loads(done.out)
+        assert (drill["outcome"], drill["reasons"]) == ("passed", [])
+        assert plane.get("/api/v1/receipts") == []
+    assert [r for r in load.requests() if r.status != 200 or r.error] == []
 
 
 def test_stopped_engines_run_again_when_the_control_plane_is_killed(fleet: Fleet, tmp_path: Path) -> None:

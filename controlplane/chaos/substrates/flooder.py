@@ -1,21 +1,26 @@
-"""Flooding an endpoint's queue with real requests, until it says that it is full (429 or 503)."""
+"""Flooding an endpoint's queue with real requests: until they wait, or until it refuses (429 or 503)."""
 
 import asyncio
 import json
+from contextlib import suppress
 from time import monotonic
 
-from controlplane.chaos.fault import Lease
+from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.keepers.flood import DIAL_S
-from controlplane.chaos.parameters import settled
+from controlplane.chaos.parameters import number, settled, word
 from controlplane.chaos.substrates.keeper_process import KeeperProcess
-from controlplane.chaos.substrates.knock import Door, completion_status, door
+from controlplane.chaos.substrates.knock import Door, completion_status, door, page
 from controlplane.chaos.substrates.nodes import Place, find_living
 from controlplane.errors import FaultError
+from controlplane.probes.metrics import read_page
 
 _FULL = (429, 503)
 _SEEN_WITHIN_S = 10.0
 _ASKS_AT_ONCE = 4
 _ANSWER_S = 2.0
+_WAITING_SHARE = 0.25
+"""Share of the requests in flight that must be seen waiting; the others are being computed."""
+_LOOK_AGAIN_S = 0.1
 _ANY_MODEL = "reference"
 """What is asked for where the inventory names no model."""
 
@@ -43,7 +48,9 @@ class Flooders:
         return f"{settings['requests']:g} requests at once to {lease.endpoint.url} until {lease.deadline:%X}"
 
     async def prove(self, lease: Lease) -> str:
-        """Show that others' requests are refused."""
+        """Show that others' requests are refused, or that requests wait, as the lease says."""
+        if word(lease.parameters, FaultKind.QUEUE_FLOOD, "shows") == "waiting":
+            return await self._waiting(lease)
         body = json.dumps({"model": _model(lease), "prompt": "full?", "max_tokens": 1}).encode()
         deadline = monotonic() + _SEEN_WITHIN_S
         while self._keeper.mine(lease) and monotonic() < deadline:
@@ -51,6 +58,18 @@ class Flooders:
             refused = [status for status in await asyncio.gather(*asked) if status in _FULL]
             if refused:
                 return f"{lease.endpoint.url} answers {refused[0]} to a request of ours"
+        return ""
+
+    async def _waiting(self, lease: Lease) -> str:
+        """Show by the engine's own count that requests wait."""
+        least = _WAITING_SHARE * number(lease.parameters, FaultKind.QUEUE_FLOOD, "requests")
+        deadline = monotonic() + _SEEN_WITHIN_S
+        while self._keeper.mine(lease) and monotonic() < deadline:
+            with suppress(ValueError):
+                told = read_page(await page(lease.endpoint.url, "/metrics", _ANSWER_S), None)
+                if (waiting := told.gauges.get("queue_depth", 0.0)) >= least:
+                    return f"{lease.endpoint.url} counts {waiting:g} requests waiting"
+            await asyncio.sleep(_LOOK_AGAIN_S)
         return ""
 
     async def revert(self, lease: Lease) -> str:

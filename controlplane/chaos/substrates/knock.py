@@ -16,12 +16,13 @@ class Door(StrEnum):
     """Nothing came back."""
 
 
-async def door(url: str, within_s: float = 0.5) -> Door:
-    """Try to connect to an endpoint's address."""
+async def door(url: str, within_s: float = 0.5, source: str = "") -> Door:
+    """Try to connect to an endpoint's address, from one of this machine's own where `source` names one."""
     address = urlsplit(url)
+    here = (source, 0) if source else None
     try:
         async with asyncio.timeout(within_s):
-            _, writer = await asyncio.open_connection(address.hostname, address.port)
+            _, writer = await asyncio.open_connection(address.hostname, address.port, local_addr=here)
     except TimeoutError:
         return Door.SILENT
     except OSError:
@@ -35,6 +36,24 @@ async def answer_s(url: str, path: str = "/health", within_s: float = 0.5) -> fl
     began = monotonic()
     answered = await _status(url, f"GET {path} HTTP/1.1", b"", within_s)
     return monotonic() - began if answered else None
+
+
+async def page(url: str, path: str, within_s: float) -> bytes:
+    """Get a page on a new connection; return its body, empty when none came whole and in time."""
+    address = urlsplit(url)
+    head = f"GET {path} HTTP/1.1\r\nhost: {address.netloc}\r\nconnection: close\r\n\r\n"
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(within_s):
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            writer.write(head.encode())
+            status, _, rest = (await reader.read(-1)).partition(b"\r\n")
+    except (OSError, TimeoutError):
+        return b""
+    finally:
+        if writer:
+            writer.transport.abort()
+    return rest.partition(b"\r\n\r\n")[2] if b" 200 " in status else b""
 
 
 async def completion_status(url: str, body: bytes, within_s: float) -> int | None:

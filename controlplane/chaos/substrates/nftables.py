@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 
 from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.parameters import word
-from controlplane.chaos.substrates.knock import Door, door
+from controlplane.chaos.substrates.knock import Door
 from controlplane.chaos.substrates.nodes import Node, Place, find_living, find_node
+from controlplane.chaos.substrates.ways import EVERYBODY, GATEWAY, peer_of, ways
 from controlplane.errors import FaultError
 
 TABLE = "controlplane_faults"
@@ -58,6 +59,7 @@ class NetnsLinks:
                 f"{lease.endpoint.name} has no network namespace", f"{lease.endpoint.node} shares this machine's",
                 "start the fleet with `controlplane up --netns`, or name `fleet.substrate.process`",
             )  # fmt: skip
+        ways(lease, node)
         wanted = _sets(lease)
         held = await self._held(node)
         others = {mark for mark in held.values() if mark != _mark(lease)}
@@ -69,19 +71,26 @@ class NetnsLinks:
                 f"the lease of {lease.endpoint.name} is over", "less than a second is left", "ask for a longer one"
             )
         if set(held) != set(wanted):
-            await _nft(node.netns, [*_frame(), *(_element(name, _port(node), lease, left_s) for name in wanted)])
-        return f"nftables in {node.netns}: {', '.join(wanted)} hold port {_port(node)} for {left_s} s"
+            await _nft(
+                node.netns, [*_frame(lease, node), *(_element(name, _port(node), lease, left_s) for name in wanted)]
+            )
+        return (
+            f"nftables in {node.netns}: {', '.join(wanted)} hold port {_port(node)} for {left_s} s ({peer_of(lease)})"
+        )
 
     async def prove(self, lease: Lease) -> str:
-        """Show that new connections are lost (or refused) while the endpoint's process lives."""
+        """Show that new connections of who is cut off are lost (or refused) while the endpoint's process lives."""
         node = find_living(self._place.nodes_dir, lease)
         if _mark(lease) not in (await self._held(node)).values():
             return ""
         wanted = Door.REFUSED if word(lease.parameters, _KIND, "mode") == "reset" else Door.SILENT
         deadline = monotonic() + _SEEN_WITHIN_S
         while monotonic() < deadline:
-            if await door(lease.endpoint.url) is wanted:
-                return f"{lease.endpoint.url} is {wanted} to new connections, while process {node.pid} lives"
+            broken, left = ways(lease, node)
+            lost = [await way.door() is wanted for way in broken]
+            if all(lost) and all([await way.door() is Door.OPEN for way in left]):
+                said = ", ".join(f"{way} is {wanted} to new connections" for way in broken)
+                return f"{said}, while process {node.pid} lives"
             await asyncio.sleep(_LOOK_AGAIN_S)
         return ""
 
@@ -154,8 +163,8 @@ def _table() -> dict[str, str]:
     return {"family": "inet", "name": TABLE}
 
 
-def _frame() -> list[dict[str, Any]]:
-    """Return the commands that make the table with empty sets, and change nothing of one that is there."""
+def _frame(lease: Lease, node: Node) -> list[dict[str, Any]]:
+    """Return the commands that make the table with empty sets, and rules for whoever is to be cut off."""
     commands: list[dict[str, Any]] = [{"add": {"table": _table()}}]
     of_table = {"family": "inet", "table": TABLE}
     for hook in ("input", "output"):
@@ -164,8 +173,17 @@ def _frame() -> list[dict[str, Any]]:
     for name, (hook, end, verdict) in _SETS.items():
         commands.append({"add": {"set": {**of_table, "name": name, "type": "inet_service", "flags": ["timeout"]}}})
         match = {"op": "==", "left": {"payload": {"protocol": "tcp", "field": end}}, "right": f"@{name}"}
-        commands.append({"add": {"rule": {**of_table, "chain": hook, "expr": [{"match": match}, verdict]}}})
+        expression = [*_only(lease, node, hook), {"match": match}, verdict]
+        commands.append({"add": {"rule": {**of_table, "chain": hook, "expr": expression}}})
     return commands
+
+
+def _only(lease: Lease, node: Node, hook: str) -> tuple[dict[str, Any], ...]:
+    """Return what a rule asks of the other end's address: the gateway's, or any but the gateway's."""
+    if peer_of(lease) == EVERYBODY:
+        return ()
+    far = {"payload": {"protocol": "ip", "field": "saddr" if hook == "input" else "daddr"}}
+    return ({"match": {"op": "==" if peer_of(lease) == GATEWAY else "!=", "left": far, "right": node.gateway_from}},)
 
 
 def _element(name: str, port: int, lease: Lease, left_s: int) -> dict[str, Any]:

@@ -37,6 +37,10 @@ class Node:
     """How the endpoint is reached from its own side, without a link."""
     netns: str = ""
     """Its network namespace; empty where it shares this machine's."""
+    gateway_url: str = ""
+    """How the gateway reaches it; empty where its supervisor does not say."""
+    gateway_from: str = ""
+    """The address that the gateway comes from, where it has one of its own."""
 
     @property
     def alive(self) -> bool:
@@ -57,6 +61,7 @@ def find_node(nodes_dir: Path, lease: Lease) -> Node:
         node = Node(
             int(found["pid"]), int(found["pgid"]), float(found["started_at"]),
             str(found.get("backend_url") or ""), str(found.get("netns") or ""),
+            str(found.get("gateway_url") or ""), str(found.get("gateway_from") or ""),
         )  # fmt: skip
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise FaultError(

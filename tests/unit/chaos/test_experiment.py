@@ -234,7 +234,7 @@ def test_a_fault_is_read_with_what_it_is_not_told() -> None:
     assert experiment.faults == (
         PlannedFault(
             FaultKind.NETWORK_PARTITION, "primary", 0.5, 0, timedelta(seconds=90),
-            {"mode": "drop", "direction": "both", "delay_ms": 200},
+            {"mode": "drop", "direction": "both", "peer": "everybody", "delay_ms": 200},
         ),
     )  # fmt: skip
 

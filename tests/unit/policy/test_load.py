@@ -96,7 +96,7 @@ def test_a_minimal_page_gets_every_default_that_the_design_promises() -> None:
     assert matrix.rows[Level.P0].do == (SwitchPool("standby"),)
     assert matrix.rows[Level.P2].do == (UsePool("base", 0.5),)
     assert matrix.rows[Level.P0].release.steps == (0.1, 0.5, 1.0)
-    assert policy.drills["monthly"].experiments == ("node-kill",)
+    assert policy.drills["monthly"].experiments == ("node-kill", "network-partition")
     assert policy.drills["monthly"].gates.standby_ready is True
     assert policy.publish.dir == "."
 

@@ -23,6 +23,13 @@ def test_clients_reach_an_endpoint_through_its_link() -> None:
         assert seat.link.control == RUN.link(seat.node).resolve()
 
 
+def test_the_gateway_has_a_way_to_each_endpoint_that_nobody_else_uses() -> None:
+    for seat in placed(FleetSpec(RUN.root)).seats:
+        assert seat.link is not None
+        assert seat.place.port == seat.link.gateway_port
+        assert seat.place.port not in (seat.port, seat.endpoint.port)
+
+
 def test_without_links_clients_reach_the_endpoint_itself() -> None:
     for seat in placed(FleetSpec(RUN.root, links=False)).seats:
         assert seat.link is None
@@ -32,7 +39,7 @@ def test_without_links_clients_reach_the_endpoint_itself() -> None:
 def test_no_port_is_given_twice() -> None:
     layout = placed(FleetSpec(RUN.root))
     ports = [layout.doors.public, layout.doors.admin, layout.doors.fills]
-    ports += [port for seat in layout.seats for port in (seat.port, seat.endpoint.port)]
+    ports += [port for seat in layout.seats for port in (seat.port, seat.gateway_port, seat.endpoint.port)]
     assert len(set(ports)) == len(ports)
 
 
