@@ -47,6 +47,7 @@ SLOWER_S: Mapping[FaultKind, int] = {
     FaultKind.GPU_SATURATION: 10,
     FaultKind.QUEUE_FLOOD: 6,
     FaultKind.SLOW_TOKENS: 5,
+    FaultKind.MEMORY_PRESSURE: 6,
 }
 """Leases of kinds that take longer to be in force and proven: a burner imports PyTorch first."""
 GRACE_S = 5.0
