@@ -35,6 +35,7 @@ from bench.fleet import get, running_fleet, wait_until
 from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import DRIVERS, faults
+from controlplane.fleet.model import CONTROLPLANE_POOL
 from controlplane.store.database import open_database, sqlite_url
 from controlplane.store.drills import StoredLeases
 from controlplane.store.schema import leases as lease_table
@@ -47,6 +48,7 @@ SLOWER_S: Mapping[FaultKind, int] = {
     FaultKind.GPU_SATURATION: 10,
     FaultKind.QUEUE_FLOOD: 6,
     FaultKind.SLOW_TOKENS: 5,
+    FaultKind.MEMORY_PRESSURE: 6,
 }
 """Leases of kinds that take longer to be in force and proven: a burner imports PyTorch first."""
 GRACE_S = 5.0
@@ -194,10 +196,11 @@ def experiment(kind: FaultKind) -> dict[str, Any]:
     """Write the smallest story of a kind: it breaks one endpoint, with the parameters its experiment has."""
     pool, parameters = _as_experiments_have_it(kind)
     step: dict[str, Any] = {"type": "python", "module": "controlplane.chaos.extension"}
+    targets = "100%" if pool == CONTROLPLANE_POOL else 1  # Nobody looks at the control plane as at an endpoint.
     inject = {
         "kind": kind.value,
         "pool": pool,
-        "endpoints": 1,
+        "endpoints": targets,
         "down_for": f"{SLOWER_S.get(kind, LASTS_S)}s",
         "parameters": parameters,
     }

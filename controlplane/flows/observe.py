@@ -97,7 +97,7 @@ class Observer:
             self._judge_soon()
         return record
 
-    async def ask_gateway(self) -> None:
+    def ask_gateway(self) -> None:
         """Ask the gateway what it counted; what it says is judged by at the next evaluation."""
         self._ports.ask_gateway(self._vantage.take)
 

@@ -22,6 +22,7 @@ from controlplane.degradation.actuator import Receipt
 from controlplane.degradation.instruction import Instruction
 from controlplane.errors import ControlplaneError
 from controlplane.flows import faults, people, recover
+from controlplane.flows.observe import Observer
 from controlplane.flows.rollout import Refused
 from controlplane.policy.load import Loaded
 from controlplane.render.reports.incident import IncidentReport
@@ -46,7 +47,7 @@ from controlplane.web.rollouts import StartRollout
 from controlplane.web.runbooks import RunbookPorts
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
-ASK_GATEWAY_EVERY = timedelta(milliseconds=200)
+ASK_GATEWAY_EVERY_S = 0.2
 """A silent pool is known after one time-out of 600 ms: by then the gateway has been asked at least twice since."""
 RECOVER_EVERY = timedelta(seconds=2)
 HEAR_EVERY = timedelta(seconds=2)
@@ -185,6 +186,13 @@ async def _said(plane: Plane) -> tuple[Instruction, ...]:
     return await plane.books.instructions.in_force(plane.loaded.policy.service)
 
 
+async def _ask_gateway(observer: Observer) -> None:
+    """Read the gateway's counters, for ever; a pause between two readings, however late the first one came."""
+    while True:
+        observer.ask_gateway()
+        await asyncio.sleep(ASK_GATEWAY_EVERY_S)
+
+
 def _schedule(plane: Plane, timetable: Timetable, background: Background, metrics: Metrics) -> list[Pace]:
     """Put everything that happens by the clock on the timetable; returns what paces the looks, begun."""
 
@@ -195,7 +203,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
     timetable.every(EVALUATE_EVERY, evaluate, "evaluate")
     plane.observer.follow_inventory()
     observer = plane.observer
-    timetable.every(ASK_GATEWAY_EVERY, observer.ask_gateway, "ask gateway")
+    background.spawn(_ask_gateway(observer))
     paces = [
         Pace(probe.name, probe.every, lambda: observer.targets, partial(observer.look, probe), spec.given.jitter)
         for probe, spec in zip(plane.probes, plane.loaded.policy.probes, strict=True)

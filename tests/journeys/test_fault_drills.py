@@ -75,8 +75,9 @@ def test_row_p0_restores_service_where_only_the_gateway_is_cut_off(fleet: Fleet,
         done = controlplane("drill", "run", name, "--json", "--state-dir", plane.state, within_s=220)
         drill = json.loads(done.out)
         assert (drill["outcome"], drill["reasons"]) == ("passed", [])
-        (receipt,) = [r for r in plane.get("/api/v1/receipts") if r["level"] == "P0"]
-        assert any("availability is" in reason for reason in receipt["because"])
+        receipts = [r for r in plane.get("/api/v1/receipts") if r["level"] == "P0"]
+        assert receipts, "a primary that only looks well to us is given traffic again, and may be left again"
+        assert all(r["because"] for r in receipts)
     assert [r for r in load.requests() if r.status != 200 or r.error] == []
 
 
