@@ -188,10 +188,11 @@ def _answer(policy: Policy, row: Row | None, _: Place) -> Step | None:
         "Say yes or no",
         "Users feel the fault until you do. `controlplane level` says which row waits, and for what; the page of the "
         "row says what it moves.",
-        f'controlplane level\ncontrolplane approve "${{ROW:-{chosen.level}}}" --why "seen, go"',
+        f'controlplane level\ncontrolplane approve "${{ROW:-{chosen.level}}}" --why "seen, go" '
+        '|| echo "it does not wait"',
         "the row engages; it stays so until its trigger has cleared.",
         "controlplane level",
-        undo=f'controlplane release "${{ROW:-{chosen.level}}}" --why "taken back by hand"',
+        undo=f'controlplane release "${{ROW:-{chosen.level}}}" --why "taken back by hand" || echo "it is not in force"',
     )
 
 
@@ -200,7 +201,7 @@ def _let_go(_: Policy, __: Row | None, ___: Place) -> Step | None:
         "Let go of the brake",
         "Only once you know what went back and forth: the brake is there because it did. Replaying the recording with "
         "longer `for` and `hold` times shows what would have calmed it.",
-        'controlplane brake release --why "cause found, see the incident"',
+        'controlplane brake release --why "cause found, see the incident" || echo "it is not on"',
         "nothing is braked.",
         'curl -fsS "$CONTROL/api/v1/standing" | jq -r .braked',
         undo='controlplane brake pull --why "it goes on"',
@@ -270,7 +271,8 @@ def _release(policy: Policy, row: Row | None, _: Place) -> Step | None:
         '|| echo "it is not in force"',
         "the row is releasing, or idle.",
         "controlplane level",
-        undo=f'controlplane pin {chosen.level} --for 30m --why "not yet"',
+        undo=f"controlplane level | grep -q '{chosen.level} releasing' && "
+        f'controlplane pin {chosen.level} --for 30m --why "not yet" || echo "nothing is being given back"',
     )
 
 
