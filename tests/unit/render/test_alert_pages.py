@@ -8,7 +8,7 @@ import pytest
 from controlplane.chaos.drill import Outcome
 from controlplane.incidents.incident import Incident, IncidentState
 from controlplane.policy.model import Policy
-from controlplane.render import alerts
+from controlplane.render.alerting.groups import groups
 from controlplane.render.artefacts import described, render
 from controlplane.render.runbooks.alerts import is_known, page_of, ringing
 from controlplane.render.runbooks.guides import BY_SIGNAL, of_signal
@@ -33,7 +33,7 @@ def pages(of: Policy) -> dict[str, str]:
 @POLICIES
 def test_every_alert_has_a_page_with_every_section(of: Policy) -> None:
     made = pages(of)
-    assert set(made) == {page_of(alert.name) for alert in ringing(alerts.groups(of))}
+    assert set(made) == {page_of(alert.name) for alert in ringing(groups(of))}
     for path, text in made.items():
         assert [s for s in SECTIONS if f"\n## {s}\n" not in text] == [], path
         assert "0-2 h" in text
@@ -42,7 +42,7 @@ def test_every_alert_has_a_page_with_every_section(of: Policy) -> None:
 
 @POLICIES
 def test_every_alert_is_known_by_its_name_or_its_signal(of: Policy) -> None:
-    assert [alert.name for alert in ringing(alerts.groups(of)) if not is_known(alert)] == []
+    assert [alert.name for alert in ringing(groups(of)) if not is_known(alert)] == []
 
 
 def test_every_signal_of_the_catalogue_has_a_guide() -> None:
@@ -58,7 +58,7 @@ def test_no_two_guides_say_the_same_of_users() -> None:
 @POLICIES
 def test_every_runbook_url_leads_to_a_page_that_there_is(of: Policy) -> None:
     made = render(of, (), "a.yaml")
-    led = {alert.runbook for group in alerts.groups(of) for alert in group.alerts}
+    led = {alert.runbook for group in groups(of) for alert in group.alerts}
     assert {url.partition("#")[0] for url in led} <= set(made)
 
 
