@@ -66,8 +66,10 @@ class Shell:
 
 
 def test_every_command_of_every_runbook_does_what_the_page_says(fleet: Fleet, tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    with answering_everything() as other, Plane(fleet.page, state=state) as plane:
+    state, page = tmp_path / "state", fleet.run_dir / "runbooks-under-test.yaml"
+    quick = "  P2: { release: { hold: 2s } }\n"  # P0 and P1 of the reference page are quick already
+    page.write_text(fleet.page.read_text(encoding="utf-8") + quick, encoding="utf-8")
+    with answering_everything() as other, Plane(page, state=state) as plane:
         plane.until_ready()
         pages = {path: path.read_text(encoding="utf-8") for path in (fleet.run_dir / "runbooks").rglob("*.md")}
         assert len(pages) > 30
