@@ -34,16 +34,16 @@ START_WITHIN_S = 120.0
 
 def run() -> list[Figure]:
     """Run the three drills and read what users and the control plane say of them."""
-    with running_fleet() as run_dir:
+    with running_fleet(apart=True) as run_dir:
         page, state = run_dir / "controlplane.yaml", run_dir / "state"
         page.write_text(rehearsed(page.read_text()))
-        with process(run_dir / "serve.log", "serve", str(page), "--port", "0") as plane:
+        with process(run_dir / "serve.log", "serve", str(page), "--port", "0", apart=True) as plane:
             url = wait_until(lambda: _read(state / "url"), "the control plane serves", plane)
             wait_until(lambda: (get(f"{url}/readyz") or {}).get("ready"), "it has seen the fleet", plane)
             gateway = f"http://{_read(run_dir / 'gateway' / 'listener')}"
             record = run_dir / "requests.jsonl"
             load = ("target", "load", gateway, "--rate", f"{RATE_PER_S:g}", "--out", str(record), "--quiet")
-            with process(run_dir / "load.log", *load):
+            with process(run_dir / "load.log", *load, apart=True):
                 time.sleep(5)
                 drills = [_drill(url, _read(state / "token"), name) for name in EXPERIMENTS]
         _print(drills)
