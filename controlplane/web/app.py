@@ -38,6 +38,7 @@ from controlplane.flows.rollout import Refused
 from controlplane.flows.standing import Standing
 from controlplane.policy import quantity
 from controlplane.render.report import Report, html_report, markdown_report
+from controlplane.web.alerts import AlertPages, add_alert_routes
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
 from controlplane.web.levers import LeverPorts, add_lever_routes
@@ -104,6 +105,8 @@ class WebPorts:
     registry: CollectorRegistry
     changes: Changes
     token: str
+    alerts: AlertPages
+    """What fires by our books."""
 
 
 class StartDrill(BaseModel):
@@ -164,6 +167,7 @@ def build_app(ports: WebPorts) -> FastAPI:
     _probes(app, ports)
     _reading(app, ports)
     _reading_drills(app, ports)
+    add_alert_routes(app, ports.alerts, _json)
     _acting(app, ports)
 
     @app.middleware("http")

@@ -22,7 +22,7 @@ def ports(standing: Standing) -> WebPorts:
         drill=nothing, leases=nothing, desk=nothing, events=nothing, report=nothing, halt=nothing, inject=nothing,
         heal_drill=nothing, heal_all=nothing, not_ready=lambda: (), in_charge=lambda: True,
         lever=nothing, start_rollout=nothing, abort_rollout=nothing, newest_rollout=nothing,
-        registry=CollectorRegistry(), changes=Changes(), token="token",
+        registry=CollectorRegistry(), changes=Changes(), token="token", alerts=nothing,
     )  # fmt: skip
 
 
