@@ -141,6 +141,7 @@ class _Listed(msgspec.Struct):
     fingerprint: str = ""
 
 
+_STATUS = {status.value: status for status in Status}
 _BODY = msgspec.json.Decoder(_Body)
 _LISTING = msgspec.json.Decoder(list[_Listed])
 
@@ -157,7 +158,7 @@ def read_webhook(body: bytes) -> Webhook | Unreadable:
     try:
         told = _BODY.decode(body)
         source = Source.ALERTMANAGER if told.orgId is None else Source.GRAFANA
-        return Webhook(tuple(_alert(a, Status(a.status), a.endsAt, source) for a in told.alerts), told.truncatedAlerts)
+        return Webhook(tuple(_alert(a, _STATUS[a.status], a.endsAt, source) for a in told.alerts), told.truncatedAlerts)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         return Unreadable(str(error) or "nested too deep")
 
@@ -194,13 +195,20 @@ def _instant(text: str) -> datetime:
         OverflowError: when it is no time in UTC.
     """
     at = datetime.fromisoformat(text)
-    at = at.replace(microsecond=at.microsecond // 1000 * 1000)
+    if finer := at.microsecond % 1000:
+        at = at.replace(microsecond=at.microsecond - finer)
+    if at.tzinfo is UTC:
+        return at
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def bounded(labels: Mapping[str, str]) -> dict[str, str]:
+def bounded(labels: dict[str, str]) -> dict[str, str]:
     """Return labels of which an alert may have any number and size, within what we keep."""
-    if len(labels) > LABELS_AT_MOST:
+    names, values = "".join(labels), "".join(labels.values())
+    if len(labels) <= LABELS_AT_MOST and len(names) <= NAME_AT_MOST and len(values) <= VALUE_AT_MOST:
+        if "\0" not in names and "\0" not in values:
+            return labels
+    elif len(labels) > LABELS_AT_MOST:
         first = [name for name in NAMED if name in labels]
         rest = (name for name in labels if name not in NAMED)
         chosen = [*first, *(name for name, _ in zip(rest, range(LABELS_AT_MOST - len(first)), strict=False))]

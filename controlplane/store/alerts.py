@@ -33,6 +33,8 @@ _SUPERSEDES = """
     AND (excluded.starts_at = alerts.starts_at OR excluded.ends_at >= alerts.starts_at))
 """
 _LISTED = " OR (excluded.status = 'firing' AND alerts.status = 'resolved' AND alerts.at < {mark})"
+_SOURCE = {source.value: source for source in Source}
+_STATUS = {status.value: status for status in Status}
 _MARKS = {"sqlite": "?", "postgresql": "%s"}
 
 
@@ -42,7 +44,7 @@ class AlertPage:
 
     alerts: tuple[Alert, ...]
     after: tuple[datetime, str] | None
-    """Start and fingerprint of the last one where there are more: what to ask for next."""
+    """When the last one changed, and its fingerprint, where there are more: what to ask for next."""
 
 
 class StoredAlerts:
@@ -114,11 +116,11 @@ class StoredAlerts:
     async def forget(self, before: datetime, at_most: int) -> int:
         """Drop what ended before a moment, and the oldest of what ended beyond a number; return how many went."""
         resolved = alerts.c.status == Status.RESOLVED.value
-        old = (alerts.c.starts_at < before) & (alerts.c.at < before)
+        old = alerts.c.at < before
 
         def some(connection: Connection) -> int:
             ended = connection.execute(select(func.count()).where(resolved).select_from(alerts)).scalar_one()
-            chosen = select(alerts.c.fingerprint).where(resolved).order_by(alerts.c.starts_at)
+            chosen = select(alerts.c.fingerprint).where(resolved).order_by(alerts.c.at)
             too_many = min(ended - at_most, FORGOTTEN_AT_ONCE)
             chosen = chosen.limit(too_many) if too_many > 0 else chosen.where(old).limit(FORGOTTEN_AT_ONCE)
             return connection.execute(delete(alerts).where(resolved, alerts.c.fingerprint.in_(chosen))).rowcount
@@ -129,20 +131,21 @@ class StoredAlerts:
         return gone
 
     async def page(self, limit: int, after: tuple[datetime, str] | None = None) -> AlertPage:
-        """Return what fires, the newest start first, from behind a start and a fingerprint on."""
+        """Return what fires, what changed last first, from behind a change and a fingerprint on."""
         query = (
             select(alerts)
             .where(alerts.c.status == Status.FIRING.value)
-            .order_by(alerts.c.starts_at.desc(), alerts.c.fingerprint.desc())
+            .order_by(alerts.c.at.desc(), alerts.c.fingerprint.desc())
             .limit(limit + 1)
         )
         if after:
             at, fingerprint = after
-            same = (alerts.c.starts_at == at) & (alerts.c.fingerprint < fingerprint)
-            query = query.where((alerts.c.starts_at <= at) & ((alerts.c.starts_at < at) | same))
-        found = await self._database.run(lambda c: tuple(_from_row(row) for row in c.execute(query)))
-        shown = found[:limit]
-        return AlertPage(shown, (shown[-1].starts_at, shown[-1].fingerprint) if len(found) > limit else None)
+            same = (alerts.c.at == at) & (alerts.c.fingerprint < fingerprint)
+            query = query.where((alerts.c.at <= at) & ((alerts.c.at < at) | same))
+        rows = await self._database.run(lambda c: c.execute(query).fetchall())
+        shown = rows[:limit]
+        last = (shown[-1].at, shown[-1].fingerprint) if len(rows) > limit else None
+        return AlertPage(tuple(map(_from_row, shown)), last)
 
 
 def _statement(mark: str, rows: int, *, listed: bool) -> str:
@@ -190,7 +193,7 @@ def _text(at: datetime) -> str:
 
 def _change(row: Any) -> Change:
     fingerprint, name, service, source, was, status = row
-    return Change(fingerprint, name, service, Source(source), Status(was) if was else None, Status(status))
+    return Change(fingerprint, name, service, _SOURCE[source], _STATUS.get(was), _STATUS[status])
 
 
 def _from_row(row: Row[Any]) -> Alert:

@@ -209,5 +209,5 @@ alerts = Table(
     Column("annotations", JSON, nullable=False),
     Column("generator", Text, nullable=False),
     Column("at", Instant, nullable=False),
-    Index("alerts_by_status", "status", "starts_at", "fingerprint"),
+    Index("alerts_by_status", "status", "at"),
 )

@@ -16,11 +16,11 @@ class AlertsFound(Protocol):
 
     @property
     def alerts(self) -> tuple[Alert, ...]:
-        """The newest start first."""
+        """What changed last first."""
 
     @property
     def after(self) -> tuple[datetime, str] | None:
-        """Start and fingerprint of the last one where there are more."""
+        """When the last one changed, and its fingerprint, where there are more."""
 
 
 AlertPages = Callable[[int, tuple[datetime, str] | None], Awaitable[AlertsFound]]
@@ -38,7 +38,7 @@ def add_alert_routes(app: FastAPI, pages: AlertPages, answer: Callable[[object],
 
     @app.get("/api/v1/alerts", tags=["incidents"])
     async def alerts(limit: int = 100, after: str = "") -> JSONResponse:
-        """List what fires now by the books, the newest start first; `next` is the `after` of the next page, or null."""
+        """List what fires now by the books, what changed last first; `next` is the `after` of the next page, or null."""
         found = await pages(max(1, min(limit, 500)), _read(after) if after else None)
         return answer({"alerts": found.alerts, "next": _spell(found.after)})
 

@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("generator", sa.Text, nullable=False),
         sa.Column("at", sa.String(32), nullable=False),
     )
-    op.create_index("alerts_by_status", "alerts", ["status", "starts_at", "fingerprint"])
+    op.create_index("alerts_by_status", "alerts", ["status", "at"])
 
 
 def downgrade() -> None:
