@@ -24,7 +24,7 @@ WAITING_AT_MOST = 20_000
 GROUP_AT_MOST = 4_096
 """Alerts of one commit, so that whatever else is to be stored never waits long; one webhook is never cut in two."""
 ACK_WITHIN_S = 10.0
-"""How long a webhook waits for its commit; what was not written by then is asked for again, and counts once."""
+"""How long a commit may take; what was not written by then is asked for again, and counts once."""
 
 log = structlog.get_logger("intake")
 
@@ -90,11 +90,7 @@ class Intake:
         self._queue.append(waiting)
         self._waiting += count
         self._wake.set()
-        try:
-            async with asyncio.timeout(ACK_WITHIN_S):
-                return await waiting.answer
-        except TimeoutError:
-            return Busy("slow", f"it was not written within {ACK_WITHIN_S:g} s")
+        return await waiting.answer
 
     async def run(self) -> None:
         """Write what waits, group by group, until it is called off; what waits then is asked to come again."""
@@ -125,7 +121,10 @@ class Intake:
         answer: Busy | None = Busy("stopping", "this control plane is stopping")
         told = [alert for waiting in group for alert in waiting.alerts]
         try:
-            changes = await self._ports.inbox.keep(latest(told), now)
+            async with asyncio.timeout(ACK_WITHIN_S):
+                changes = await self._ports.inbox.keep(latest(told), now)
+        except TimeoutError:
+            answer = Busy("slow", f"it was not written within {ACK_WITHIN_S:g} s")
         except StoreError as error:
             if error.why != self._trouble:
                 log.error("alerts not stored", what=error.what, why=error.why, fix=error.fix)

@@ -28,6 +28,8 @@ HELD_AT_MOST = 64_000_000
 """Bytes of all the bodies that are being received or stored."""
 BODY_WITHIN_S = 10.0
 """How long a body may take to arrive."""
+SWEEPS = 10
+"""How many times in that time it is looked whether one is overdue."""
 RETRY_AFTER_S = 5
 
 Scope = MutableMapping[str, Any]
@@ -107,6 +109,10 @@ class IntakeDoor:
         self._ports = ports
         self._within_s = body_within_s
         self._held = 0
+        self._reading: dict[asyncio.Task[Any], float] = {}
+        """Whose bodies are under way, and by when they must be there. One timer for all: one each would cost as much as
+        reading an alert."""
+        self._sweeping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -147,23 +153,44 @@ class IntakeDoor:
 
     async def _read(self, receive: Receive, body: bytearray) -> _No | None:
         """Gather a body; None when it is whole."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a request is answered by a task")
+        self._reading[task] = deadline = loop.time() + self._within_s
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(self._within_s / SWEEPS, self._sweep, loop)
         try:
-            async with asyncio.timeout(self._within_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return _GONE
-                    piece = message.get("body", b"")
-                    self._held += len(piece)
-                    body += piece
-                    if len(body) > BODY_AT_MOST:
-                        return _TOO_LARGE
-                    if self._held > HELD_AT_MOST:
-                        return _FULL
-                    if not message.get("more_body", False):
-                        return None
-        except TimeoutError:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return _GONE
+                piece = message.get("body", b"")
+                self._held += len(piece)
+                body += piece
+                if len(body) > BODY_AT_MOST:
+                    return _TOO_LARGE
+                if self._held > HELD_AT_MOST:
+                    return _FULL
+                if not message.get("more_body", False):
+                    return None
+        except asyncio.CancelledError:
+            if loop.time() < deadline:
+                raise
+            task.uncancel()
             return _SLOW
+        finally:
+            del self._reading[task]
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Call off whatever is overdue; as long as anything is read."""
+        now = loop.time()
+        for task, deadline in list(self._reading.items()):
+            if now >= deadline:
+                task.cancel()
+        self._sweeping = bool(self._reading)
+        if self._sweeping:
+            loop.call_later(self._within_s / SWEEPS, self._sweep, loop)
 
     async def _store(self, body: bytes) -> _No | None:
         webhook = read_webhook(body)
