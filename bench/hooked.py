@@ -103,8 +103,8 @@ def outside() -> Iterator[Outside]:
 class Plane:
     """`controlplane serve` on a page of its own; started, killed and started again on the same state."""
 
-    def __init__(self, folder: Path, out: Outside, alertmanager: str = "", database: str = "") -> None:
-        self.folder, self.port = folder, free_ports(1)[0]
+    def __init__(self, folder: Path, out: Outside, alertmanager: str = "", database: str = "", port: int = 0) -> None:
+        self.folder, self.port = folder, port or free_ports(1)[0]
         folder.mkdir(parents=True, exist_ok=True)
         told = f'alertmanager: "{alertmanager}"' if alertmanager else ""
         (folder / "controlplane.yaml").write_text(_PAGE.format(port=out.port, alert=ALERT, alertmanager=told))

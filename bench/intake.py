@@ -1,8 +1,8 @@
 """Alerts a second that are on disk before they are acknowledged, beside an Alertmanager that keeps them in memory.
 
 `controlplane serve` as it is (SQLite in WAL mode, `synchronous=FULL`, or a PostgreSQL that syncs), against Debian's
-Alertmanager and its `/api/v2/alerts`; the same loader, in turns, nothing pinned. Then the time to the acknowledgement at
-500 alerts a second, and the time from a webhook to the message of the action that it sets off.
+Alertmanager and its `/api/v2/alerts`; the same loader, in turns, nothing pinned. Then the time to the acknowledgement
+at 500 alerts a second, and the time from a webhook to the message of the action that it sets off.
 """
 
 import shutil

@@ -19,6 +19,7 @@ from typing import cast
 import uvloop
 
 TOKEN = "bench-token"  # noqa: S105 - of a server that lives for seconds
+_63_BITS, _NEVER = (1 << 63) - 1, "0001-01-01T00:00:00Z"
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _LABELS = (
     '"labels":{"alertname":"LLMHighLatency","severity":"critical","cluster":"c%d","instance":"10.0.0.%d:8000",'
@@ -56,12 +57,14 @@ def requests(form: str, port: int, alerts: int, batch: int, run: str) -> list[by
         else:
             path = "/hooks/alertmanager"
             each = ",".join(
-                '{"status":"firing","endsAt":"0001-01-01T00:00:00Z","fingerprint":"%016x",%s}' % (hash((run, i)) & (1 << 63) - 1, one)
+                f'{{"status":"firing","endsAt":"{_NEVER}","fingerprint":"{hash((run, i)) & _63_BITS:016x}",{one}}}'
                 for i, one in enumerate(told, first)
             )
             body = (
                 '{"version":"4","groupKey":"{}","truncatedAlerts":0,"status":"firing","receiver":"hook","groupLabels":{},'
-                '"commonLabels":{},"commonAnnotations":{},"externalURL":"http://127.0.0.1:9093","alerts":[' + each + "]}"
+                '"commonLabels":{},"commonAnnotations":{},"externalURL":"http://127.0.0.1:9093","alerts":['
+                + each
+                + "]}"
             )
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
@@ -101,7 +104,7 @@ class _Line(asyncio.Protocol):
 
 
 async def post(port: int, made: list[bytes], alerts: int, batch: int, connections: int, rate: float) -> Posted:
-    """Post every request, as fast as they are taken, or so many a second whether or not they are (rate 0: the former)."""
+    """Post every request: as fast as they are taken where the rate is 0, else so many a second, taken or not."""
     loop = asyncio.get_running_loop()
     lines = [(await loop.create_connection(_Line, "127.0.0.1", port))[1] for _ in range(connections)]
     took, acked, refused, following = [], 0, 0, iter(range(len(made)))

@@ -131,7 +131,12 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         app = IntakeDoor(build_app(_web_ports(plane, metrics, changes, token)), door)
         server = _Server(
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none",
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=2,
+                ws="none",
                 proxy_headers=False,
             )
         )

@@ -38,7 +38,7 @@ def add_alert_routes(app: FastAPI, pages: AlertPages, answer: Callable[[object],
 
     @app.get("/api/v1/alerts", tags=["incidents"])
     async def alerts(limit: int = 100, after: str = "") -> JSONResponse:
-        """List what fires now by the books, what changed last first; `next` is the `after` of the next page, or null."""
+        """List what fires by our books, what changed last first; `next` is the `after` of the next page, or null."""
         found = await pages(max(1, min(limit, 500)), _read(after) if after else None)
         return answer({"alerts": found.alerts, "next": _spell(found.after)})
 
