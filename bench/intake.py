@@ -1,10 +1,12 @@
 """Alerts a second that are on disk before they are acknowledged, beside an Alertmanager that keeps them in memory.
 
 `controlplane serve` as it is (SQLite in WAL mode, `synchronous=FULL`, or a PostgreSQL that syncs), against Debian's
-Alertmanager and its `/api/v2/alerts`; the same loader, in turns, nothing pinned. Then the time to the acknowledgement
-at 500 alerts a second, and the time from a webhook to the message of the action that it sets off.
+Alertmanager and its `/api/v2/alerts`; the same loader, in turns: both on all cores, and both with one core of their own
+and another for the loader. Then the time to the acknowledgement at 500 alerts a second, and the time from a webhook to
+the message of the action that it sets off.
 """
 
+import os
 import shutil
 import sqlite3
 import statistics
@@ -12,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,18 +48,41 @@ def run() -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="bench-") as name, outside() as out:
         folder = Path(name)
         for turn in range(ROUNDS):
-            for shape, (alerts, batch, connections) in SHAPES.items():
-                if shutil.which(ALERTMANAGER):
-                    with alertmanager(folder / f"am-{turn}-{batch}") as port:
-                        peer = poster("v2", port, alerts, batch, connections)
-                    rates.setdefault(("peer", shape), []).append(peer.per_s)
-                ours = _sqlite(folder / f"ours-{turn}-{batch}", out, alerts, batch, connections)
-                rates.setdefault(("ours", shape), []).append(ours.per_s)
-        figures = [_rate(shape, "SQLite", rates["ours", shape], rates.get(("peer", shape))) for shape in SHAPES]
+            _turn(folder / f"turn-{turn}", out, "", rates)
+            with _cores({0}):
+                _turn(folder / f"pinned-{turn}", out, ", one core", rates)
+        shapes = [shape + more for more in ("", ", one core") for shape in SHAPES]
+        figures = [_rate(shape, "SQLite", rates["ours", shape], rates.get(("peer", shape))) for shape in shapes]
         figures += _steady(folder / "steady", out)
         figures += _actions(folder / "actions", out)
         figures += _postgres(folder / "postgres", out, rates)
     return figures
+
+
+def _turn(folder: Path, out: Outside, more: str, rates: dict[tuple[str, str], list[float]]) -> None:
+    """Measure everybody once; what starts here stays on the cores that this process has now."""
+    for shape, (alerts, batch, connections) in SHAPES.items():
+        if shutil.which(ALERTMANAGER):
+            with alertmanager(folder / f"am-{batch}") as port, _loaders_cores(more):
+                peer = poster("v2", port, alerts, batch, connections)
+            rates.setdefault(("peer", shape + more), []).append(peer.per_s)
+        ours = _sqlite(folder / f"ours-{batch}", out, more, alerts, batch, connections)
+        rates.setdefault(("ours", shape + more), []).append(ours.per_s)
+
+
+@contextmanager
+def _cores(cores: set[int]) -> Iterator[None]:
+    """Have this thread, and whatever it starts, on some cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _loaders_cores(more: str) -> AbstractContextManager[None]:
+    return _cores({1}) if more else nullcontext()
 
 
 def _rate(shape: str, store: str, ours: list[float], peer: list[float] | None) -> Figure:
@@ -71,9 +96,10 @@ def _rate(shape: str, store: str, ours: list[float], peer: list[float] | None) -
     )  # fmt: skip
 
 
-def _sqlite(folder: Path, out: Outside, alerts: int, batch: int, connections: int) -> Posted:
+def _sqlite(folder: Path, out: Outside, more: str, alerts: int, batch: int, connections: int) -> Posted:
     with plane(folder, out) as ours:
-        done = poster("webhook", ours.port, alerts, batch, connections)
+        with _loaders_cores(more):
+            done = poster("webhook", ours.port, alerts, batch, connections)
         with closing(sqlite3.connect(f"file:{ours.database}?mode=ro", uri=True)) as database:
             stored = database.execute("SELECT count(*) FROM alerts").fetchone()[0]
     _all_there(done, stored)
