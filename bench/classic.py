@@ -73,7 +73,7 @@ class Hook:
 def classic(folder: Path, targets: Path) -> Iterator[Hook]:
     """Run the pipeline on the targets of a `file_sd` file; everything is ended by its pid."""
     folder.mkdir()
-    hook, (prometheus, alertmanager) = Hook(), _free_ports(2)
+    hook, (prometheus, alertmanager) = Hook(), free_ports(2)
     thread = threading.Thread(target=hook.server.serve_forever, daemon=True)
     thread.start()
     (folder / "prometheus.yml").write_text(_PROMETHEUS.format(alertmanager=alertmanager, targets=targets))
@@ -95,7 +95,7 @@ def classic(folder: Path, targets: Path) -> Iterator[Hook]:
             with (folder / f"{command[0]}.log").open("wb") as log:
                 children.append(subprocess.Popen(command, stdout=log, stderr=log))
         for child, port in zip(children, (alertmanager, prometheus), strict=True):
-            wait_until(lambda port=port: _listens(port), "the classic pipeline runs", child)  # type: ignore[misc]
+            wait_until(lambda port=port: listens(port), "the classic pipeline runs", child)  # type: ignore[misc]
         yield hook
     finally:
         for child in children:
@@ -110,7 +110,8 @@ def classic(folder: Path, targets: Path) -> Iterator[Hook]:
         thread.join()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback address that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
     for free in sockets:
         free.bind(("127.0.0.1", 0))
@@ -120,6 +121,7 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Tell whether somebody listens on a port of the loopback address."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

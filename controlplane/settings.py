@@ -21,6 +21,9 @@ class ServeSettings:
     database_url: str = ""
     """SQLAlchemy URL of a database that several control planes share; empty takes the file in the state directory."""
 
+    webhook_token: Path | None = None
+    """File of the token that Alertmanager sends; None takes the one in the state directory."""
+
     @property
     def database(self) -> Path:
         """The SQLite file."""
@@ -30,6 +33,11 @@ class ServeSettings:
     def token_file(self) -> Path:
         """The operator's token, readable by the owner only."""
         return self.state_dir / "token"
+
+    @property
+    def webhook_token_file(self) -> Path:
+        """The token of those who post alerts: it moves no lever and reads nothing."""
+        return self.webhook_token or self.state_dir / "webhook-token"
 
     @property
     def address_file(self) -> Path:

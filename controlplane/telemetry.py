@@ -239,6 +239,33 @@ class Metrics:
             "controlplane_info", "1, with the version and the console's address of the control plane of a service.",
             ("service", "version", "console"), registry=reg,
         )  # fmt: skip
+        self.alerts_received = Counter(
+            "controlplane_alerts_received", "Alerts of webhooks that were written down, new or not.", registry=reg
+        )
+        self.alerts_duplicate = Counter(
+            "controlplane_alerts_duplicate", "Alerts of webhooks that said nothing new: told twice, or late.",
+            registry=reg,
+        )  # fmt: skip
+        self.alerts_reconciled = Counter(
+            "controlplane_alerts_reconciled", "Alerts no webhook told us of, by what was done (taken_in, ended).",
+            ("what",), registry=reg,
+        )  # fmt: skip
+        self.webhooks_refused = Counter(
+            "controlplane_webhooks_refused", "Webhooks that were not taken, by the reason.", ("reason",), registry=reg
+        )
+        self.intake_commit_seconds = Histogram(
+            "controlplane_intake_commit_seconds", "Seconds until a group of alerts was on disk.",
+            buckets=_FAST_S, registry=reg,
+        )  # fmt: skip
+        self.intake_waiting = Gauge("controlplane_intake_waiting", "Alerts that wait to be written down.", registry=reg)
+        self.watchdog_seconds = Histogram(
+            "controlplane_watchdog_seconds", "Seconds a watchdog was on its way from its evaluation to us.",
+            ("source",), buckets=_PHASES_S, registry=reg,
+        )  # fmt: skip
+        self.watchdog_heard_at = Gauge(
+            "controlplane_watchdog_last_heard_timestamp_seconds", "When a watchdog was last heard (Unix time).",
+            ("source",), registry=reg,
+        )  # fmt: skip
         self.ready = Gauge("controlplane_ready", "1 when every part of the control plane is ready.", registry=reg)
 
 

@@ -46,6 +46,13 @@ def serve(
             show_default="SQLite in the state directory",
         ),
     ] = "",
+    webhook_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the token that Alertmanager sends with its webhooks; made where it is not there.",
+            show_default="`webhook-token` in the state directory",
+        ),
+    ] = None,
 ) -> None:
     """Watch the fleet of a policy page, move its levers, run its drills, serve API and console."""
     from controlplane.policy.load import load
@@ -59,6 +66,7 @@ def serve(
         host=host,
         port=port,
         database_url=database,
+        webhook_token=webhook_token_file,
     )
     raise typer.Exit(run_server(loaded, settings))
 

@@ -186,6 +186,12 @@ Alerts = AbstractSet[str] | None
 """Names of the alerts that fire now. None: who reports them is known to be silent, so that nobody can tell."""
 
 
+class AtLeast(frozenset[str]):
+    """Names of alerts that are known to fire, while nobody can tell what else does."""
+
+    __slots__ = ()
+
+
 def evaluate(
     trigger: Trigger,
     evidence: Mapping[str, Evidence],
@@ -226,7 +232,9 @@ def _combined(trigger: AnyOf | AllOf, answers: list[Answer]) -> Answer:
 def _alert(asked: AlertFires, alerts: Alerts) -> Answer:
     if alerts is None:
         return Answer(Truth.UNKNOWN, (f"whether alert {asked.alert} fires is unknown",))
-    return Answer(Truth.YES, (f"alert {asked.alert} fires",)) if asked.alert in alerts else Answer(Truth.NO)
+    if asked.alert in alerts:
+        return Answer(Truth.YES, (f"alert {asked.alert} fires",))
+    return _alert(asked, None) if isinstance(alerts, AtLeast) else Answer(Truth.NO)
 
 
 # The first of these that some part answers is the whole's answer.

@@ -94,7 +94,7 @@ class Observer:
             up = not record.down
             log.info("endpoint", endpoint=look.endpoint.name, up=up, detail=record.detail)
             self._ports.metrics.endpoint_up.labels(self._service, look.endpoint.pool, look.endpoint.name).set(up)
-            self._judge_soon()
+            self.judge_soon()
         return record
 
     def ask_gateway(self) -> None:
@@ -106,7 +106,7 @@ class Observer:
         silent = (r.silent_from for r in self._records.pools[pool].values() if r.silent_from and not r.refused)
         return max(silent, default=None)
 
-    def _judge_soon(self) -> None:
+    def judge_soon(self) -> None:
         """Judge in this turn of the loop, once for all that come in it; and never more than half of the time."""
         if self._judging is None:
             pause_s = max(0.0, self._judged_at + self._judging_took_s - monotonic())

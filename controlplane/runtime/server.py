@@ -30,10 +30,11 @@ from controlplane.render.wording import page_name
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.drills import SCHEDULE_EVERY
 from controlplane.runtime.histories import KEEP_HISTORY_EVERY, of_incident
+from controlplane.runtime.intake import RECONCILE_EVERY, RECOUNT_EVERY
 from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
-from controlplane.runtime.state_dir import held, operator_token, publish_address
+from controlplane.runtime.state_dir import held, operator_token, publish_address, webhook_token
 from controlplane.runtime.wiring import Plane, build
 from controlplane.settings import ServeSettings
 from controlplane.store.database import Database, open_database, sqlite_url
@@ -41,6 +42,8 @@ from controlplane.telemetry import Metrics, configure_logging
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.incidents import IncidentPorts
+from controlplane.web.intake import PATH as WEBHOOK_PATH
+from controlplane.web.intake import DoorPorts, IntakeDoor, bearer
 from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview, ScheduledDrill
 from controlplane.web.rollouts import StartRollout
@@ -134,16 +137,29 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         background.spawn(plane.leadership.keep())
         await _take_part(plane)
         await plane.publish()
-        app = build_app(_web_ports(plane, metrics, changes, token))
+        await plane.alerts.remember()
+        background.spawn(plane.alerts.write())
+        door = DoorPorts(plane.alerts.take, bearer(webhook_token(settings)), metrics.webhooks_refused)
+        app = IntakeDoor(build_app(_web_ports(plane, metrics, changes, token)), door)
         server = _Server(
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none"
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=2,
+                ws="none",
+                proxy_headers=False,
             )
         )
         web = asyncio.create_task(server.serve(sockets=[listener]))
         background.spawn(_measure_lag(metrics))
         paces = _schedule(plane, timetable, background, metrics)
+        timetable.every(RECONCILE_EVERY, plane.alerts.reconcile, "reconcile")
+        if settings.database_url:
+            timetable.every(RECOUNT_EVERY, plane.alerts.recount, "recount")
         publish_address(settings, url)
+        log.info("webhooks are taken", url=url + WEBHOOK_PATH, token_file=str(settings.webhook_token_file))
         log.info("serving", url=url, service=loaded.policy.service, version=controlplane.__version__)
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait((waiting, web), return_when=asyncio.FIRST_COMPLETED)
@@ -307,6 +323,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         in_charge=lambda: plane.leadership.acting,
         lever=_lever_ports(plane),
         **_rollout_ports(plane.rollouts),
+        alerts=plane.alerts.pages,
         registry=metrics.registry,
         changes=changes,
         token=token,

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from controlplane.errors import RunDirError
 from controlplane.settings import ServeSettings
@@ -75,7 +76,19 @@ def operator_token(settings: ServeSettings) -> str:
     Raises:
         RunDirError: when it cannot be read or written.
     """
-    path = settings.token_file
+    return _token(settings.token_file)
+
+
+def webhook_token(settings: ServeSettings) -> str:
+    """Return the token of those who post alerts, and of nobody else; made at the first start, mode 0600.
+
+    Raises:
+        RunDirError: when it cannot be read or written.
+    """
+    return _token(settings.webhook_token_file)
+
+
+def _token(path: Path) -> str:
     try:
         token = path.read_text(encoding="utf-8").strip() if path.exists() else ""
         if not token:

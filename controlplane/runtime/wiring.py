@@ -25,7 +25,7 @@ from controlplane.degradation.canary import Health, health
 from controlplane.degradation.fencing import FencedActuator, FencedHand
 from controlplane.degradation.gate import PoolFacts
 from controlplane.degradation.machine import Phase
-from controlplane.degradation.matrix import LEVELS, Level, Mode
+from controlplane.degradation.matrix import LEVELS, Level, Mode, alerts_of
 from controlplane.fleet.files import FileInventory
 from controlplane.fleet.model import CONTROLPLANE_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
 from controlplane.flows import carry, people, switch
@@ -58,6 +58,7 @@ from controlplane.runtime.drills import SCORED_DRILLS, DrillDesk
 from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
 from controlplane.runtime.histories import Histories, of_drill, signals_kept
+from controlplane.runtime.intake import AlertDesk
 from controlplane.runtime.leader import Leadership, holder_name
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of, hands_of
@@ -70,6 +71,7 @@ from controlplane.runtime.scheduler import Background
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
 from controlplane.slo.verdict import Verdict
+from controlplane.store.alerts import StoredAlerts
 from controlplane.store.database import Database
 from controlplane.store.leader import StoredTerms
 from controlplane.telemetry import Metrics
@@ -117,6 +119,8 @@ class Plane:
     """How the service stands, with its error budgets and what is usual."""
     prewarm: Callable[[], Awaitable[None]]
     """Warms up the pools whose time has come; called every minute."""
+    alerts: AlertDesk
+    """Takes alerts in."""
     hear: Callable[[], Awaitable[None]]
     """Asks which alerts fire; called every few seconds."""
     learn: Callable[[], None]
@@ -248,7 +252,15 @@ def build(
     heard = (
         metrics.alertmanager_answered_at.labels(policy.service).set_to_current_time if alertmanager else lambda: None
     )
-    firing = FiringAlerts(alertmanager.firing if alertmanager else None, policy.service, heard)
+
+    def wake() -> None:
+        observer.judge_soon()
+
+    waited_for = frozenset(name for row in policy.degradation.rows.values() for name in alerts_of(row.when))
+    firing = FiringAlerts(alertmanager.firing if alertmanager else None, policy.service, waited_for, wake, heard)
+    alerts = AlertDesk(
+        StoredAlerts(database), firing, alertmanager.listing if alertmanager else None, metrics, background.spawn
+    )
     levers: Levers | None = None
     if actuator:
         moving = carry.Levers(
@@ -468,5 +480,5 @@ def build(
         PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder,
         histories, library, wire,
         looking.probes, recovering, leadership, rollouts, drilling, desk, clock, report, write_down, standing,
-        prewarmer.tick, firing.ask, learn, partial(learnt.save, settings.learnt_file),
+        prewarmer.tick, alerts, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

@@ -127,11 +127,18 @@ def sqlite_url(path: Path) -> str:
     return URL.create("sqlite", database=str(path.absolute())).render_as_string()
 
 
+_PRAGMAS = (
+    "journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON",
+    "cache_size=-32000",  # kB: the index of a hundred thousand alerts
+    "wal_autocheckpoint=8000",  # pages of 4 kB: a storm would copy its pages into the file again and again
+)  # fmt: skip
+
+
 def _pragmas(connection: Any, _record: Any) -> None:
     """Set a new connection up; transactions are begun by us, since the driver's own way leaves out schema changes."""
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
+    for pragma in _PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

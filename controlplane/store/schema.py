@@ -202,3 +202,22 @@ leases = Table(
     Column("healed_at", Instant),
     Column("detail", Text, nullable=False, default=""),
 )
+
+# One row an alert, whoever tells of it and however often; `was` is the status before the last change.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("fingerprint", String(64), primary_key=True),
+    Column("starts_at", Instant, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("was", String(16), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("ends_at", Instant),
+    Column("source", String(16), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("annotations", JSON, nullable=False),
+    Column("generator", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Index("alerts_by_status", "status", "at"),
+)

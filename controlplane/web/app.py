@@ -38,6 +38,7 @@ from controlplane.flows.rollout import Refused
 from controlplane.flows.standing import Standing
 from controlplane.policy import quantity
 from controlplane.render.reports.drill import Report, html_report, markdown_report
+from controlplane.web.alerts import AlertPages, add_alert_routes
 from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
 from controlplane.web.incidents import IncidentPorts, add_incident_pages
@@ -108,6 +109,8 @@ class WebPorts:
     registry: CollectorRegistry
     changes: Changes
     token: str
+    alerts: AlertPages
+    """What fires by our books."""
 
 
 class StartDrill(BaseModel):
@@ -170,6 +173,7 @@ def build_app(ports: WebPorts) -> FastAPI:
     _reading_drills(app, ports)
     add_incident_pages(app, ports.incident_pages, _json)
     add_runbooks(app, ports.incident_pages.runbooks)
+    add_alert_routes(app, ports.alerts, _json)
     _acting(app, ports)
 
     @app.middleware("http")

@@ -15,13 +15,16 @@ from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan, 
 from controlplane.degradation.fencing import Term
 from controlplane.degradation.matrix import Level
 from controlplane.errors import FencedError
+from controlplane.incidents.alert import Alert, Source, Status, latest
 from controlplane.incidents.incident import Entry, Incident, IncidentState
+from controlplane.store.alerts import StoredAlerts
 from controlplane.store.database import Database, alembic_config, migrate, open_database
 from controlplane.store.incidents import StoredIncidents
 from controlplane.store.leader import StoredTerms
 from controlplane.store.receipts import StoredReceipts
 from controlplane.store.schema import metadata
 from tests.support.postgres import binaries, postgres
+from tests.support.webhooks import alert, at_desk, later, told, webhook
 
 pytestmark = [pytest.mark.journey, pytest.mark.debian("postgresql")]
 
@@ -111,3 +114,53 @@ async def test_an_incident_is_stored_with_the_beginning_of_its_timeline_or_not_a
     ((stored, timeline),) = await StoredIncidents(planes[1]).recent("chat", 5)
     assert stored == incident
     assert [entry.text for entry in timeline] == ["x", "y"]
+
+
+async def test_alerts_that_two_control_planes_take_in_at_once_count_once(planes: tuple[Database, Database]) -> None:
+    books = [StoredAlerts(database) for database in planes]
+    many = latest(alert("Storm", id=str(i)) for i in range(300))
+    changes = await asyncio.gather(*(books[i % 2].keep(many, later(0)) for i in range(4)))
+    assert sorted(len(some) for some in changes) == [0, 0, 0, 300]
+    assert await books[0].tally() == {("Storm", "", Source.ALERTMANAGER): 300}
+    ends = latest(alert("Storm", "resolved", 0.0, 1.0, id=str(i)) for i in range(300))
+    ended = await books[1].keep(ends, later(2))
+    assert {(change.was, change.status) for change in ended} == {(Status.FIRING, Status.RESOLVED)}
+    assert await books[0].keep(many, later(3)) == ()
+    assert len(await books[0].keep(many[:7], later(4), asked_at=later(3))) == 7
+
+
+async def test_alerts_are_paged_ended_and_forgotten_here_too(planes: tuple[Database, Database]) -> None:
+    book = StoredAlerts(planes[0])
+    seen: list[Alert] = []
+    for i in range(3):
+        await book.keep((alert("A", id=str(i), text="\N{SNOWMAN} %s ?"),), later(float(i)))
+    page = await book.page(2)
+    assert page.after
+    seen = [*page.alerts, *(await book.page(2, page.after)).alerts]
+    assert [a.labels["id"] for a in seen] == ["2", "1", "0"]
+    assert len(await book.end(tuple(a.fingerprint for a in seen), later(5), later(5))) == 3
+    assert await book.forget(later(9), 10) == 3
+
+
+async def test_a_webhook_with_what_postgresql_has_no_room_for_is_taken(planes: tuple[Database, Database]) -> None:
+    odd = alert("Nul\0", "firing", 0.0, None, long="x" * 100_000)
+    async with at_desk(planes[0]) as at:
+        assert await at.post(webhook([told(odd), told(alert("Plain"))])) == 200
+        assert len(await at.firing()) == 2
+
+
+async def test_a_server_that_went_away_is_503_until_it_is_back(url: str) -> None:
+    database = open_database(url)
+    async with at_desk(database) as at:
+        one = webhook([told(alert("Away"))])
+        planes_gone = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        other = open_database(url)
+        assert await at.post(one) == 200
+        await other.run(lambda c: c.exec_driver_sql(planes_gone).fetchall())
+        other.close()
+        assert await at.post(one) == 503
+        assert await at.post(one) == 200
+        assert at.count("controlplane_webhooks_refused_total", reason="store") == 1
+        await at.book.forget(later(0), 0)
+    database.run_now(lambda c: command.downgrade(alembic_config(c), "base"))
+    database.close()

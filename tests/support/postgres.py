@@ -20,8 +20,8 @@ def binaries() -> Path | None:
 
 
 @contextmanager
-def postgres(programs: Path) -> Iterator[str]:
-    """Run a server; give the SQLAlchemy URL of an empty database."""
+def postgres(programs: Path, *, durable: bool = False) -> Iterator[str]:
+    """Run a server; give the SQLAlchemy URL of an empty database. One for a bench waits for the disk."""
     user = ACCOUNT if os.getuid() == 0 else None
     name = user or pwd.getpwuid(os.getuid()).pw_name
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
@@ -29,7 +29,7 @@ def postgres(programs: Path) -> Iterator[str]:
         if user:
             shutil.chown(folder, user)
         data = folder / "data"
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+        options = f"-k {folder} -c listen_addresses='' -c fsync={'on' if durable else 'off'}"
         _run([programs / "initdb", "-D", data, "-A", "trust", "-E", "UTF8"], user)
         _run([programs / "pg_ctl", "-D", data, "-l", folder / "log", "-o", options, "-w", "start"], user)
         try:

@@ -27,8 +27,10 @@ from controlplane.flows.faults import FaultRequest
 from controlplane.flows.people import Said
 from controlplane.flows.rollout import Refused as RolloutRefused
 from controlplane.flows.standing import Standing
+from controlplane.incidents.alert import Alert, Status
 from controlplane.render.reports.drill import Report
 from controlplane.signals.recording import Point
+from controlplane.store.alerts import AlertPage
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.levers import LeverPorts
@@ -56,6 +58,7 @@ POSTS: dict[str, tuple[str, dict[str, object], int]] = {
     "roll out": ("/api/v1/rollouts", {"service": "chat", "to": "next"}, 202),
     "abort a rollout": ("/api/v1/rollouts/abort", {}, 200),
 }
+ALERT = Alert("abc", NOW, Status.FIRING, "Overloaded", "chat", labels={"alertname": "Overloaded", "service": "chat"})
 HALT = Halt("smoke", "ann", NOW)
 PREVIEW = Preview(
     (Target("node-kill", "primary", ("primary-0",), timedelta(seconds=8)),), 4, ("primary-0",), "primary",
@@ -76,6 +79,8 @@ class Told:
     said: list[Said] = field(default_factory=list)
     refused: str = ""
     """Why no instruction can be followed."""
+    after: tuple[datetime, str] | None = None
+    """Behind which alert a page was to begin."""
 
 
 def lever_ports(told: Told) -> LeverPorts:
@@ -187,6 +192,11 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     def standing() -> Standing:
         return view.standing
 
+    async def alerts(limit: int, after: tuple[datetime, str] | None) -> AlertPage:
+        told.limits.append(limit)
+        told.after = after
+        return AlertPage((ALERT,), (ALERT.starts_at, ALERT.fingerprint) if after is None else None)
+
     registry = CollectorRegistry()
     Gauge("controlplane_thing", "A thing.", registry=registry).set(1)
     return WebPorts(
@@ -195,7 +205,7 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
         leases=leases, desk=FakeDesk(told), events=events, report=report, halt=halt, inject=inject,
         heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, in_charge=lambda: True,
         lever=lever_ports(told), start_rollout=start_rollout, abort_rollout=abort, newest_rollout=newest,
-        registry=registry, changes=Changes(), token=TOKEN,
+        registry=registry, changes=Changes(), token=TOKEN, alerts=alerts,
     )  # fmt: skip
 
 
@@ -371,6 +381,16 @@ async def test_a_recording_is_a_line_a_value(server: Server) -> None:
         {"at": "2026-11-21T03:00:00.000+00:00", "pool": "primary", "signal": "availability", "value": 1.0, "samples": 5}
     ]
     assert (await server.get("/api/v1/recording?for=ever")).status == 400
+
+
+async def test_what_fires_comes_page_by_page(server: Server) -> None:
+    first = (await server.get("/api/v1/alerts?limit=9999")).json
+    assert [alert["name"] for alert in first["alerts"]] == ["Overloaded"]
+    assert (await server.get(f"/api/v1/alerts?after={first['next']}")).json["next"] is None
+    assert server.told.after == (ALERT.starts_at, ALERT.fingerprint)
+    assert server.told.limits == [500, 100]
+    for wrong in ("abc", "2026-11-21T03:04:05~abc", "2026-11-21T03:04:05Z"):
+        assert (await server.get(f"/api/v1/alerts?after={wrong}")).status == 400
 
 
 async def test_the_machine_can_be_read(server: Server) -> None:

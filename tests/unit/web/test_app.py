@@ -23,7 +23,7 @@ def ports(standing: Standing) -> WebPorts:
         heal_drill=nothing, heal_all=nothing, not_ready=lambda: (), in_charge=lambda: True,
         incident_pages=incident_pages.ports(overviews.idle()),
         lever=nothing, start_rollout=nothing, abort_rollout=nothing, newest_rollout=nothing,
-        registry=CollectorRegistry(), changes=Changes(), token="token",
+        registry=CollectorRegistry(), changes=Changes(), token="token", alerts=nothing,
     )  # fmt: skip
 
 

@@ -1,0 +1,165 @@
+"""The journey of a posted alert: queued, written down with everything that waits beside it, acknowledged, told.
+
+One writer: while a commit is under way the next group gathers, so that a storm costs one commit a group and not one an
+alert. Nobody is told that an alert arrived before it is on disk, and nothing is turned away with an answer that whoever
+sent it would take for final. `web/intake` asks, `runtime/intake` runs the writer.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+
+import structlog
+
+from controlplane.errors import StoreError
+from controlplane.incidents.alert import Alert, Webhook, latest
+from controlplane.incidents.firing import WATCHDOG, AlertInbox, Change, way_s
+from controlplane.telemetry import Metrics
+
+WAITING_AT_MOST = 20_000
+"""Alerts that may wait for the writer: about a second's work. What comes on top is asked to come again."""
+GROUP_AT_MOST = 4_096
+"""Alerts of one commit, so that whatever else is to be stored never waits long; one webhook is never cut in two."""
+ACK_WITHIN_S = 10.0
+"""How long a commit may take; what was not written by then is asked for again, and counts once."""
+
+log = structlog.get_logger("intake")
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Why a webhook could not be taken now; it can be later."""
+
+    reason: str
+    """`overload`, `store`, `slow` or `stopping`."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class IntakePorts:
+    """What this journey touches."""
+
+    inbox: AlertInbox
+    heard: Callable[[Sequence[Change]], None]
+    """Told what changed, at once; it must be quick."""
+    metrics: Metrics
+    now: Callable[[], datetime]
+    truncated: Callable[[], None]
+    """Told that whoever sent a webhook left alerts out of it: somebody has to ask for the rest."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A webhook that waits for its commit."""
+
+    alerts: tuple[Alert, ...]
+    answer: "asyncio.Future[Busy | None]"
+
+
+class Intake:
+    """Takes alerts in."""
+
+    def __init__(self, ports: IntakePorts) -> None:
+        self._ports = ports
+        self._queue: deque[_Waiting] = deque()
+        self._waiting = 0
+        self._wake = asyncio.Event()
+        self._running = False
+        self._trouble = ""
+        ports.metrics.intake_waiting.set_function(lambda: self._waiting)
+
+    async def take(self, webhook: Webhook) -> Busy | None:
+        """Write a webhook down.
+
+        Returns:
+            None when every alert of it is on disk; else why none is known to be.
+        """
+        count = len(webhook.alerts)
+        if not self._running:
+            return Busy("stopping", "this control plane is starting or stopping")
+        if self._waiting + count > WAITING_AT_MOST and self._waiting:
+            return Busy("overload", f"{self._waiting} alerts wait to be written")
+        if webhook.truncated:
+            self._ports.truncated()
+        if not count:
+            return None
+        waiting = _Waiting(webhook.alerts, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._waiting += count
+        self._wake.set()
+        return await waiting.answer
+
+    async def run(self) -> None:
+        """Write what waits, group by group, until it is called off; what waits then is asked to come again."""
+        self._running = True
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    await self._write(self._next_group())
+        finally:
+            self._running = False
+            while self._queue:
+                _answer(self._next_group(), Busy("stopping", "this control plane is stopping"))
+
+    def _next_group(self) -> list[_Waiting]:
+        group = [self._queue.popleft()]
+        alerts = len(group[0].alerts)
+        while self._queue and alerts + len(self._queue[0].alerts) <= GROUP_AT_MOST:
+            group.append(self._queue.popleft())
+            alerts += len(group[-1].alerts)
+        self._waiting -= alerts
+        return group
+
+    async def _write(self, group: Sequence[_Waiting]) -> None:
+        """Write one group; it is answered whatever comes."""
+        now, began = self._ports.now(), monotonic()
+        answer: Busy | None = Busy("stopping", "this control plane is stopping")
+        told = [alert for waiting in group for alert in waiting.alerts]
+        try:
+            async with asyncio.timeout(ACK_WITHIN_S):
+                changes = await self._ports.inbox.keep(latest(told), now)
+        except TimeoutError:
+            answer = Busy("slow", f"it was not written within {ACK_WITHIN_S:g} s")
+        except StoreError as error:
+            if error.why != self._trouble:
+                log.error("alerts not stored", what=error.what, why=error.why, fix=error.fix)
+            self._trouble = error.why
+            answer = Busy("store", error.what)
+        else:
+            self._trouble = ""
+            answer = None
+        finally:
+            _answer(group, answer)
+        if answer is None:
+            self._ports.metrics.intake_commit_seconds.observe(monotonic() - began)
+            self._heard(told, changes, now)
+
+    def _heard(self, told: Sequence[Alert], changes: Sequence[Change], now: datetime) -> None:
+        """Count what was written, and tell whoever acts on it."""
+        metrics = self._ports.metrics
+        metrics.alerts_received.inc(len(told))
+        metrics.alerts_duplicate.inc(len(told) - len(changes))
+        if changes:
+            self._ports.heard(changes)
+        watchdogs = [alert for alert in told if alert.name == WATCHDOG]
+        if watchdogs:
+            self._watched(watchdogs, {change.fingerprint for change in changes}, now)
+
+    def _watched(self, watchdogs: Sequence[Alert], changed: set[str], now: datetime) -> None:
+        metrics = self._ports.metrics
+        for watchdog in watchdogs:
+            metrics.watchdog_heard_at.labels(watchdog.source).set(now.timestamp())
+            way = way_s(watchdog, now, new=watchdog.fingerprint in changed)
+            if way is not None:
+                metrics.watchdog_seconds.labels(watchdog.source).observe(max(0.0, way))
+
+
+def _answer(group: Sequence[_Waiting], answer: Busy | None) -> None:
+    for waiting in group:
+        if not waiting.answer.done():
+            waiting.answer.set_result(answer)

@@ -1,0 +1,100 @@
+"""Running the intake: the one writer of alerts, and the looks at Alertmanager that make good what it was not told.
+
+Joined by `wiring`, scheduled by `server`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from time import monotonic
+
+import structlog
+
+from controlplane.clock import utcnow
+from controlplane.flows.intake import Intake, IntakePorts
+from controlplane.flows.reconcile import Look, ReconcilePorts, reconcile, recount, remember
+from controlplane.runtime.alerts import FiringAlerts
+from controlplane.store.alerts import StoredAlerts
+from controlplane.telemetry import Metrics
+
+RECONCILE_EVERY = timedelta(minutes=1)
+RECOUNT_EVERY = timedelta(seconds=2)
+"""Where several control planes share the database: an alert that another one took in is seen so soon."""
+ASKED_AGAIN_AFTER_S = 5.0
+"""Alerts that were left out of webhooks are asked for once in so many seconds at most."""
+WRITER_PAUSE_S = 1.0
+
+log = structlog.get_logger("intake")
+
+
+class AlertDesk:
+    """Takes alerts in and keeps the books true."""
+
+    def __init__(
+        self,
+        book: StoredAlerts,
+        firing: FiringAlerts,
+        listing: Callable[[], Awaitable[bytes]] | None,
+        metrics: Metrics,
+        spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            book: what is written down.
+            firing: who tells the matrix what fires.
+            listing: what Alertmanager's API answers; None without one on the page.
+            metrics: the control plane's own.
+            spawn: starts a task of the process's own.
+        """
+        self._spawn = spawn
+        self._look, self._looking, self._looked_at = Look(), asyncio.Lock(), 0.0
+        self._reconciling = ReconcilePorts(listing, book, firing.heard, firing.counted, metrics, utcnow)
+        self._intake = Intake(IntakePorts(book, firing.heard, metrics, utcnow, self._truncated))
+        self.take = self._intake.take
+        self.pages = book.page
+
+    async def remember(self) -> None:
+        """Know what fired when we were stopped.
+
+        Raises:
+            StoreError: when it cannot be read.
+        """
+        await remember(self._reconciling)
+
+    async def write(self) -> None:
+        """Write down what is posted, until it is called off; whatever happens, the next one is written."""
+        while True:
+            try:
+                await self._intake.run()
+            except Exception:
+                log.exception("the writer of alerts failed")
+                await asyncio.sleep(WRITER_PAUSE_S)
+
+    async def reconcile(self) -> None:
+        """Hold the books against Alertmanager; called every minute.
+
+        Raises:
+            StoreError: when the database refuses.
+        """
+        async with self._looking:
+            self._looked_at = monotonic()
+            self._look = await reconcile(self._reconciling, self._look)
+
+    async def recount(self) -> None:
+        """Count what others on the same database took in.
+
+        Raises:
+            StoreError: when the database refuses.
+        """
+        await recount(self._reconciling)
+
+    def _truncated(self) -> None:
+        """Ask for what was left out, soon; nothing is ended by such a look, since the last one may be seconds ago."""
+        if not self._looking.locked() and monotonic() - self._looked_at >= ASKED_AGAIN_AFTER_S:
+            self._looked_at = monotonic()
+            self._spawn(self._take_in())
+
+    async def _take_in(self) -> None:
+        async with self._looking:
+            await reconcile(self._reconciling, Look())

@@ -1,0 +1,211 @@
+"""What alerting told us, in the database: `incidents.firing.AlertBook`, one row an alert.
+
+Thousands of alerts a second go through `keep`, so it speaks SQL itself: some rows a statement, in sizes that repeat, so
+that the database has to read each statement once.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, delete, func, select, update
+
+from controlplane.incidents.alert import Alert, Source, Status
+from controlplane.incidents.firing import Change, Kind
+from controlplane.store.database import Database
+from controlplane.store.schema import alerts
+
+ROWS_A_STATEMENT = (256, 64, 16, 4, 1)
+FORGOTTEN_AT_ONCE = 5_000
+"""Rows that one transaction deletes at most: others wait for the database meanwhile."""
+ENDED_AT_ONCE = 500
+
+_COLUMNS = (
+    "fingerprint", "starts_at", "status", "was", "name", "service", "ends_at", "source", "labels", "annotations",
+    "generator", "at",
+)  # fmt: skip
+_TAKEN = ("status", "ends_at", "source", "labels", "annotations", "generator", "at")
+# The same rule as `incidents.alert.supersedes`; a property holds the two together.
+_SUPERSEDES = """
+    excluded.starts_at > alerts.starts_at OR (excluded.status = 'resolved' AND alerts.status = 'firing'
+    AND (excluded.starts_at = alerts.starts_at OR excluded.ends_at >= alerts.starts_at))
+"""
+_LISTED = " OR (excluded.status = 'firing' AND alerts.status = 'resolved' AND alerts.at < {mark})"
+_SOURCE = {source.value: source for source in Source}
+_STATUS = {status.value: status for status in Status}
+_MARKS = {"sqlite": "?", "postgresql": "%s"}
+
+
+@dataclass(frozen=True, slots=True)
+class AlertPage:
+    """Some of what fires."""
+
+    alerts: tuple[Alert, ...]
+    after: tuple[datetime, str] | None
+    """When the last one changed, and its fingerprint, where there are more: what to ask for next."""
+
+
+class StoredAlerts:
+    """Every alert that fires, and those that ended lately."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def keep(self, told: tuple[Alert, ...], at: datetime, asked_at: datetime | None = None) -> tuple[Change, ...]:
+        """Write tellings down, all or none; on disk when this returns.
+
+        Raises:
+            StoreError: when nothing was written.
+        """
+        now = _text(at)
+
+        def work(connection: Connection) -> tuple[Change, ...]:
+            mark = _MARKS[connection.dialect.name]
+            more = () if asked_at is None else (_text(asked_at),)
+            changed: list[Change] = []
+            for some in _pieces(told):
+                values = [value for alert in some for value in _values(alert, now)]
+                statement = _statement(mark, len(some), listed=asked_at is not None)
+                changed += map(_change, connection.exec_driver_sql(statement, (*values, *more)).fetchall())
+            return tuple(changed)
+
+        return await self._database.run(work) if told else ()
+
+    async def tally(self) -> Mapping[Kind, int]:
+        """Return how many fire of each kind."""
+        kind = (alerts.c.name, alerts.c.service, alerts.c.source)
+        query = select(*kind, func.count()).where(alerts.c.status == Status.FIRING.value).group_by(*kind)
+        return await self._database.run(
+            lambda c: {(name, service, Source(source)): count for name, service, source, count in c.execute(query)}
+        )
+
+    async def firing(self, source: Source) -> Mapping[str, datetime]:
+        """Return when each alert of a source that fires changed last, by fingerprint."""
+        query = select(alerts.c.fingerprint, alerts.c.at).where(
+            alerts.c.status == Status.FIRING.value, alerts.c.source == source.value
+        )
+        return await self._database.run(lambda c: {row.fingerprint: row.at for row in c.execute(query)})
+
+    async def heard_at(self, name: str) -> Mapping[Source, datetime]:
+        """Return when alerts of a name changed last, by who told of them."""
+        query = select(alerts.c.source, func.max(alerts.c.at)).where(alerts.c.name == name).group_by(alerts.c.source)
+        return await self._database.run(lambda c: {Source(source): at for source, at in c.execute(query)})
+
+    async def end(self, fingerprints: tuple[str, ...], at: datetime, asked_at: datetime) -> tuple[Change, ...]:
+        """Write down that alerts fire no longer; one that was told of after `asked_at` is left alone."""
+        ended = (
+            update(alerts)
+            .where(alerts.c.status == Status.FIRING.value, alerts.c.at < asked_at)
+            .values(status=Status.RESOLVED.value, was=Status.FIRING.value, ends_at=asked_at, at=at)
+            .returning(
+                alerts.c.fingerprint, alerts.c.name, alerts.c.service, alerts.c.source, alerts.c.was, alerts.c.status
+            )
+        )
+
+        def work(connection: Connection) -> tuple[Change, ...]:
+            changed: list[Change] = []
+            for start in range(0, len(fingerprints), ENDED_AT_ONCE):
+                mine = alerts.c.fingerprint.in_(fingerprints[start : start + ENDED_AT_ONCE])
+                changed += map(_change, connection.execute(ended.where(mine)).fetchall())
+            return tuple(changed)
+
+        return await self._database.run(work) if fingerprints else ()
+
+    async def forget(self, before: datetime, at_most: int) -> int:
+        """Drop what ended before a moment, and the oldest of what ended beyond a number; return how many went."""
+        resolved = alerts.c.status == Status.RESOLVED.value
+        old = alerts.c.at < before
+
+        def some(connection: Connection) -> int:
+            ended = connection.execute(select(func.count()).where(resolved).select_from(alerts)).scalar_one()
+            chosen = select(alerts.c.fingerprint).where(resolved).order_by(alerts.c.at)
+            too_many = min(ended - at_most, FORGOTTEN_AT_ONCE)
+            chosen = chosen.limit(too_many) if too_many > 0 else chosen.where(old).limit(FORGOTTEN_AT_ONCE)
+            return connection.execute(delete(alerts).where(resolved, alerts.c.fingerprint.in_(chosen))).rowcount
+
+        gone = 0
+        while now_gone := await self._database.change(some):
+            gone += now_gone
+        return gone
+
+    async def page(self, limit: int, after: tuple[datetime, str] | None = None) -> AlertPage:
+        """Return what fires, what changed last first, from behind a change and a fingerprint on."""
+        query = (
+            select(alerts)
+            .where(alerts.c.status == Status.FIRING.value)
+            .order_by(alerts.c.at.desc(), alerts.c.fingerprint.desc())
+            .limit(limit + 1)
+        )
+        if after:
+            at, fingerprint = after
+            same = (alerts.c.at == at) & (alerts.c.fingerprint < fingerprint)
+            query = query.where((alerts.c.at <= at) & ((alerts.c.at < at) | same))
+        rows = await self._database.run(lambda c: c.execute(query).fetchall())
+        shown = rows[:limit]
+        last = (shown[-1].at, shown[-1].fingerprint) if len(rows) > limit else None
+        return AlertPage(tuple(map(_from_row, shown)), last)
+
+
+def _statement(mark: str, rows: int, *, listed: bool) -> str:
+    row = f"({', '.join([mark] * len(_COLUMNS))})"
+    return (
+        f"INSERT INTO alerts ({', '.join(_COLUMNS)}) VALUES {', '.join([row] * rows)} "  # noqa: S608 - our own words
+        "ON CONFLICT (fingerprint) DO UPDATE SET was = alerts.status, starts_at = CASE WHEN excluded.starts_at > "
+        "alerts.starts_at THEN excluded.starts_at ELSE alerts.starts_at END, "
+        f"{', '.join(f'{column} = excluded.{column}' for column in _TAKEN)} "
+        f"WHERE {_SUPERSEDES}{_LISTED.format(mark=mark) if listed else ''} "
+        "RETURNING fingerprint, name, service, source, was, status"
+    )
+
+
+def _pieces(told: Sequence[Alert]) -> Iterator[Sequence[Alert]]:
+    """Cut tellings into pieces of the sizes that statements have."""
+    start = 0
+    for size in ROWS_A_STATEMENT:
+        while len(told) - start >= size:
+            yield told[start : start + size]
+            start += size
+
+
+def _values(alert: Alert, now: str) -> tuple[str | None, ...]:
+    return (
+        alert.fingerprint,
+        _text(alert.starts_at),
+        alert.status.value,
+        "",
+        alert.name,
+        alert.service,
+        _text(alert.ends_at) if alert.ends_at else None,
+        alert.source.value,
+        msgspec.json.encode(alert.labels).decode(),
+        msgspec.json.encode(alert.annotations).decode(),
+        alert.generator,
+        now,
+    )
+
+
+def _text(at: datetime) -> str:
+    """Write an aware UTC time as `schema.Instant` does."""
+    return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(timespec="microseconds")
+
+
+def _change(row: Any) -> Change:
+    fingerprint, name, service, source, was, status = row
+    return Change(fingerprint, name, service, _SOURCE[source], _STATUS.get(was), _STATUS[status])
+
+
+def _from_row(row: Row[Any]) -> Alert:
+    return Alert(
+        fingerprint=row.fingerprint,
+        starts_at=row.starts_at,
+        status=Status(row.status),
+        name=row.name,
+        service=row.service,
+        ends_at=row.ends_at,
+        source=Source(row.source),
+        labels=row.labels,
+        annotations=row.annotations,
+        generator=row.generator,
+    )
