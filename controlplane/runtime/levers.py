@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
+import structlog
 
 from controlplane.degradation.action import Notify, Prewarm, Run, Scale
 from controlplane.degradation.actuator import Actuator, Hand
@@ -22,10 +23,13 @@ from controlplane.degradation.actuators.sample import Sampler
 from controlplane.degradation.actuators.secret import read_secret
 from controlplane.degradation.actuators.webhook import WebhookActuator
 from controlplane.degradation.errand import CommandSpec, ReceiverSpec
+from controlplane.errors import ActuatorError
 from controlplane.fleet.files import resolve_address
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint, FleetSpec
 from controlplane.probes.gateway_counts import COUNTS_PAGE
 from controlplane.probes.probe import InferenceSpec
+
+log = structlog.get_logger("levers")
 
 ENVOY_PAGE = "/stats/prometheus?filter=http.*downstream_rq"
 """What users got; the whole page is twenty times as large."""
@@ -130,4 +134,11 @@ def hands_of(
         Notify: notify,
         Run: CommandHand(commands, records),
     }
-    return Hands(by_errand, notify.page)
+
+    async def page(text: str) -> None:
+        try:
+            await notify.page(text)
+        except ActuatorError as error:  # Whoever has something to tell has more to do, too.
+            log.warning("nobody was paged", text=text, what=error.what, why=error.why, fix=error.fix)
+
+    return Hands(by_errand, page)

@@ -252,11 +252,11 @@ def build(
     heard = (
         metrics.alertmanager_answered_at.labels(policy.service).set_to_current_time if alertmanager else lambda: None
     )
+    waited_for = frozenset(name for row in policy.degradation.rows.values() for name in alerts_of(row.when))
 
     def wake() -> None:
         observer.judge_soon()
 
-    waited_for = frozenset(name for row in policy.degradation.rows.values() for name in alerts_of(row.when))
     firing = FiringAlerts(alertmanager.firing if alertmanager else None, policy.service, waited_for, wake, heard)
     alerts = AlertDesk(
         StoredAlerts(database), firing, alertmanager.listing if alertmanager else None, metrics, background.spawn
@@ -337,14 +337,11 @@ def build(
     def pool_health(pool: str) -> Health:
         return health(pool_facts(pool).evidence or {})
 
-    async def tell(what: str) -> None:
-        log.warning("told", what=what)
-
     rollouts: RolloutDesk | None = None
     if moving:
         rolling = RolloutPorts(
-            moving, book.receipts, inference.look, endpoints, pool_facts, pool_health, busy, decider.split_is, tell,
-            utcnow, in_hand,
+            moving, book.receipts, inference.look, endpoints, pool_facts, pool_health, busy, decider.split_is,
+            hands.page, utcnow, in_hand,
         )  # fmt: skip
         rollouts = RolloutDesk(policy.service, rolling, book.receipts, leadership, background.spawn)
 
@@ -420,9 +417,6 @@ def build(
     def breakable(pool: str) -> tuple[Endpoint, ...]:
         return (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool)
 
-    def leads() -> bool:
-        return leadership.acting
-
     drilling, desk = join(
         DrillingParts(
             policy,
@@ -437,7 +431,7 @@ def build(
                 standing,
                 learnt.budgets,
                 lambda: last.at,
-                leads,
+                lambda: leadership.acting,
                 book.halts,
                 book.leases,
                 book.incidents,
@@ -462,7 +456,7 @@ def build(
             alertmanager,
             settings.journals,
             background.spawn,
-            leads,
+            lambda: leadership.acting,
             changed,
             metrics,
             utcnow,

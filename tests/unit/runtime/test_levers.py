@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from controlplane.degradation.action import Notify, Prewarm, Run, Scale
 from controlplane.degradation.actuator import Actuator
@@ -15,6 +16,7 @@ from controlplane.degradation.actuators.kubernetes import KubernetesActuator
 from controlplane.degradation.actuators.litellm import LitellmActuator
 from controlplane.degradation.actuators.secret import read_secret
 from controlplane.degradation.actuators.webhook import WebhookActuator
+from controlplane.degradation.errand import ReceiverSpec
 from controlplane.errors import ActuatorError, UnreachableError
 from controlplane.fleet.model import (
     DryRunSpec,
@@ -112,3 +114,15 @@ def test_a_secret_that_is_not_there_says_where_it_was_looked_for(
     monkeypatch.setenv("EMPTY", " ")
     with pytest.raises(ActuatorError, match=place):
         read_secret(place, tmp_path)
+
+
+async def test_a_receiver_that_takes_no_page_stops_nobody_who_has_something_to_tell(
+    session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    deaf = {"oncall": ReceiverSpec(webhook="http://127.0.0.1:9/page")}
+    hands = hands_of(
+        fleet(None), "chat", tmp_path, session, lambda _: (), deaf, {}, tmp_path, lambda: datetime.now(UTC)
+    )
+    with capture_logs() as said:
+        await hands.page("standby is not ready")
+    assert [(line["event"], line["text"]) for line in said] == [("nobody was paged", "standby is not ready")]
