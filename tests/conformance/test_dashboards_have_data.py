@@ -20,6 +20,7 @@ import pytest
 from tests.support.dashboards import Query, filled, panels, queries
 from tests.support.gpu_exporter import gpu_exporter
 from tests.support.processes import Fleet, Load, Plane, Running, ask, command, free_port, reference_page
+from tests.support.webhooks import alert, told, webhook
 
 pytestmark = [pytest.mark.journey, pytest.mark.debian("prometheus"), pytest.mark.timeout(300)]
 
@@ -105,7 +106,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
                 every = len(fleet.endpoints) + 2
                 scraped = "count(count_over_time(up[2m]) >= 5)"
                 process.until(lambda: _one(found, scraped) == every, "five scrapes of each target", 60)
+                watchdog(plane)
                 drill(plane, here)
+                watchdog(plane)
                 plane.until_level("none", 60)
                 ended = 'sum(controlplane_drills_total{outcome="passed"})'
                 process.until(lambda: _one(found, ended) == 1, "the drill's end is scraped", 30)
@@ -118,6 +121,14 @@ def drill(plane: Plane, here: Path) -> None:
     """Kill both primary nodes, as the schedule would."""
     with Running(command("drill", "run", "node-kill", "--state-dir", plane.state), here / "drill.log") as run:
         assert run.process.wait(120) == 0, run.said
+
+
+def watchdog(plane: Plane) -> None:
+    """Tell the control plane of the watchdog, as Alertmanager would each minute."""
+    token = (plane.state / "webhook-token").read_text(encoding="utf-8").strip()
+    body = json.loads(webhook([told(alert("Watchdog"))]))
+    answer = ask(f"{plane.url}/hooks/alertmanager", "POST", body, {"authorization": f"Bearer {token}"})
+    assert answer.status == 200, answer
 
 
 def _one(found: Watched, expr: str) -> float:

@@ -13,6 +13,8 @@ from controlplane.render.promql import number
 _INSTANCE = {"instance": "10.0.0.9:8600"}
 _SILENT = timedelta(minutes=1)
 """For so long a part that answers every few seconds may say nothing."""
+_UNHEARD = timedelta(minutes=5)
+"""For so long the watchdog, which is sent every minute, may not come in."""
 _SILENT_LEAST = timedelta(seconds=10)
 """A database may be that slow without being ill."""
 _NOT_YET_S = 3600.0
@@ -31,6 +33,7 @@ def alerts(subject: Subject) -> Iterator[Alert]:
     yield _two(subject)
     if subject.policy.alertmanager:
         yield _deaf(subject)
+    yield _unheard()
     yield _overstayed()
     yield _watchdog()
 
@@ -180,11 +183,30 @@ def _deaf(subject: Subject) -> Alert:
     )
 
 
-def _said_long_ago(series: str, labels: dict[str, str]) -> Proof:
+def _unheard() -> Alert:
+    labels = {**_INSTANCE, "source": "alertmanager"}
+    metric = "controlplane_watchdog_last_heard_timestamp_seconds"
+    return Alert(
+        "WebhooksUnheard",
+        f"time() - max by (instance, source) ({metric}) > {number(_UNHEARD.total_seconds())}",
+        Severity.WARNING,
+        "none",
+        "The control plane at {{ $labels.instance }} has got no webhook of {{ $labels.source }} for "
+        "{{ $value | humanizeDuration }}",
+        anchored("WebhooksUnheard"),
+        "The watchdog came in and does not any more: an alert that fires now wakes no row, and is known only when "
+        "Alertmanager is asked.",
+        "See whether Alertmanager reaches the control plane, and with the right token.",
+        _said_long_ago(line(metric, **labels), labels, _UNHEARD),
+        needs=_UNHEARD,
+    )
+
+
+def _said_long_ago(series: str, labels: dict[str, str], silent: timedelta = _SILENT) -> Proof:
     """Prove an alert about the age of a time; the clock of a unit test begins at 0, so the time lies before it."""
     ill = timedelta(seconds=30)
     first, lasts, _ = Proof((), 0, settles=timedelta(0), lasts=ill).steps(timedelta(0))
-    late_s, at_s = 3 * _SILENT.total_seconds(), (first + lasts - 1) * STEP.total_seconds()
+    late_s, at_s = 3 * silent.total_seconds(), (first + lasts - 1) * STEP.total_seconds()
     return Proof((Wave(series, at_s - late_s, well=_NOT_YET_S),), late_s, labels, settles=timedelta(0), lasts=ill)
 
 

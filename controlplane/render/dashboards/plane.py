@@ -47,6 +47,7 @@ def board(policy: Policy) -> Board:
             Section("Keeping up", (Shelf(7, ((8, _lag()), (8, _evaluation()), (8, _evaluations()))),)),
             Section("Probes", (Shelf(7, ((8, _looks()), (8, _look_seconds()), (8, _skipped()))),)),
             Section("Store", (Shelf(7, ((12, _store_seconds()), (12, _store_rate()))),)),
+            Section("Webhooks", (Shelf(7, ((8, _webhooks()), (8, _commits()), (8, _watchdog()))),)),
             Section("Process", (Shelf(7, ((8, _cpu()), (8, _memory()), (8, _files()))),)),
         ),
         (readings.service(policy), INSTANCES, readings.CONSOLE),
@@ -178,6 +179,30 @@ def _store_rate() -> Panel:
         "Transactions per second, by how they ended. Failed: the database refused, is locked or gone; nothing is "
         "touched that could not be stored before.", unit="ops", defaults={"min": 0},
         overrides=[matching("/^failed$/", "red"), matching("/^ok$/", palette.POOLS["primary"])],
+    )  # fmt: skip
+
+
+def _webhooks() -> Panel:
+    made = "sum(rate(controlplane_alerts_{}_total{{" + OURS + "}}[$__rate_interval]))"
+    rates = [target(made.format("received"), "all"), target(made.format("duplicate"), "told twice", "B")]
+    return lines( "Alerts taken in", rates,
+        "Alerts per second that webhooks brought: written down before they were acknowledged, and those of them that "
+        "said nothing new.", unit="ops", defaults={"min": 0},
+    )  # fmt: skip
+
+
+def _commits() -> Panel:
+    return lines( "Until alerts are on disk", _quantiles("controlplane_intake_commit_seconds", "instance", _EACH),
+        "Time until a group of alerts was on disk: Alertmanager waits for it. Within a histogram bucket's error.",
+        unit="s", defaults={"min": 0}, overrides=[dashed("/ median$/")],
+    )  # fmt: skip
+
+
+def _watchdog() -> Panel:
+    heard = f"time() - max by (instance) (controlplane_watchdog_last_heard_timestamp_seconds{{{OURS}}})"
+    return lines( "Since the watchdog was heard", [target(heard, _EACH)],
+        "Seconds since the watchdog last came by Prometheus and Alertmanager. Empty where none was ever sent here.",
+        unit="s", defaults={"min": 0},
     )  # fmt: skip
 
 

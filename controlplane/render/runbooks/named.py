@@ -73,6 +73,17 @@ BY_NAME: Mapping[str, Guide] = {
         (CUT_OFF, BLIND),
         "Unknown trips nothing and releases nothing; rows with conditions of their own go on as ever.",
     ),
+    "WebhooksUnheard": Guide(
+        "None as long as Alertmanager can be asked. Without `alertmanager:` on the page, rows that wait for alerts are "
+        "deaf.",
+        (M.PROMETHEUS,),
+        "Mend the way from Alertmanager to the control plane: its log says what it was answered (401: the token).",
+        "See what else leans on this receiver, and whether alerts were missed: compare `/api/v1/alerts` with "
+        "Alertmanager's own list.",
+        "The token file on Alertmanager's machine is renewed with the control plane's.",
+        (CUT_OFF, BLIND),
+        "With `alertmanager:` on the page it asks each minute, and makes good what no webhook told.",
+    ),
     "ControlPlaneJudgesSlowly": Guide(
         "None at first. Every detection is late by as much as its judging is.",
         (M.FREE,),
