@@ -41,7 +41,7 @@ def test_the_second_one_watches_and_takes_over_an_engaged_row_when_the_first_one
             fleet.kill_nodes(held_for_s=60)
             first.until_level("P0")
             second.until_level("P0")
-            assert second.metrics().value("controlplane_switches_total", row="P0") is None
+            assert second.metrics().value("controlplane_switches_total", row="P0", outcome="verified") == 0
             first.kill()
             second.until(lambda: in_charge(second), "the second one takes over", 30)
             (receipt,) = second.get("/api/v1/receipts")
