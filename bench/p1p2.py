@@ -20,6 +20,9 @@ GOAL_S = 3.0
 BACK_WITHIN_S = 180.0
 COMMAND = "make bench ONLY=p1p2"
 ROWS = """
+thresholds:
+  error_rate: {{ window: 10s }}
+  latency_p99: {{ window: 10s }}
 degradation:
   max_switches_per_hour: 1000
   {level}:

@@ -19,7 +19,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!])")
 
 def text(value: object) -> str:
     """Return a value as plain text of a paragraph or a table cell."""
-    return _SPECIAL.sub(r"\\\1", inert(value).replace("&", "&amp;"))
+    return _plain(inert(value))
 
 
 def code(value: object) -> str:
@@ -28,6 +28,18 @@ def code(value: object) -> str:
     fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{pad}{line}{pad}{fence}".replace("|", r"\|") if line else "-"
+
+
+def _plain(inert_text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", inert_text.replace("&", "&amp;"))
+
+
+def prose(value: object) -> str:
+    """Return a sentence of ours with its code spans; what a name brought into it stays plain text or code."""
+    parts = inert(value).split("`")
+    if len(parts) % 2 == 0:  # A name brought a backtick: which of them are ours cannot be told.
+        return text(value)
+    return "".join((code(part) if part else "") if i % 2 else _plain(part) for i, part in enumerate(parts))
 
 
 def shell(value: object) -> str:

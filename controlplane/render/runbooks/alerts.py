@@ -163,7 +163,7 @@ def _lines(policy: Policy, group: Group) -> list[tuple[str, ...]]:
     for alert in ringing((group,)):
         leads = ", ".join(_link(policy, level, "") for level in _levels(alert)) or "no row"
         page = f"[{alert.name}]({page_of(alert.name).removeprefix('runbooks/')})"
-        act = markdown.text(alert.first.act)
+        act = markdown.prose(alert.first.act)
         lines.append((page, alert.first.severity.value, leads, _dwell(alert.first), act))
     return lines
 
@@ -285,10 +285,10 @@ def _phases(alert: Ringing, guide: Guide) -> Table:
     return Table(
         ("When", "What"),
         (
-            ("0-2 h", markdown.text(alert.first.act)),
-            ("2-24 h", markdown.text(guide.day)),
-            ("24-72 h", markdown.text(guide.later)),
-            ("Prevention", markdown.text(guide.prevent)),
+            ("0-2 h", markdown.prose(alert.first.act)),
+            ("2-24 h", markdown.prose(guide.day)),
+            ("24-72 h", markdown.prose(guide.later)),
+            ("Prevention", markdown.prose(guide.prevent)),
         ),
     )
 

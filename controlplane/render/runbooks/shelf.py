@@ -30,7 +30,7 @@ def environment() -> SandboxedEnvironment:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML: the filters below escape for it
     )
-    made.filters |= {"text": markdown.text, "code": markdown.code, "table": markdown.table}
+    made.filters |= {"text": markdown.text, "prose": markdown.prose, "code": markdown.code, "table": markdown.table}
     return made
 
 

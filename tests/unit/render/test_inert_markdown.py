@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.render.markdown import Table, code, comment, shell, table, text
+from controlplane.render.markdown import Table, code, comment, prose, shell, table, text
 from controlplane.render.wording import inert, slug
 
 
@@ -44,3 +44,10 @@ def test_a_shell_word_is_one_word() -> None:
 def test_columns_stand_under_each_other() -> None:
     made = table(Table(("A", "Longer"), (("x", "1"), ("yyyy", "22")), right=frozenset({1})))
     assert made.splitlines() == ["| A    | Longer |", "| ---- | -----: |", "| x    |      1 |", "| yyyy |     22 |"]
+
+
+def test_a_sentence_of_ours_keeps_its_code_and_a_name_in_it_brings_nothing_with_it() -> None:
+    assert prose("see `/health`, then <b> and *x*") == r"see `/health`, then \<b\> and \*x\*"
+    assert prose("a `b|c` d") == r"a `b\|c` d"
+    assert prose("one ` too many") == text("one ` too many")
+    assert "<img" not in prose("`ok` <img src=x onerror=alert(1)>").replace(r"\<img", "")
