@@ -3,6 +3,7 @@
 import re
 from contextlib import suppress
 from datetime import timedelta
+from functools import lru_cache
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -63,6 +64,7 @@ def rate(text: object) -> float:
     raise ValueError("a rate such as 50/s or 3000/m")
 
 
+@lru_cache(maxsize=1024)
 def spell_duration(value: timedelta) -> str:
     """Write a duration as a person would: the largest units first, nothing that is zero."""
     left_ms = round(value.total_seconds() * 1000)

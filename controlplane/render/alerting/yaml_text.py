@@ -19,15 +19,16 @@ _ODD = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
 """What cannot be seen where it stands, or YAML does not take as it is; line feeds are told apart."""
+_SCALAR = (str, int, float)
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 
 
 def dump(value: Value, indent: int = 0) -> str:
     """Write a mapping or a sequence, each line indented by so many spaces and ended."""
+    if isinstance(value, _SCALAR):
+        return f"{' ' * indent}{scalar(value)}\n"
     if isinstance(value, Mapping):
         return "".join(_entry(f"{' ' * indent}{key(name)}:", part, indent) for name, part in value.items())
-    if isinstance(value, str | int | float):
-        return f"{' ' * indent}{scalar(value)}\n"
     return "".join(_item(part, indent) for part in value)
 
 
@@ -35,7 +36,7 @@ def _entry(head: str, value: Value, indent: int) -> str:
     if isinstance(value, str) and "\n" in value and _blockable(value):
         lines = "".join(f"{' ' * (indent + 2)}{line}\n" for line in value.split("\n"))
         return f"{head} |-\n{lines}"
-    if isinstance(value, str | int | float):
+    if isinstance(value, _SCALAR):
         return f"{head} {scalar(value)}\n"
     if not value:
         return f"{head} {'{}' if isinstance(value, Mapping) else '[]'}\n"
@@ -43,7 +44,7 @@ def _entry(head: str, value: Value, indent: int) -> str:
 
 
 def _item(value: Value, indent: int) -> str:
-    if isinstance(value, str | int | float) or not value:
+    if isinstance(value, _SCALAR) or not value:
         return _entry(f"{' ' * indent}-", value, indent)
     body = dump(value, indent + 2)
     return f"{' ' * indent}- {body[indent + 2 :]}"
@@ -55,6 +56,7 @@ def key(name: str) -> str:
     return name if _KEY.fullmatch(name) and name.lower() not in _WORDS else scalar(name)
 
 
+@lru_cache(maxsize=4096, typed=True)
 def scalar(value: str | int | float) -> str:  # noqa: PYI041 - the two are written differently
     """Write one value on one line."""
     if isinstance(value, bool):

@@ -5,7 +5,6 @@ they write too much. Called by every dashboard beside it; `board` puts panels in
 """
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import grafanalib.core as g
@@ -197,7 +196,7 @@ def _panel(
     defaults: Mapping[str, Any] | None = None, custom: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None, overrides: Sequence[Override] = (), **more: Any,
 ) -> Panel:  # fmt: skip
-    """Make one panel; dictionaries are copied, since `extraJson` keeps what it is given."""
+    """Make one panel; grafanalib reads its `extraJson` and changes nothing in it."""
     fields: dict[str, Any] = {
         "thresholds": _thresholds(steps),
         **({"unit": unit} if unit else {}),
@@ -210,5 +209,5 @@ def _panel(
         **({"options": dict(options)} if options else {}),
     }
     return kind(
-        title=title, description=about, targets=list(targets), maxDataPoints=None, extraJson=deepcopy(extra), **more
+        title=title, description=about, targets=list(targets), maxDataPoints=None, extraJson=extra, **more
     )  # fmt: skip

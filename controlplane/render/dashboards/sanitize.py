@@ -122,7 +122,7 @@ def _variable(variable: Mapping[str, Any]) -> dict[str, Any]:
 
 def _prune(value: Any, key: str = "") -> Any:
     """Drop nulls, except the base of thresholds (the only `value` that may be null)."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {k: _prune(v, k) for k, v in value.items() if v is not None or (k == "value" and key == "steps")}
     if isinstance(value, list):
         return [_prune(item, key) for item in value]
