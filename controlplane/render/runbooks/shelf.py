@@ -1,35 +1,26 @@
 """What every page of the runbooks has: its template, its heading, its revision and its history; pure.
 
-The only importer of Jinja2 among the runbooks. Templates get finished Markdown and inert values; they hold prose and
+Templates get finished Markdown and inert values; they hold prose and
 order, no decisions.
 """
 
 import hashlib
 from datetime import date
 from functools import cache
-from importlib import resources
 
-from jinja2 import FunctionLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 
 from controlplane.render import markdown
 from controlplane.render.markdown import keep_notes
 from controlplane.render.runbooks import history
 from controlplane.render.runbooks.history import Facts
+from controlplane.render.templating import sandbox
 
 
 @cache
 def environment() -> SandboxedEnvironment:
     """Return the templates, sandboxed; what reaches them is escaped by the filters."""
-    folder = resources.files("controlplane.render").joinpath("templates")
-    made = SandboxedEnvironment(
-        loader=FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown, not HTML: the filters below escape for it
-    )
+    made = sandbox(html=False)  # Markdown: the filters below escape for it.
     made.filters |= {"text": markdown.text, "prose": markdown.prose, "code": markdown.code, "table": markdown.table}
     return made
 
