@@ -231,8 +231,8 @@ def _summary(client: Client, drill: dict[str, Any], record: Path, begin: float, 
         ("receipts, incidents, drills", run_dir / "state" / "controlplane.db"),
         ("journal", drill["journal"]),
         ("runbook", _first(run_dir / "runbooks", "P0-*.md")),
-        ("alerts", _first(run_dir / "alerts", "*.yml")),
-        ("dashboard", _first(run_dir / "dashboards", "*.json")),
+        ("alerts", _first(run_dir / "alerts", "*.rules.yml")),
+        ("dashboard", _first(run_dir / "dashboards", "fleet-overview.json")),
     ):
         out.print(f"  {what:28} {where}", soft_wrap=True)
 
