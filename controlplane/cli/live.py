@@ -16,7 +16,7 @@ from controlplane.fleet.model import Endpoint
 from controlplane.policy.load import Loaded
 from controlplane.probes.contract import Contract, inspect, on_pages
 from controlplane.probes.probe import MetricsSpec
-from controlplane.runtime.wiring import inventory_of
+from controlplane.runtime.grounds import inventory_of
 from controlplane.signals.engines import ENGINES, EngineNames, engine_named
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -39,7 +39,7 @@ def inspect_fleet(loaded: Loaded) -> tuple[Inspected, ...]:
     Raises:
         UsageError: when the policy has no endpoint to ask.
     """
-    inventory = inventory_of(loaded)
+    inventory = inventory_of(loaded).read()
     if not inventory.endpoints:
         why = "; ".join(inventory.problems) or "its pools are empty"
         raise UsageError("there is no endpoint to ask", why, "start the fleet, or name its pages: check --live URL")

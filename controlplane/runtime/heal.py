@@ -8,8 +8,8 @@ from controlplane.clock import utcnow
 from controlplane.flows.recover import RecoverPorts, heal_all
 from controlplane.policy.load import Loaded
 from controlplane.runtime.books import books
+from controlplane.runtime.grounds import fault_driver
 from controlplane.runtime.state_dir import held
-from controlplane.runtime.wiring import fault_driver
 from controlplane.settings import ServeSettings
 from controlplane.store.database import open_database, sqlite_url
 

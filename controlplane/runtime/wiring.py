@@ -14,10 +14,7 @@ import structlog
 from controlplane.chaos.alertmanager import Alertmanager
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
 from controlplane.chaos.experiment import Walk
-from controlplane.chaos.fault import FaultDriver
 from controlplane.chaos.runner import ChaosToolkit
-from controlplane.chaos.substrates.nodes import Place
-from controlplane.chaos.substrates.registry import faults
 from controlplane.clock import utcnow
 from controlplane.degradation.action import Prewarm
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
@@ -26,8 +23,7 @@ from controlplane.degradation.fencing import FencedActuator, FencedHand
 from controlplane.degradation.gate import PoolFacts
 from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import LEVELS, Level, Mode, alerts_of
-from controlplane.fleet.files import FileInventory
-from controlplane.fleet.model import CONTROLPLANE_POOL, PRIMARY, Endpoint, Inventory, ProcessSubstrateSpec
+from controlplane.fleet.model import CONTROLPLANE_POOL, PRIMARY, Endpoint
 from controlplane.flows import carry, people, switch
 from controlplane.flows.decide import DecidePorts, Decider
 from controlplane.flows.drill import DrillPorts
@@ -57,6 +53,7 @@ from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import SCORED_DRILLS, DrillDesk
 from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
+from controlplane.runtime.grounds import fault_driver, inventory_of
 from controlplane.runtime.histories import Histories, of_drill, signals_kept
 from controlplane.runtime.intake import AlertDesk
 from controlplane.runtime.leader import Leadership, holder_name
@@ -129,25 +126,6 @@ class Plane:
     """Writes down what was learnt."""
 
 
-def inventory_of(loaded: Loaded) -> Inventory:
-    """Return the endpoints of a policy page as they are listed now."""
-    return FileInventory(loaded.policy.fleet, loaded.base).read()
-
-
-def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:
-    """Return every fault of where the fleet runs, as one driver; None when the page does not say."""
-    substrate = loaded.policy.fleet.substrate
-    if substrate is None:
-        return None
-    if substrate.netns:
-        nodes_dir = loaded.base / substrate.netns.nodes_dir
-        return faults("netns", Place(nodes_dir, nodes_dir.parent / "links", state_dir))
-    process = substrate.process or ProcessSubstrateSpec("nodes")
-    nodes_dir = loaded.base / process.nodes_dir
-    links_dir = loaded.base / process.links_dir if process.links_dir else nodes_dir.parent / "links"
-    return faults("process", Place(nodes_dir, links_dir, state_dir))
-
-
 def build(
     loaded: Loaded,
     settings: ServeSettings,
@@ -207,7 +185,7 @@ def build(
         seen = stand(policy.service, utcnow(), matrix, observer.pools(matrix.plan), observer.problems)
         return learnt.shown(seen)
 
-    inventory = FileInventory(policy.fleet, loaded.base)
+    inventory = inventory_of(loaded)
     driver = fault_driver(loaded, settings.state_dir)
     lever = gateway_of(policy.fleet, policy.service, loaded.base, session, asked_of(policy))
     gateway = lever.endpoint if lever else None
