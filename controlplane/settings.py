@@ -1,7 +1,10 @@
 """How one control-plane process is run: where it listens and where it keeps its state. Set on the command line."""
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+
+from controlplane.errors import UsageError
 
 DEFAULT_PORT = 8600
 
@@ -20,6 +23,43 @@ class ServeSettings:
 
     database_url: str = ""
     """SQLAlchemy URL of a database that several control planes share; empty takes the file in the state directory."""
+
+    scrape: str = "loopback"
+    """Who may read `/metrics` and `/sd` without a token: `loopback`, `anyone` or `token` (nobody)."""
+    tls_cert: Path | None = None
+    """PEM file with the server's certificate and what vouches for it; with it the server speaks HTTPS only."""
+    tls_key: Path | None = None
+    """PEM file with the certificate's private key."""
+    tls_client_ca: Path | None = None
+    """PEM file with the authorities whose clients may connect at all; none asks clients for no certificate."""
+    insecure_http: bool = False
+    """Lets the server listen beyond loopback without TLS: where a proxy or a mesh in front of it encrypts."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses whose X-Forwarded-For is believed; without one the audit log names the proxy as the source."""
+
+    @property
+    def secure(self) -> bool:
+        """Whether the server speaks HTTPS."""
+        return self.tls_cert is not None
+
+    def check(self) -> None:
+        """Refuse settings that would send tokens over a network in the clear, or that do not fit together.
+
+        Raises:
+            UsageError: with the way out.
+        """
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("TLS needs a certificate and its key", "one of them is missing", "give both files")
+        if self.tls_client_ca and not self.secure:
+            raise UsageError(
+                "clients cannot be asked for certificates without TLS", "the server would speak plain HTTP",
+                "give --tls-cert and --tls-key, too",
+            )  # fmt: skip
+        if not (self.secure or self.insecure_http or is_loopback(self.host)):
+            raise UsageError(
+                f"listening on {self.host} without TLS", "tokens and sessions would cross the network readable",
+                "give --tls-cert and --tls-key, or --insecure-http where something in front encrypts",
+            )  # fmt: skip
 
     @property
     def database(self) -> Path:
@@ -45,6 +85,16 @@ class ServeSettings:
     def journals(self) -> Path:
         """Chaos Toolkit's journals and logs."""
         return self.state_dir / "journals"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a listening address is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def state_dir_beside(page: Path) -> Path:

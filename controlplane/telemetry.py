@@ -187,6 +187,10 @@ class Metrics:
             "controlplane_drill_postponed", "Attempts at a date of the schedule that a closed gate postponed.",
             ("experiment",), registry=reg,
         )  # fmt: skip
+        self.refusals = Counter(
+            "controlplane_refusals", "Requests that were not let in, by the status they were answered with.",
+            ("status",), registry=reg,
+        )  # fmt: skip
         self.drills_halted = Gauge("controlplane_drills_halted", "1 while every drill is halted.", registry=reg)
         self.looks = Looks(reg)
         self.probes_skipped = Counter(

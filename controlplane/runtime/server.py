@@ -25,6 +25,7 @@ from controlplane.flows import faults, people, recover
 from controlplane.flows.rollout import Refused
 from controlplane.policy.load import Loaded
 from controlplane.runtime.collector import Collector
+from controlplane.runtime.doors import Doors, doors
 from controlplane.runtime.drills import SCHEDULE_EVERY
 from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
@@ -122,7 +123,8 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         background.spawn(plane.leadership.keep())
         await _take_part(plane)
         await plane.publish()
-        app = build_app(_web_ports(plane, metrics, changes, token))
+        opened = doors(database, settings, token, lambda status: metrics.refusals.labels(status).inc())
+        app = build_app(_web_ports(plane, metrics, changes, opened))
         server = _Server(
             uvicorn.Config(
                 app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none"
@@ -236,7 +238,7 @@ async def _measure_lag(metrics: Metrics) -> None:
         metrics.loop_lag.set(max(0.0, monotonic() - before - LAG_EVERY_S))
 
 
-def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> WebPorts:
+def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors) -> WebPorts:
     books, service = plane.books, plane.loaded.policy.service
 
     async def incidents(limit: int) -> tuple[IncidentView, ...]:
@@ -286,7 +288,8 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         **_rollout_ports(plane.rollouts),
         registry=metrics.registry,
         changes=changes,
-        token=token,
+        guard=opened.guard,
+        admin=opened.admin,
     )
 
 

@@ -58,21 +58,23 @@ _OUTCOME_TONES = {
 }
 
 
-def overview_html(view: Overview) -> str:
+def overview_html(view: Overview, who: str = "", csrf: str = "") -> str:
     """Draw the whole front page.
 
     Args:
         view: everything on it; ages are counted from `view.now`.
+        who: whose session it is; empty without one.
+        csrf: what the page's scripts send back with whatever they ask for.
 
     Returns:
         A complete HTML document.
     """
-    return _render("overview.html", view)
+    return draw("overview.html", view=view, standing=view.standing, who=who, csrf=csrf)
 
 
 def overview_fragment(view: Overview) -> str:
     """Draw what changes: the `<main>` element that `console.js` puts in the place of the one it shows."""
-    return _render("_main.html", view)
+    return draw("_main.html", view=view, standing=view.standing)
 
 
 # --- numbers and times -----------------------------------------------------------------------------------------------
@@ -437,5 +439,6 @@ def _environment() -> Environment:
 _ENVIRONMENT = _environment()
 
 
-def _render(template: str, view: Overview) -> str:
-    return _ENVIRONMENT.get_template(template).render(view=view, standing=view.standing)
+def draw(template: str, **values: object) -> str:
+    """Draw a page from a template; filters that tell ages need a `view` with a `now` among its values."""
+    return _ENVIRONMENT.get_template(template).render(**values)
