@@ -202,7 +202,7 @@ def _until_crashed(plane: "subprocess.Popen[bytes]", state: Path, case: Case) ->
     def over() -> bool:
         if plane.poll() is not None:
             return True
-        drills = get(f"{url}/api/v1/drills") or []
+        drills = get(f"{url}/api/v1/drills", _read(state / "token")) or []
         return case.who == "child" and bool(drills) and drills[0]["outcome"] != "running"
 
     wait_until(over, f"the crash of {case}")

@@ -62,6 +62,11 @@ class ServeSettings:
             )  # fmt: skip
 
     @property
+    def pinned_file(self) -> Path:
+        """The server's own certificate, for the command line on this machine and for drills' children."""
+        return self.state_dir / "server.pem"
+
+    @property
     def database(self) -> Path:
         """The SQLite file."""
         return self.state_dir / "controlplane.db"

@@ -1,5 +1,6 @@
 """`controlplane serve`, `status`, `heal`: running the control plane and talking to it."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,14 @@ StateDir = Annotated[
     Path, typer.Option("--state-dir", envvar="CONTROLPLANE_STATE_DIR", help="State directory of the control plane.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Scrape(StrEnum):
+    """Who may scrape without a token."""
+
+    LOOPBACK = "loopback"
+    ANYONE = "anyone"
+    TOKEN = "token"  # noqa: S105 - the name of a choice
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +55,20 @@ def serve(
             show_default="SQLite in the state directory",
         ),
     ] = "",
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the server's certificate: HTTPS only.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with its private key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM file with the authorities whose clients may connect at all (mTLS).")
+    ] = None,
+    insecure_http: Annotated[
+        bool, typer.Option("--insecure-http", help="Allow plain HTTP beyond loopback: something in front encrypts.")
+    ] = False,
+    scrape: Annotated[
+        Scrape, typer.Option(help="Who may read /metrics and /sd without a token; `token` means nobody.")
+    ] = Scrape.LOOPBACK,
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option(help="Address of a proxy whose X-Forwarded-For is believed; may be repeated.")
+    ] = None,
 ) -> None:
     """Watch the fleet of a policy page, move its levers, run its drills, serve API and console."""
     from controlplane.policy.load import load
@@ -59,6 +82,12 @@ def serve(
         host=host,
         port=port,
         database_url=database,
+        scrape=scrape.value,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        insecure_http=insecure_http,
+        trusted_proxies=tuple(trusted_proxy or ()),
     )
     raise typer.Exit(run_server(loaded, settings))
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,6 +15,7 @@ import aiohttp
 import structlog
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 
 import controlplane
 from controlplane.chaos.fault import FaultKind
@@ -35,6 +37,7 @@ from controlplane.runtime.wiring import Plane, build
 from controlplane.settings import ServeSettings
 from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.telemetry import Metrics, configure_logging
+from controlplane.tls import check_files
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.levers import LeverPorts
@@ -72,6 +75,9 @@ def serve(loaded: Loaded, settings: ServeSettings) -> int:
         ControlplaneError: when it cannot start, with the way out.
     """
     configure_logging()
+    settings.check()
+    if settings.tls_cert and settings.tls_key:
+        check_files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     with (
         held(settings),
         listening(settings) as listener,
@@ -87,7 +93,8 @@ def listening(settings: ServeSettings) -> Iterator[socket.socket]:
     Raises:
         ControlplaneError: when the address cannot be bound.
     """
-    with socket.socket() as listener:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.port))
@@ -109,12 +116,30 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _reached_at(host: str) -> str:
+    """Return where this machine itself reaches a listening address: that may be every address there is."""
+    near = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - to tell it from the others
+    return f"[{near}]" if ":" in near and not near.startswith("[") else near
+
+
+def _web_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """Say how the application is served: no access log (addresses may hold what is nobody's business), TLS if asked."""
+    return uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none",
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies), forwarded_allow_ips=list(settings.trusted_proxies),
+        ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
+        ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
+    )  # fmt: skip
+
+
 async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socket, database: Database) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
-    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    url = f"{'https' if settings.secure else 'http'}://{_reached_at(settings.host)}:{listener.getsockname()[1]}"
     token, metrics, changes = operator_token(settings), Metrics(), Changes()
     background, timetable = Background(), Timetable()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)) as session:
@@ -125,11 +150,7 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         await plane.publish()
         opened = doors(database, settings, token, lambda status: metrics.refusals.labels(status).inc())
         app = build_app(_web_ports(plane, metrics, changes, opened))
-        server = _Server(
-            uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none"
-            )
-        )
+        server = _Server(_web_config(app, settings))
         web = asyncio.create_task(server.serve(sockets=[listener]))
         background.spawn(_measure_lag(metrics))
         paces = _schedule(plane, timetable, background, metrics)

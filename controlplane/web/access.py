@@ -9,7 +9,7 @@ is made of is open to whoever may log in.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from starlette.routing import BaseRoute, Match, Mount
+from starlette.routing import BaseRoute, Match
 
 from controlplane.security.roles import Need
 
@@ -77,16 +77,19 @@ UNKNOWN_PATH = "(no such path)"
 def asked(routes: Iterable[BaseRoute], scope: Mapping[str, Any]) -> tuple[str, Need]:
     """Return the path a request asks for, as its route names it, and what it needs.
 
-    A path that is no route, or not by this method, needs a viewer: strangers do not learn which paths there are.
+    A path that is no route, or not by this method, needs a viewer: strangers do not learn which paths there are. A
+    route that the table does not know needs an admin.
     """
     method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    nearly = UNKNOWN_PATH, Need.VIEWER
     for route in routes:
         found, _ = route.matches(dict(scope))
-        if found is not Match.NONE:
-            path: str = getattr(route, "path", UNKNOWN_PATH)
-            known = Need.ADMIN if found is Match.FULL and not isinstance(route, Mount) else Need.VIEWER
-            return path, NEEDS.get((method, path), known)
-    return UNKNOWN_PATH, Need.VIEWER
+        path: str = getattr(route, "path", UNKNOWN_PATH)
+        if found is Match.FULL:  # The one the application takes: the first that matches path and method.
+            return path, NEEDS.get((method, path), Need.ADMIN)
+        if found is Match.PARTIAL and nearly[0] == UNKNOWN_PATH:  # The path without the method: 405.
+            nearly = path, NEEDS.get((method, path), Need.VIEWER)
+    return nearly
 
 
 def described(document: dict[str, Any]) -> dict[str, Any]:

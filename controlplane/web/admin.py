@@ -1,5 +1,6 @@
 """Handing out tokens and reading the audit log: for admins. Called by `app`."""
 
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.errors import UsageError
 from controlplane.policy import quantity
-from controlplane.security.chain import AuditBook, Checked, Head, Link
+from controlplane.security.chain import NOTHING, AuditBook, Checked, Head, Link
 from controlplane.security.roles import Role
 from controlplane.security.tokens import Principal, Token, TokenBook, digest, spell
 from controlplane.web.answers import json_answer
@@ -105,7 +106,7 @@ def _audit(app: FastAPI, ports: AdminPorts) -> None:
         return json_answer([_row(link) for link in await ports.audit.recent(limit, before)])
 
     @app.get("/api/v1/audit/check", tags=["security"])
-    async def check(noted: Annotated[str, Query(pattern=f"^$|{NOTED}")] = "") -> JSONResponse:
+    async def check(noted: Annotated[str, Query(max_length=100)] = "") -> JSONResponse:
         """Follow the log's chain and name every place where it breaks; `noted` is a head known from elsewhere."""
         return json_answer(spell_checked(await ports.audit.check(read_head(noted))))
 
@@ -115,7 +116,13 @@ def _audit(app: FastAPI, ports: AdminPorts) -> None:
 
 
 def read_head(text: str) -> Head | None:
-    """Read a head as `NUMBER:HASH`; None from an empty text."""
+    """Read a head as `NUMBER:HASH`; None from an empty text.
+
+    Raises:
+        UsageError: when it is neither.
+    """
+    if not re.fullmatch(NOTED, text or f"0:{NOTHING}"):
+        raise UsageError(f"`{text}` is no head", "it is a row's number and its hash", "write NUMBER:HASH")
     number, _, sealed = text.partition(":")
     return Head(int(number), sealed) if text else None
 

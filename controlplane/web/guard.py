@@ -192,7 +192,8 @@ class Guard:
             refusal = await self._refuse(request, 413, f"a body may have {MAX_BODY_BYTES} bytes")
             await refusal(request.scope, receive, send)
             return
-        if request.visitor.cookie and not _knows(request, body):
+        # A login can be sent once more by one who is in; that it comes from our own page, the browser has said.
+        if request.visitor.cookie and request.path != "/login" and not _knows(request, body):
             refusal = await self._refuse(request, 403, "the form is not of this session's pages")
             await refusal(request.scope, receive, send)
             return

@@ -82,6 +82,10 @@ def add_sessions(
         let_in(inside, await keeper.open_session(principal, request.cookies.get(name, "")), secure=secure)
         return inside
 
+    _add_logout(app, keeper, secure=secure)
+
+
+def _add_logout(app: FastAPI, keeper: Doorkeeper, *, secure: bool) -> None:
     @app.post("/logout", include_in_schema=False)
     async def logout(request: Request) -> Response:
         visitor: Visitor = request.state.visitor
@@ -89,7 +93,7 @@ def add_sessions(
             request.state.logged_in = visitor.principal
             await keeper.close_session(visitor.cookie)
         answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="strict")
+        answer.delete_cookie(cookie_name(secure=secure), path="/", secure=secure, httponly=True, samesite="strict")
         return answer
 
     @app.get("/api/v1/whoami", tags=["security"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scripts.screenshot import Browser, ScreenshotError, find_browser
-from tests.support.processes import Fleet, Plane, ask, until
+from tests.support.processes import Fleet, Plane, until
 
 pytestmark = [pytest.mark.journey, pytest.mark.debian("chromium-headless-shell")]
 
@@ -70,20 +70,24 @@ class Tab:
 
 
 @contextmanager
-def tab(profile: Path) -> Iterator[Tab]:
+def tab(profile: Path, token: str = "") -> Iterator[Tab]:
+    """Open a browser; a token goes with whatever it asks for."""
     try:
         program = find_browser()
     except ScreenshotError as missing:
         pytest.skip(str(missing))
     browser = Browser([program, *FLAGS, f"--user-data-dir={profile}", "about:blank"])
     try:
-        yield Tab(browser)
+        page = Tab(browser)
+        if token:
+            page.call("Network.setExtraHTTPHeaders", headers={"authorization": f"Bearer {token}"})
+        yield page
     finally:
         browser.close()
 
 
 def test_the_page_shows_the_level_and_the_browser_has_nothing_to_complain_about(plane: Plane, tmp_path: Path) -> None:
-    with tab(tmp_path) as page:
+    with tab(tmp_path, plane.token) as page:
         page.open(plane.url)
         assert "Normal" in page.value("document.title")
         assert page.value("document.querySelector('h1').textContent.trim()") == "reference"
@@ -98,7 +102,7 @@ def test_the_page_shows_the_level_and_the_browser_has_nothing_to_complain_about(
 def test_a_failover_shows_on_an_open_page_without_a_reload_and_so_does_its_end(
     fleet: Fleet, plane: Plane, tmp_path: Path
 ) -> None:
-    with tab(tmp_path) as page:
+    with tab(tmp_path, plane.token) as page:
         page.open(plane.url)
         page.value("window.sameDocument = 'yes'")
         killed = time.monotonic()
@@ -117,7 +121,7 @@ def test_a_failover_shows_on_an_open_page_without_a_reload_and_so_does_its_end(
 
 
 def test_without_javascript_the_page_is_whole_and_says_that_it_stands_still(plane: Plane, tmp_path: Path) -> None:
-    with tab(tmp_path) as page:
+    with tab(tmp_path, plane.token) as page:
         page.call("Emulation.setScriptExecutionDisabled", value=True)
         page.open(plane.url)
         page.call("Emulation.setScriptExecutionDisabled", value=False)
@@ -130,7 +134,7 @@ def test_without_javascript_the_page_is_whole_and_says_that_it_stands_still(plan
 
 
 def test_a_plain_get_has_every_section_and_the_headers_that_keep_foreign_scripts_out(plane: Plane) -> None:
-    answer = ask(plane.url)
+    answer = plane.ask("/")
     for section in SECTIONS:
         assert section in answer.text
     assert "default-src 'self'" in answer.headers["content-security-policy"]
@@ -140,7 +144,7 @@ def test_a_plain_get_has_every_section_and_the_headers_that_keep_foreign_scripts
 
 
 def test_the_page_fits_a_phone(plane: Plane, tmp_path: Path) -> None:
-    with tab(tmp_path) as page:
+    with tab(tmp_path, plane.token) as page:
         page.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=2, mobile=True)
         page.open(plane.url)
         assert page.value("document.documentElement.scrollWidth") <= 390
