@@ -52,6 +52,13 @@ class Tab:
         self._browser.wait_for("Page.loadEventFired")
         self._browser.settle(0.5)
 
+    def press(self, script: str) -> None:
+        """Press a button that leads to another page, and wait for that."""
+        self._browser._events.clear()
+        self.value(f"{script}.click()")
+        self._browser.wait_for("Page.loadEventFired")
+        self._browser.settle(0.3)
+
     def value(self, script: str) -> Any:
         result = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in result, result
@@ -97,6 +104,38 @@ def test_the_page_shows_the_level_and_the_browser_has_nothing_to_complain_about(
         assert page.complaints() == []
         assert page.asked()
         assert all(url.startswith(plane.url) for url in page.asked())
+
+
+def test_a_person_logs_in_pulls_a_lever_and_logs_out(plane: Plane, tmp_path: Path) -> None:
+    button = "document.querySelector('#lever form button')"
+    with tab(tmp_path) as page:
+        page.open(plane.url)
+        assert page.value("location.pathname") == "/login"
+        page.value("document.querySelector('input[name=token]').value = 'wrong'")
+        page.press("document.querySelector('main form button')")
+        assert "opens nothing here" in page.value("document.getElementById('said').textContent")
+        page.value(f"document.querySelector('input[name=token]').value = '{plane.token}'")
+        page.press("document.querySelector('main form button')")
+        assert page.value("location.pathname") == "/"
+        assert page.value("document.cookie") == "", "no script can read the session"
+        until(lambda: page.value("document.getElementById('live').dataset.state") == "live", 10, "the stream is open")
+        page.value("document.getElementById('lever').open = true")
+        page.value("document.querySelector('#lever input[name=why]').value = 'a person says so'")
+        page.value(f"{button}.click()")
+        until(lambda: plane.get("/api/v1/halt")["halt"], 10, "drills are halted")
+        assert plane.get("/api/v1/halt")["halt"]["by"] == "local"
+        until(lambda: "Resume" in page.value(f"{button}.textContent"), 10, "the page shows it")
+        page.value("document.getElementById('lever').open = true")
+        page.value(f"{button}.click()")
+        until(lambda: plane.get("/api/v1/halt")["halt"] is None, 10, "drills may start again")
+        done = [row for row in plane.get("/api/v1/audit") if row["outcome"] == "done 200"]
+        assert done[1]["why"] == "a person says so"
+        assert done[1]["credential"].startswith("session of file-")
+        page.press("document.querySelector('form.visitor button')")
+        assert page.value("location.pathname") == "/login"
+        page.open(plane.url)
+        assert page.value("location.pathname") == "/login"
+        assert [said for said in page.complaints() if "401" not in said] == []
 
 
 def test_a_failover_shows_on_an_open_page_without_a_reload_and_so_does_its_end(

@@ -581,7 +581,7 @@ async def test_every_answer_has_the_security_headers(server: Server, path: str) 
     answer = await server.get(path)
     assert answer.status == 200
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["referrer-policy"] == "same-origin"
     assert "default-src 'self'" in answer.headers["content-security-policy"]
     assert TOKEN not in answer.text
     assert server.told.calls == []
