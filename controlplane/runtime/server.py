@@ -11,7 +11,6 @@ from functools import partial
 from time import monotonic
 from typing import TypedDict
 
-import aiohttp
 import structlog
 import uvicorn
 import uvloop
@@ -29,6 +28,7 @@ from controlplane.policy.load import Loaded
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.doors import Doors, doors
 from controlplane.runtime.drills import SCHEDULE_EVERY
+from controlplane.runtime.outbound import outbound_session
 from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
@@ -142,7 +142,7 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
     url = f"{'https' if settings.secure else 'http'}://{_reached_at(settings.host)}:{listener.getsockname()[1]}"
     token, metrics, changes = operator_token(settings), Metrics(), Changes()
     background, timetable = Background(), Timetable()
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)) as session:
+    async with outbound_session(loaded.policy.outbound, loaded.policy.fleet_hosts) as session:
         plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
         await plane.leadership.turn()
         background.spawn(plane.leadership.keep())
