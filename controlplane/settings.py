@@ -10,6 +10,20 @@ DEFAULT_PORT = 8600
 
 
 @dataclass(frozen=True, slots=True)
+class OidcFlags:
+    """With which identity provider people log in, as the command line says."""
+
+    issuer: str
+    client_id: str
+    client_secret_file: Path | None
+    role_claim: str = "groups"
+    roles: tuple[str, ...] = ()
+    """`role=value` for each value of the claim that stands for a role."""
+    public_url: str = ""
+    """Where browsers reach the console; empty: where it listens."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """Everything `controlplane serve` can be told besides the policy."""
 
@@ -36,6 +50,9 @@ class ServeSettings:
     """Lets the server listen beyond loopback without TLS: where a proxy or a mesh in front of it encrypts."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses whose X-Forwarded-For is believed; without one the audit log names the proxy as the source."""
+
+    oidc: OidcFlags | None = None
+    """None: people log in with tokens only."""
 
     @property
     def secure(self) -> bool:

@@ -69,13 +69,29 @@ def serve(
     trusted_proxy: Annotated[
         list[str] | None, typer.Option(help="Address of a proxy whose X-Forwarded-For is believed; may be repeated.")
     ] = None,
+    oidc_issuer: Annotated[str, typer.Option(help="Address of an OpenID Connect provider for the console.")] = "",
+    oidc_client_id: Annotated[str, typer.Option(help="What the provider calls this control plane.")] = "",
+    oidc_client_secret_file: Annotated[Path | None, typer.Option(help="File with the secret it gave us.")] = None,
+    oidc_role_claim: Annotated[str, typer.Option(help="The claim that says what somebody may do.")] = "groups",
+    oidc_role: Annotated[
+        list[str] | None,
+        typer.Option(help="ROLE=VALUE of that claim; may be repeated.", show_default="ROLE=controlplane-ROLE"),
+    ] = None,
+    public_url: Annotated[
+        str, typer.Option(help="Where browsers reach the console, for the provider.", show_default="where it listens")
+    ] = "",
 ) -> None:
     """Watch the fleet of a policy page, move its levers, run its drills, serve API and console."""
     from controlplane.policy.load import load
     from controlplane.runtime.server import serve as run_server
-    from controlplane.settings import ServeSettings, state_dir_beside
+    from controlplane.settings import OidcFlags, ServeSettings, state_dir_beside
 
     loaded = load(page)
+    oidc = None
+    if oidc_issuer:
+        oidc = OidcFlags(
+            oidc_issuer, oidc_client_id, oidc_client_secret_file, oidc_role_claim, tuple(oidc_role or ()), public_url
+        )  # fmt: skip
     settings = ServeSettings(
         state_dir or state_dir_beside(page),
         experiments or experiments_beside_code(),
@@ -88,6 +104,7 @@ def serve(
         tls_client_ca=tls_client_ca,
         insecure_http=insecure_http,
         trusted_proxies=tuple(trusted_proxy or ()),
+        oidc=oidc,
     )
     raise typer.Exit(run_server(loaded, settings))
 

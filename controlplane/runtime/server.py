@@ -6,6 +6,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
@@ -28,12 +29,14 @@ from controlplane.policy.load import Loaded
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.doors import Doors, doors
 from controlplane.runtime.drills import SCHEDULE_EVERY
+from controlplane.runtime.identity import oidc_ports, settings_of
 from controlplane.runtime.outbound import outbound_session
 from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
 from controlplane.runtime.state_dir import held, operator_token, publish_address
 from controlplane.runtime.wiring import Plane, build
+from controlplane.security.outbound import OutboundSpec
 from controlplane.settings import ServeSettings
 from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.telemetry import Metrics, configure_logging
@@ -76,6 +79,8 @@ def serve(loaded: Loaded, settings: ServeSettings) -> int:
     """
     configure_logging()
     settings.check()
+    if settings.oidc:
+        settings_of(settings.oidc)
     if settings.tls_cert and settings.tls_key:
         check_files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     with (
@@ -142,14 +147,18 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
     url = f"{'https' if settings.secure else 'http'}://{_reached_at(settings.host)}:{listener.getsockname()[1]}"
     token, metrics, changes = operator_token(settings), Metrics(), Changes()
     background, timetable = Background(), Timetable()
-    async with outbound_session(loaded.policy.outbound, loaded.policy.fleet_hosts) as session:
+    async with (
+        outbound_session(loaded.policy.outbound, loaded.policy.fleet_hosts) as session,
+        outbound_session(OutboundSpec(), ()) as to_provider,
+    ):
         plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
         await plane.leadership.turn()
         background.spawn(plane.leadership.keep())
         await _take_part(plane)
         await plane.publish()
         opened = doors(database, settings, token, lambda status: metrics.refusals.labels(status).inc())
-        app = build_app(_web_ports(plane, metrics, changes, opened))
+        ports = _web_ports(plane, metrics, changes, opened)
+        app = build_app(replace(ports, oidc=oidc_ports(settings.oidc, url, to_provider) if settings.oidc else None))
         server = _Server(_web_config(app, settings))
         web = asyncio.create_task(server.serve(sockets=[listener]))
         background.spawn(_measure_lag(metrics))

@@ -34,7 +34,7 @@ class Principal:
     name: str
     role: Role
     credential: str
-    """A token's id, `file` or `oidc`; `session of ...` in a browser."""
+    """A token's id, `file` or `oidc:<subject>`; `session of ...` in a browser."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Session:
     name: str
     role: Role
     credential: str
-    """What opened it: a token's id, `file-...` or `oidc`. A token that is revoked ends its sessions."""
+    """What opened it: a token's id, `file-...` or `oidc:...`. A token that is revoked ends its sessions."""
     created_at: datetime
     seen_at: datetime
     expires_at: datetime

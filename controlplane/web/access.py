@@ -22,6 +22,8 @@ NEEDS: Mapping[tuple[str, str], Need] = {
     ("GET", "/login"): Need.ANYONE,
     ("POST", "/login"): Need.ANYONE,
     ("POST", "/logout"): Need.ANYONE,
+    ("GET", "/oidc/start"): Need.ANYONE,
+    ("GET", "/oidc/callback"): Need.ANYONE,
     ("POST", "/hooks/alertmanager"): Need.WEBHOOK,
     ("GET", "/openapi.json"): Need.VIEWER,
     # The console.

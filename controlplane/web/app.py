@@ -44,6 +44,7 @@ from controlplane.web.changes import Changes
 from controlplane.web.console import STATIC_DIR, overview_fragment, overview_html
 from controlplane.web.guard import SECURITY_HEADERS, Guard, GuardPorts
 from controlplane.web.levers import LeverPorts, add_lever_routes
+from controlplane.web.oidc import OidcPorts, add_oidc
 from controlplane.web.page import IncidentView, Overview
 from controlplane.web.rollouts import StartRollout, add_rollouts
 from controlplane.web.sessions import add_sessions
@@ -103,8 +104,8 @@ class WebPorts:
     changes: Changes
     guard: GuardPorts
     admin: AdminPorts
-    provider: str = ""
-    """The identity provider's name on the login page; empty without one."""
+    oidc: OidcPorts | None = None
+    """With whom people may log in besides; None without an identity provider."""
 
 
 class StartDrill(BaseModel):
@@ -169,8 +170,11 @@ def build_app(ports: WebPorts) -> FastAPI:
 
     guard = ports.guard
     add_sessions(
-        app, guard.keeper, guard.failures, guard.clock_s, secure=guard.secure, provider=ports.provider
+        app, guard.keeper, guard.failures, guard.clock_s, secure=guard.secure,
+        provider=ports.oidc.provider.name if ports.oidc else "",
     )  # fmt: skip
+    if ports.oidc:
+        add_oidc(app, guard.keeper, ports.oidc, secure=guard.secure)
     add_admin(app, ports.admin)
     app.add_middleware(cast("Any", Guard), routes=lambda: app.routes, ports=guard)
     describe = app.openapi

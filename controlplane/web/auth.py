@@ -157,8 +157,8 @@ class Keeper:
         """Tell whether what opened a session would still open one."""
         if credential.startswith(FILE):
             return credential == self._file_name
-        if credential == OIDC:
-            return True
+        if credential.startswith(f"{OIDC}:"):
+            return True  # The provider is not asked again: the session's length is how long it vouches.
         token = await self._ring.find(credential)
         return token is not None and token.holds(now)
 

@@ -26,6 +26,11 @@ def login_html(onward: str, said: str, provider: str) -> str:
     return draw("login.html", onward=onward, said=said, provider=provider)
 
 
+def onward_html(onward: str) -> str:
+    """Draw the page after a login elsewhere: it goes on by itself, now as a page of ours."""
+    return draw("onward.html", onward=onward)
+
+
 def audit_html(links: Sequence[Link], shown: int, now: datetime) -> str:
     """Draw a page of the audit log.
 

@@ -33,6 +33,8 @@ MAX_BODY_BYTES = 1 << 20
 SAFE = ("GET", "HEAD", "OPTIONS")
 BY_ITSELF = ("/fragment", "/events")
 """What an open page fetches without anybody doing anything."""
+COMES_BACK = "/oidc/callback"
+"""Begins a session though it is read: it is recorded like a login by form."""
 CSRF_HEADER = "x-csrf-token"
 CSRF_FIELD = "csrf"
 FORM = "application/x-www-form-urlencoded"
@@ -133,6 +135,12 @@ class Guard:
             await refusal(scope, receive, send)
         elif request.writes:
             await self._write(request, receive, send)
+        elif path == COMES_BACK:
+            heard = _Heard(send)
+            try:
+                await self._app(scope, receive, heard.send)
+            finally:
+                await self._outcome(request, "", "", heard.status)
         else:
             await self._app(scope, receive, send)
 

@@ -50,7 +50,7 @@ def _tokens() -> None:
         sa.Column("hashed", sa.String(64), primary_key=True),
         sa.Column("name", sa.String(128), nullable=False),
         sa.Column("role", sa.String(16), nullable=False),
-        sa.Column("credential", sa.String(64), nullable=False),
+        sa.Column("credential", sa.String(255), nullable=False),
         sa.Column("created_at", sa.String(32), nullable=False),
         sa.Column("seen_at", sa.String(32), nullable=False),
         sa.Column("expires_at", sa.String(32), nullable=False),
