@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from controlplane.security.chain import Break, Checked, Deed, Head, Link, against, extend, follow
+from controlplane.security.limits import Limiter
 from controlplane.security.roles import Role, Scraping
 from controlplane.security.tokens import Session, Token, digest, spell
 from controlplane.web.admin import AdminPorts
@@ -109,6 +110,7 @@ class Doors:
     refused: list[int] = field(default_factory=list)
     secure: bool = False
     scraping: Scraping = Scraping.LOOPBACK
+    writes: Limiter = field(default_factory=lambda: Limiter(per_s=20, burst=100))
 
     def __post_init__(self) -> None:
         """Hand out one token a role."""
@@ -132,6 +134,6 @@ class Doors:
         )
         guard = GuardPorts(
             keeper, self.audit, lambda: self.now, self.clock_s, scraping=self.scraping, secure=self.secure,
-            refused=self.refused.append,
+            refused=self.refused.append, writes=self.writes,
         )  # fmt: skip
         return guard, AdminPorts(self.tokens, self.audit, keeper.forget, lambda: self.now)

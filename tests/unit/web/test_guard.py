@@ -30,8 +30,8 @@ HTML = {"accept": "text/html"}
 FILLED = {
     "drill_id": "abc123", "experiment": "node-kill", "level": "P0", "token_id": "0" * 12, "incident_id": "x",
 }  # fmt: skip
-COMES_LATER = {("POST", "/hooks/alertmanager"), ("GET", "/sd")}
-"""Named in the table for those that stand in front of the application, or are added beside it."""
+COMES_LATER = {("POST", "/hooks/alertmanager"), ("GET", "/sd"), ("GET", "/oidc/start"), ("GET", "/oidc/callback")}
+"""Named in the table for what stands in front of the application, is added beside it, or only when it is configured."""
 
 
 def routes(app: FastAPI) -> set[tuple[str, str]]:
@@ -399,8 +399,10 @@ async def test_wrong_logins_are_slowed_down(site: Site) -> None:
 
 async def test_writes_are_limited_by_credential(site: Site) -> None:
     operator, admin = text_of(Role.OPERATOR), text_of(Role.ADMIN)
-    answers = [(await site.ask("POST", "/api/v1/heal", operator, {})).status for _ in range(101)]
-    assert answers == [200] * 100 + [429]
+    for _ in range(99):
+        site.doors.writes.take(f"{operator[4:16]} the operator", site.doors.clock_s())
+    answers = [(await site.ask("POST", "/api/v1/heal", operator, {})).status for _ in range(2)]
+    assert answers == [200, 429]
     assert (await site.ask("POST", "/api/v1/heal", admin, {})).status == 200
     assert (await site.ask("GET", "/api/v1/halt", operator)).status == 200
 
