@@ -53,7 +53,8 @@ def _heal(source: str) -> Step:
         "A drill's fault ends by itself; this ends it now. It heals everything that is leased and says what it did.",
         f"controlplane heal {markdown.shell(source)}",
         "no fault is in force.",
-        "curl -fsS \"$CONTROL/metrics\" | grep '^controlplane_faults_active' || echo none",
+        'curl -fsS -H "authorization: Bearer $TOKEN" "$CONTROL/metrics" '
+        "| grep '^controlplane_faults_active' || echo none",
         no_undo="none is needed; healing twice is healing once.",
     )
 
@@ -76,7 +77,7 @@ def _ask_target(policy: Policy, row: Row) -> Step:
         '-d "{\\"model\\": \\"$model\\", \\"prompt\\": \\"ping\\", \\"max_tokens\\": 4}"\n'
         "done",
         "every line above says 200, and Prometheus calls the pool `ok`.",
-        "curl -fsS \"$CONTROL/metrics\" | grep '^controlplane_verdict' | "
+        'curl -fsS -H "authorization: Bearer $TOKEN" "$CONTROL/metrics" | grep \'^controlplane_verdict\' | '
         f"grep -F {markdown.shell(_pool_label(row.target))}",
         no_undo="nothing was changed.",
     )
@@ -96,7 +97,8 @@ def _take_the_lever(source: str) -> Step:
         "# restart `controlplane serve` in the way it is kept running here, for example:\n"
         "systemctl restart controlplane",
         "the mode is `observe`.",
-        'curl -fsS "$CONTROL/api/v1/standing" | jq -r \'.. | objects | select(has("mode")) | .mode\'',
+        'curl -fsS -H "authorization: Bearer $TOKEN" "$CONTROL/api/v1/standing" '
+        "| jq -r '.. | objects | select(has(\"mode\")) | .mode'",
         undo=f"# take `mode: observe` out again, then:\ncontrolplane check {page}\nsystemctl restart controlplane",
     )
 
