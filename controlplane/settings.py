@@ -19,8 +19,6 @@ class OidcFlags:
     role_claim: str = "groups"
     roles: tuple[str, ...] = ()
     """`role=value` for each value of the claim that stands for a role."""
-    public_url: str = ""
-    """Where browsers reach the console; empty: where it listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,8 @@ class ServeSettings:
     trusted_proxies: tuple[str, ...] = ()
     """Addresses whose X-Forwarded-For is believed; without one the audit log names the proxy as the source."""
 
+    public_url: str = ""
+    """Where browsers reach the console through a proxy; empty: where it listens."""
     oidc: OidcFlags | None = None
     """None: people log in with tokens only."""
 
@@ -58,6 +58,11 @@ class ServeSettings:
     def secure(self) -> bool:
         """Whether the server speaks HTTPS."""
         return self.tls_cert is not None
+
+    @property
+    def browsers_use_https(self) -> bool:
+        """Whether cookies may be bound to HTTPS: ours, or that of a proxy in front."""
+        return self.secure or self.public_url.startswith("https://")
 
     def check(self) -> None:
         """Refuse settings that would send tokens over a network in the clear, or that do not fit together.

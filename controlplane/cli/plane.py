@@ -78,7 +78,7 @@ def serve(
         typer.Option(help="ROLE=VALUE of that claim; may be repeated.", show_default="ROLE=controlplane-ROLE"),
     ] = None,
     public_url: Annotated[
-        str, typer.Option(help="Where browsers reach the console, for the provider.", show_default="where it listens")
+        str, typer.Option(help="Where browsers reach the console through a proxy.", show_default="where it listens")
     ] = "",
 ) -> None:
     """Watch the fleet of a policy page, move its levers, run its drills, serve API and console."""
@@ -90,7 +90,7 @@ def serve(
     oidc = None
     if oidc_issuer:
         oidc = OidcFlags(
-            oidc_issuer, oidc_client_id, oidc_client_secret_file, oidc_role_claim, tuple(oidc_role or ()), public_url
+            oidc_issuer, oidc_client_id, oidc_client_secret_file, oidc_role_claim, tuple(oidc_role or ())
         )  # fmt: skip
     settings = ServeSettings(
         state_dir or state_dir_beside(page),
@@ -104,6 +104,7 @@ def serve(
         tls_client_ca=tls_client_ca,
         insecure_http=insecure_http,
         trusted_proxies=tuple(trusted_proxy or ()),
+        public_url=public_url,
         oidc=oidc,
     )
     raise typer.Exit(run_server(loaded, settings))

@@ -42,10 +42,16 @@ def doors(database: Database, settings: ServeSettings, file_token: str, refused:
         refused: counts a refusal by its status.
     """
     tokens, audit = StoredTokens(database), StoredAudit(database)
-    name = cookie_name(secure=settings.secure)
+    name = cookie_name(secure=settings.browsers_use_https)
     keeper = Keeper(tokens, StoredSessions(database), file_token, name, utcnow, monotonic)
     guard = GuardPorts(
-        keeper, audit, utcnow, monotonic, scraping=Scraping(settings.scrape), secure=settings.secure, refused=refused
+        keeper,
+        audit,
+        utcnow,
+        monotonic,
+        scraping=Scraping(settings.scrape),
+        secure=settings.browsers_use_https,
+        refused=refused,
     )
     return Doors(keeper, guard, AdminPorts(tokens, audit, keeper.forget, utcnow))
 

@@ -207,19 +207,19 @@ class OidcProvider:
             ) from error
 
 
-def oidc_ports(flags: OidcFlags, url: str, session: aiohttp.ClientSession) -> OidcPorts:
+def oidc_ports(flags: OidcFlags, public_url: str, session: aiohttp.ClientSession) -> OidcPorts:
     """Join what logging in with a provider needs.
 
     Args:
         flags: what the command line says.
-        url: where this server listens, for browsers that reach it there.
+        public_url: where browsers reach the console.
         session: the HTTP connections to the provider.
 
     Raises:
         UsageError: when something does not fit.
     """
-    public = (flags.public_url or url).rstrip("/")
-    return OidcPorts(OidcProvider(settings_of(flags), session), f"{public}/oidc/callback", time.time)
+    redirect = f"{public_url.rstrip('/')}/oidc/callback"
+    return OidcPorts(OidcProvider(settings_of(flags), session), redirect, time.time)
 
 
 class _Library:

@@ -158,7 +158,12 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         await plane.publish()
         opened = doors(database, settings, token, lambda status: metrics.refusals.labels(status).inc())
         ports = _web_ports(plane, metrics, changes, opened)
-        app = build_app(replace(ports, oidc=oidc_ports(settings.oidc, url, to_provider) if settings.oidc else None))
+        app = build_app(
+            replace(
+                ports,
+                oidc=oidc_ports(settings.oidc, settings.public_url or url, to_provider) if settings.oidc else None,
+            )
+        )
         server = _Server(_web_config(app, settings))
         web = asyncio.create_task(server.serve(sockets=[listener]))
         background.spawn(_measure_lag(metrics))

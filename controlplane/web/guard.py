@@ -5,6 +5,7 @@ recorded as asked before it begins and with its outcome when it has ended; when 
 does not happen. Refusals are recorded, alike ones once a minute with their number.
 """
 
+import asyncio
 import ipaddress
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +31,8 @@ from controlplane.web.console import CONTENT_SECURITY_POLICY
 
 MAX_BODY_BYTES = 1 << 20
 """No request of ours has a body near this; alerts come in by a door of their own."""
+BODY_WITHIN_S = 15.0
+"""Whoever sends a body drop by drop holds a place that others could have."""
 SAFE = ("GET", "HEAD", "OPTIONS")
 BY_ITSELF = ("/fragment", "/events")
 """What an open page fetches without anybody doing anything."""
@@ -195,7 +198,13 @@ class Guard:
     # -- writes --------------------------------------------------------------------------------------------------------
 
     async def _write(self, request: _Asked, receive: Receive, send: Send) -> None:
-        body = await _read(request.headers, receive)
+        try:
+            async with asyncio.timeout(BODY_WITHIN_S):
+                body = await _read(request.headers, receive)
+        except TimeoutError:
+            refusal = await self._refuse(request, 408, f"a body has {BODY_WITHIN_S:g} s to come")
+            await refusal(request.scope, receive, send)
+            return
         if body is None:
             refusal = await self._refuse(request, 413, f"a body may have {MAX_BODY_BYTES} bytes")
             await refusal(request.scope, receive, send)
@@ -262,6 +271,7 @@ class Guard:
 _WAYS_OUT = {
     401: ("reading needs a viewer's token, levers an operator's", "send `Authorization: Bearer TOKEN`, or log in"),
     403: ("", "ask an admin for a token that opens this: `controlplane token create`"),
+    408: ("", "send it in one go"),
     413: ("", "send less"),
     429: ("", "wait as long as Retry-After says"),
 }

@@ -190,3 +190,20 @@ def test_with_an_authority_for_clients_only_they_come_in(papers: Path, tmp_path:
         assert controlplane("status", "--state-dir", plane.state).status == 1
         mine = {"CONTROLPLANE_CLIENT_CERT": str(papers / "client.pem")}
         assert controlplane("status", "--json", "--state-dir", plane.state, env=mine).status == 0
+
+
+def test_a_provider_is_offered_at_the_login_and_its_secret_is_nowhere(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "secret").write_text("the-secret-of-the-client\n")
+    flags = ("--oidc-issuer", "http://127.0.0.1:1", "--oidc-client-id", "cp", "--oidc-client-secret-file",
+             tmp_path / "secret", "--public-url", "https://console.example")  # fmt: skip
+    with Plane(static_page(run), more=flags) as plane:
+        assert 'href="/oidc/start' in plane.ask("/login", token="").text
+        assert plane.ask("/oidc/start", token="").status == 503
+        address = urlsplit(plane.url)
+        with closing(HTTPConnection(address.hostname or "", address.port, timeout=10)) as connection:
+            connection.request("POST", "/login", urlencode({"token": plane.token}), FORM)
+            cookie = connection.getresponse().getheader("set-cookie") or ""
+        assert cookie.startswith("__Host-controlplane="), "browsers come by https, through a proxy"
+        assert "the-secret-of-the-client" not in plane.said

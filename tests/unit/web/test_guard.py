@@ -419,6 +419,18 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(site: Site)
     assert site.told.calls == []
 
 
+async def test_a_body_that_comes_drop_by_drop_is_not_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "BODY_WITHIN_S", 0.05)
+    never = asyncio.Event()
+
+    async def dripping() -> AsyncIterator[bytes]:
+        yield b"{"
+        await never.wait()
+
+    assert (await site.ask("POST", "/api/v1/heal", FILE_TOKEN, dripping())).status == 408
+    assert site.told.calls == []
+
+
 # -- the audit log -----------------------------------------------------------------------------------------------------
 
 
