@@ -67,7 +67,17 @@ def list_tokens(state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) ->
         table.add_row(
             token["id"], token["name"], token["role"], clock_time(token["created_at"]), token["created_by"], *moments
         )
-    out.print(table)
+    _wide().print(table)
+
+
+def _wide() -> Any:
+    """Return where tables are printed: the terminal, or a wide page where there is none."""
+    from rich.console import Console
+
+    from controlplane.cli.output import out
+    from controlplane.cli.plane import PIPED_COLUMNS
+
+    return out if out.is_terminal else Console(width=PIPED_COLUMNS, highlight=False)
 
 
 def revoke(
@@ -90,13 +100,11 @@ def list_rows(
     """List the newest rows of the audit log first."""
     import json
 
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from controlplane.cli.client import connect
     from controlplane.cli.output import clock_time, out
-    from controlplane.cli.plane import PIPED_COLUMNS
 
     rows = connect(state_dir).get(f"/api/v1/audit?limit={limit}")
     if as_json:
@@ -110,8 +118,7 @@ def list_rows(
         who = f"{row['who']} ({row['role']})" if row["role"] else row["who"]
         cells = (str(row["number"]), clock_time(row["at"]), who, row["source"], row["action"], row["outcome"], why)
         table.add_row(*map(Text, cells))
-    wide = out if out.is_terminal else Console(width=PIPED_COLUMNS, highlight=False)
-    wide.print(table)
+    _wide().print(table)
 
 
 def verify(
