@@ -178,6 +178,24 @@ class Metrics:
         self.incidents_open = Gauge(
             "controlplane_incidents_open", "Incidents that are not resolved.", ("service",), registry=reg
         )
+        self.incidents_by_level = Told(
+            "controlplane_incidents_by_level", "Real incidents (no drill's) that are not resolved, by level.",
+            ("service", "level", "acknowledged"), reg,
+        )  # fmt: skip
+        self.incidents_waiting = Told(
+            "controlplane_incident_unacknowledged_seconds",
+            "Age of the oldest real incident that nobody has acknowledged; 0 when there is none.",
+            ("service", "severity"), reg,
+        )  # fmt: skip
+        self.incident_seconds = Told(
+            "controlplane_incident_seconds",
+            "Seconds that real incidents of the last 30 days took to a step (detect, acknowledge, mitigate, resolve).",
+            ("service", "level", "step", "statistic"), reg,
+        )  # fmt: skip
+        self.triaged = Counter(
+            "controlplane_triage_decisions", "What became of notices (open, join, resolve, ignore).", ("decision",),
+            registry=reg,
+        )  # fmt: skip
         self.faults_active = Gauge(
             "controlplane_faults_active", "Faults that are leased and not healed.", ("kind",), registry=reg
         )

@@ -35,6 +35,7 @@ from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
 from controlplane.runtime.state_dir import held, operator_token, publish_address, webhook_token
+from controlplane.runtime.triage import COUNT_EVERY, TRIAGE_EVERY
 from controlplane.runtime.wiring import Plane, build
 from controlplane.settings import ServeSettings
 from controlplane.store.database import Database, open_database, sqlite_url
@@ -246,6 +247,8 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         await asyncio.to_thread(plane.keep)
 
     timetable.every(LEARN_EVERY, learn, "learn")
+    timetable.every(TRIAGE_EVERY, plane.triage.tick, "triage")
+    timetable.every(COUNT_EVERY, plane.triage.count, "count incidents")
     timetable.every(HEAR_EVERY, plane.hear, "hear")
     timetable.every(KEEP_EVERY, keep, "keep")
     timetable.every(KEEP_HISTORY_EVERY, plane.histories.tick, "histories")
