@@ -4,11 +4,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import controlplane
 from controlplane.chaos.drill import Drill
 from controlplane.chaos.fault import LeaseBook
+from controlplane.flows.respond import RespondPorts, say
+from controlplane.flows.standing import Standing
 from controlplane.flows.triage import AlertRecord, Triage, TriagePorts
 from controlplane.incidents.incident import LEVELS, Incident, Wanted
 from controlplane.incidents.reading import AFTERMATH, Habits, Rehearsal
+from controlplane.incidents.response import Refused, Verb
 from controlplane.incidents.statistics import WINDOW, Group, of_service
 from controlplane.policy.model import Policy
 from controlplane.render.alerting import drills as drill_alerts
@@ -16,6 +20,8 @@ from controlplane.render.alerting import itself
 from controlplane.render.alerting.subject import Subject
 from controlplane.runtime.books import Books
 from controlplane.telemetry import Metrics
+from controlplane.web.handling import HandlingPorts
+from controlplane.web.page import IncidentView
 
 TRIAGE_EVERY = timedelta(seconds=1)
 COUNT_EVERY = timedelta(seconds=15)
@@ -100,6 +106,29 @@ def join(
         )
     )  # fmt: skip
     return TriageDesk(policy, books, metrics, now, triage.tick, triage.judged)
+
+
+def handling(desk: TriageDesk, standing: Callable[[], Standing], changed: Callable[[], None]) -> HandlingPorts:
+    """Return what the outside may ask of incidents."""
+    service, book = desk.policy.service, desk.books.incidents
+    ports = RespondPorts(service, book, changed, desk.now)
+
+    async def find(wanted: Wanted, limit: int) -> tuple[IncidentView, ...]:
+        return tuple(IncidentView(*found) for found in await book.find_whole(service, wanted, limit))
+
+    async def get(incident_id: str) -> IncidentView | None:
+        found = await book.get(incident_id)
+        return IncidentView(*found) if found and found[0].service == service else None
+
+    async def told(incident_id: str, verb: Verb, who: str, text: str, to: str) -> Incident | Refused:
+        said = await say(ports, incident_id, verb, who, text, to)
+        if not isinstance(said, Refused):
+            await desk.count()
+        return said
+
+    return HandlingPorts(
+        find, get, book.members, told, lambda: desk.statistics, standing, desk.now, controlplane.__version__
+    )
 
 
 def _real(incidents: Iterable[Incident]) -> list[Incident]:

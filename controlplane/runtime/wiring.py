@@ -120,6 +120,8 @@ class Plane:
     """Warms up the pools whose time has come; called every minute."""
     alerts: AlertDesk
     """Takes alerts in."""
+    changed: Callable[[], None]
+    """Tells every open page that something is not as it was."""
     triage: TriageDesk
     """Makes incidents of them."""
     hear: Callable[[], Awaitable[None]]
@@ -459,5 +461,5 @@ def build(
         PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder,
         histories, library, wire,
         looking.probes, recovering, leadership, rollouts, drilling, desk, clock, report, write_down, standing,
-        prewarmer.tick, alerts, triage, firing.ask, learn, partial(learnt.save, settings.learnt_file),
+        prewarmer.tick, alerts, changed, triage, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

@@ -103,35 +103,25 @@ class StoredIncidents:
 
         return await self._database.run(work)
 
-    async def recent(self, service: str, limit: int) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
-        """Return the newest incidents first, each with its timeline, oldest entry first."""
-        query = (
-            select(incidents)
-            .where(incidents.c.service == service)
-            .order_by(incidents.c.detected_at.desc())
-            .limit(limit)
-        )
+    async def find(self, service: str, wanted: Wanted, limit: int) -> tuple[Incident, ...]:
+        """Return the incidents that are asked for, newest first."""
+        query = _asked(service, wanted).limit(limit)
+        return await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(query)))
+
+    async def find_whole(
+        self, service: str, wanted: Wanted, limit: int
+    ) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
+        """Return the incidents that are asked for, newest first, each with its timeline, oldest entry first."""
+        query = _asked(service, wanted).limit(limit)
 
         def work(connection: Connection) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
             return tuple((_from_row(row), _timeline(connection, row)) for row in connection.execute(query).fetchall())
 
         return await self._database.run(work)
 
-    async def find(self, service: str, wanted: Wanted, limit: int) -> tuple[Incident, ...]:
-        """Return the incidents that are asked for, newest first."""
-        query = select(incidents).where(incidents.c.service == service).order_by(incidents.c.detected_at.desc())
-        if wanted.state:
-            query = query.where(incidents.c.state == wanted.state)
-        if wanted.level:
-            query = query.where(incidents.c.level == wanted.level)
-        if wanted.drill is not None:
-            query = query.where((incidents.c.drill_id != "") if wanted.drill else (incidents.c.drill_id == ""))
-        if wanted.pool:
-            member = (incident_members.c.incident_id == incidents.c.id) & (incident_members.c.pool == wanted.pool)
-            query = query.where(or_(incidents.c.pool == wanted.pool, exists().where(member)))
-        if wanted.since:
-            query = query.where(incidents.c.detected_at >= wanted.since)
-        return await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(query.limit(limit))))
+    async def recent(self, service: str, limit: int) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
+        """Return the newest incidents first, each with its timeline, oldest entry first."""
+        return await self.find_whole(service, Wanted(), limit)
 
     async def members(self, incident_id: str, limit: int) -> tuple[Member, ...]:
         """Return what belongs to an incident: what still holds first, then the newest."""
@@ -154,6 +144,20 @@ class StoredIncidents:
             )
         )  # fmt: skip
         return await self._database.run(lambda c: tuple(row.key for row in c.execute(query)))
+
+
+def _asked(service: str, wanted: Wanted) -> Select[Any]:
+    query = select(incidents).where(incidents.c.service == service).order_by(incidents.c.detected_at.desc())
+    if wanted.state:
+        query = query.where(incidents.c.state == wanted.state)
+    if wanted.level:
+        query = query.where(incidents.c.level == wanted.level)
+    if wanted.drill is not None:
+        query = query.where((incidents.c.drill_id != "") if wanted.drill else (incidents.c.drill_id == ""))
+    if wanted.pool:
+        member = (incident_members.c.incident_id == incidents.c.id) & (incident_members.c.pool == wanted.pool)
+        query = query.where(or_(incidents.c.pool == wanted.pool, exists().where(member)))
+    return query.where(incidents.c.detected_at >= wanted.since) if wanted.since else query
 
 
 # -- correlating -------------------------------------------------------------------------------------------------------
