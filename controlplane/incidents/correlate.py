@@ -104,7 +104,7 @@ class Case:
         """When the last of its members ended."""
         ends = (m.ends_at for m in self.members.values())
         known = [at for at in (*ends, self.others_ended_at) if at]
-        return max((*known, self.incident.detected_at))
+        return max(known, default=self.incident.detected_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +369,7 @@ class _Desk:
             released = any(case.members[member].row for member in self._changed.get(key, ()))
             if self._now - quiet < HOLD and not released:
                 continue
-            at = max(min(quiet, self._now), incident.mitigated_at or quiet)
+            at = max(min(quiet, self._now), incident.mitigated_at or quiet, incident.detected_at)
             why = "its row is released and nothing fires" if released else f"nothing of it fires since {quiet:%H:%M:%S}"
             self._cases[key] = replace(
                 case, incident=replace(incident, state=IncidentState.RESOLVED, resolved_at=at, resolved_by="")

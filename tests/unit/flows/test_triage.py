@@ -1,7 +1,7 @@
 """From committed alerts to incidents, with a real database: once, whoever is in charge and whenever it restarts."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 
 from controlplane.errors import FencedError
 from controlplane.flows.triage import Triage, TriagePorts
-from controlplane.incidents.alert import Alert, latest
+from controlplane.incidents.alert import Alert, fingerprint, latest
 from controlplane.incidents.correlate import HOLD, row_is_back, row_moves
 from controlplane.incidents.incident import Entry, Incident, IncidentState, Severity, Wanted
 from controlplane.incidents.reading import Habits, Rehearsal
@@ -71,11 +71,17 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 def bad(name: str, starts: float = 0.0, **labels: str) -> Alert:
-    return alert(name, "firing", starts, service="chat", **{"severity": "critical", "level": "P1", **labels})
+    return named(alert(name, "firing", starts), labels)
 
 
 def over(name: str, starts: float = 0.0, ends: float = 70.0, **labels: str) -> Alert:
-    return alert(name, "resolved", starts, ends, service="chat", **{"severity": "critical", "level": "P1", **labels})
+    return named(alert(name, "resolved", starts, ends), labels)
+
+
+def named(one: Alert, labels: dict[str, str]) -> Alert:
+    """Give an alert labels: of our service, critical and of P1 unless they say otherwise."""
+    whole = {**one.labels, "service": "chat", "severity": "critical", "level": "P1", **labels}
+    return replace(one, fingerprint=fingerprint(whole), service="chat", labels=whole)
 
 
 async def test_an_alert_opens_an_incident_a_second_one_joins_and_both_ends_resolve_it(world: World) -> None:
