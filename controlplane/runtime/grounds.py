@@ -10,6 +10,7 @@ import aiohttp
 from controlplane.chaos.fault import FaultDriver
 from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import faults
+from controlplane.fleet.apiserver import Count
 from controlplane.fleet.files import FileInventory
 from controlplane.fleet.inventory import InventorySource, Together
 from controlplane.fleet.kubernetes import KubernetesInventory
@@ -21,6 +22,15 @@ LISTED_WITHIN_S = 15.0
 """How long one who asks once waits for every list."""
 
 Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
+
+
+def counted_by(metrics: Metrics) -> Count:
+    """Return what counts every request to an API server of Kubernetes."""
+
+    def count(verb: str, resource: str, code: str) -> None:
+        metrics.kubernetes_requests.labels(verb, resource, code).inc()
+
+    return count
 
 
 class Grounds:
@@ -39,11 +49,7 @@ class Grounds:
         self, session: aiohttp.ClientSession, metrics: Metrics, spawn: Spawn, changed: Callable[[], None]
     ) -> None:
         """Begin to follow whatever tells of its changes; `changed` is called soon after each."""
-
-        def count(verb: str, resource: str, code: str) -> None:
-            metrics.kubernetes_requests.labels(verb, resource, code).inc()
-
-        spawn(self._kubernetes.follow(session, count, changed))
+        spawn(self._kubernetes.follow(session, counted_by(metrics), changed))
 
     async def listed(self) -> Inventory:
         """Ask every list once, and return the endpoints there are."""
