@@ -53,7 +53,7 @@ from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import SCORED_DRILLS, DrillDesk
 from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
-from controlplane.runtime.grounds import fault_driver, inventory_of
+from controlplane.runtime.grounds import fault_driver, inventory_of, reaper_of
 from controlplane.runtime.histories import Histories, of_drill, signals_kept
 from controlplane.runtime.intake import AlertDesk
 from controlplane.runtime.leader import Leadership, holder_name
@@ -446,6 +446,7 @@ def build(
         hands_off=policy.degradation.mode is Mode.OBSERVE,
         in_hand=in_hand,
         resolve=resolve,
+        reaper=reaper_of(loaded),
     )  # fmt: skip
     return Plane(
         loaded, book, observer, decider,
