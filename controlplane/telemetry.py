@@ -101,7 +101,7 @@ class Looks:
 class Metrics:
     """The control plane's own metrics; names start with `controlplane_`, units are base units."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915 - a table of metrics
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -215,6 +215,11 @@ class Metrics:
         self.probes_skipped = Counter(
             "controlplane_probes_skipped", "Looks left out because the one before had not ended.",
             ("probe",), registry=reg,
+        )  # fmt: skip
+        self.kubernetes_requests = Counter(
+            "controlplane_kubernetes_requests",
+            "Requests to Kubernetes API servers, by verb, resource and answer (its status, or unreachable).",
+            ("verb", "resource", "code"), registry=reg,
         )  # fmt: skip
         self.evaluation_seconds = Histogram(
             "controlplane_evaluation_seconds", "Seconds one pass over windows, verdicts and rows took.",

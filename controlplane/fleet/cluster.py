@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from controlplane.errors import ControlplaneError, UnreachableError
+from controlplane.fleet.kubeconfig import settings_of
 
 Document = dict[str, Any]
 
@@ -230,7 +231,6 @@ class Cluster:
         self, method: str, path: str, query: Mapping[str, str], body: Document | None, content: str, asked: Asked
     ) -> Document:
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415 - see the module
-        from kubernetes.config import ConfigException  # noqa: PLC0415
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
         try:
@@ -251,7 +251,9 @@ class Cluster:
             if not error.status:  # No answer at all: a certificate that is not trusted, for one.
                 raise self._no_answer(error.reason) from error
             raise _refused(error.status, error.body or error.reason, asked) from error
-        except (HTTPError, ConfigException, OSError, ValueError, TypeError) as error:
+        except UnreachableError as error:
+            raise self._trouble(error.what, error.why, error.fix) from error
+        except (HTTPError, OSError, ValueError, TypeError) as error:
             raise self._no_answer(f"{type(error).__name__}: {error}") from error
         if not 200 <= answer.status < 300:
             raise _refused(answer.status, text or answer.reason, asked)
@@ -268,19 +270,9 @@ class Cluster:
         )  # fmt: skip
 
     def _connect(self) -> Any:
-        from kubernetes import client, config  # noqa: PLC0415
+        from kubernetes import client  # noqa: PLC0415
 
-        loaders: Any = config  # The client is not typed.
-        settings = client.Configuration()
-        if self._kubeconfig or self._context:
-            loaders.load_kube_config(self._kubeconfig or None, self._context or None, settings)
-        else:
-            try:
-                loaders.load_incluster_config(client_configuration=settings)
-            except config.ConfigException:
-                loaders.load_kube_config(client_configuration=settings)
-        settings.retries = 0  # Whoever asks has a plan for no answer; three more waits are not it.
-        return client.ApiClient(settings)
+        return client.ApiClient(settings_of(self._kubeconfig, self._context))
 
 
 def _dry(dry_run: bool) -> dict[str, str]:  # noqa: FBT001 - one flag, named at every call

@@ -309,6 +309,8 @@ def build(
         ),
     )  # fmt: skip
 
+    inventory.follow(session, metrics, background.spawn, observer.inventory_changed)
+
     def busy() -> str:
         return next((r.row.level.value for r in decider.standing().rows if r.phase in AWAY), "")
 

@@ -2,10 +2,10 @@
 
 import json
 import ssl
-import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
-from http.client import HTTPSConnection
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ MERGE = "application/merge-patch+json"
 
 
 class Admin:
-    """Requests with the certificate of a kubeconfig; one connection a thread."""
+    """Requests with the certificate of a kubeconfig; connections are kept, for any thread."""
 
     def __init__(self, kubeconfig: Path) -> None:
         page = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
@@ -30,33 +30,29 @@ class Admin:
         self._token = user.get("token", "")
         if "client-certificate" in user:
             self._tls.load_cert_chain(user["client-certificate"], user["client-key"])
-        self._mine = threading.local()
+        self._idle: deque[HTTPSConnection] = deque()
 
     def ask(self, method: str, path: str, body: object = None, kind: str = "application/json") -> tuple[int, Any]:
         """Send one request and return the status and the parsed answer; raises `OSError` where nobody answers."""
-        for last in (False, True):
-            kept: HTTPSConnection | None = getattr(self._mine, "connection", None)
+        while True:
+            kept = self._idle.pop() if self._idle else None
             connection = kept or self._connect(10.0)
             try:
                 connection.request(method, path, None if body is None else json.dumps(body), self._headers(kind))
                 response = connection.getresponse()
                 content = response.read()
-            except OSError:
+            except (OSError, HTTPException) as error:
                 connection.close()
-                self._mine.connection = None
-                if last or kept is None:
-                    raise
+                if kept is None:  # One that was kept may have been closed meanwhile: then a new one is tried.
+                    raise OSError(str(error)) from error
             else:
-                self._mine.connection = connection
+                self._idle.append(connection)
                 return response.status, json.loads(content) if content.startswith(b"{") else content.decode()
-        raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """Close this thread's connection."""
-        kept: HTTPSConnection | None = getattr(self._mine, "connection", None)
-        if kept:
-            kept.close()
-            self._mine.connection = None
+        """Close every connection that is kept."""
+        while self._idle:
+            self._idle.pop().close()
 
     def must(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Any:
         """Send one request that has to succeed, and return what came."""

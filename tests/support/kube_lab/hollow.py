@@ -86,7 +86,9 @@ class Hollow:
         """
         container: Object = {"name": "engine", "image": "engine:1", "ports": [{"name": "http", "containerPort": port}]}
         container |= {"resources": {"limits": {GPU: str(gpus)}}} if gpus else {}
-        spec = {"containers": [container], "terminationGracePeriodSeconds": grace_s}
+        spec: Object = {
+            "containers": [container], "terminationGracePeriodSeconds": grace_s, "automountServiceAccountToken": False,
+        }  # fmt: skip
         spec |= {"nodeName": node} if node else {}
         meta = {"name": name, "labels": dict(labels or {"app": "engine"})}
         self.admin.must("POST", f"/api/v1/namespaces/{namespace}/pods", {"metadata": meta, "spec": spec})
@@ -165,14 +167,11 @@ class Kubelets:
         self._thread.join()
 
     def _run(self) -> None:
-        try:
-            while not self._ended.is_set():
-                try:
-                    self._follow()
-                except (OSError, HTTPException, AssertionError):
-                    self._ended.wait(0.1)  # The API server is away, or a pod went while it was written of.
-        finally:
-            self._admin.close()
+        while not self._ended.is_set():
+            try:
+                self._follow()
+            except (OSError, HTTPException, AssertionError):
+                self._ended.wait(0.1)  # The API server is away, or a pod went while it was written of.
 
     def _follow(self) -> None:
         listed = self._admin.must("GET", "/api/v1/pods")

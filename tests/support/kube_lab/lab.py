@@ -17,7 +17,7 @@ from tests.support.processes import Running, free_port, until
 CACHE = Path(os.environ.get("KUBE_LAB") or Path.home() / ".cache" / "kube-lab")
 SERVERS = CACHE / "kubernetes-1.20.2"
 CRDSERVER = CACHE / "crdserver"
-MISSING = "is not built: run `make kube-lab` (4 to 10 minutes, once a machine)"
+MISSING = "is not built: run `make kubelab` (4 to 10 minutes, once a machine)"
 HOSTS = "IP:127.0.0.1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc"
 API_FLAGS = (
     "--bind-address=127.0.0.1", "--endpoint-reconciler-type=none", "--advertise-address=192.0.2.1",
