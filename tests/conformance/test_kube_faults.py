@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from controlplane.errors import FaultError
 from controlplane.fleet.cluster import Cluster
 from controlplane.fleet.model import Endpoint
 from tests.support.fleets import ROOT
-from tests.support.kube_chaos import LONG, Listener, Rig, enforcing, listener, tending
+from tests.support.kube import definitions
+from tests.support.kube_chaos import LONG, Listener, Rig, chaos_mesh, enforcing, listener, tending
 from tests.support.kube_lab.api import MERGE
 from tests.support.kube_lab.hollow import Hollow
 from tests.support.kube_lab.lab import Lab
@@ -424,3 +426,63 @@ async def test_an_api_server_that_does_not_answer_is_a_fault_that_could_not_be_i
     with pytest.raises(FaultError, match="cannot ask the Kubernetes API server"):
         await driver.apply(lease)
     path.unlink()
+
+
+# -- where Chaos Mesh is ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def meshed(rig: Rig, engine: Listener) -> Iterator[Rig]:
+    """The same namespace in a cluster that has Chaos Mesh's kinds, and somebody who does what it does."""
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    names = [d for d in definitions() if d["spec"]["group"] == "chaos-mesh.org"]
+    for one in names:
+        assert rig.admin.ask("POST", crds, one)[0] in (201, 409)
+        at = f"/apis/chaos-mesh.org/v1alpha1/{one['spec']['names']['plural']}"
+        until(partial(_answers, rig, at), what=at)
+    with chaos_mesh(rig, engine):
+        yield Rig(rig.hollow, rig.kubeconfig, rig.namespace, chaos_mesh=True)
+
+
+def _answers(rig: Rig, path: str) -> bool:
+    return bool(rig.admin.ask("GET", path)[0] == 200)
+
+
+MESHED: dict[FaultKind, tuple[str, dict[str, object]]] = {
+    FaultKind.NODE_KILL: ("podchaos", {}),
+    FaultKind.NETWORK_PARTITION: ("networkchaos", {}),
+    FaultKind.GPU_SATURATION: ("stresschaos", {"device": "cpu"}),
+}
+"""What a kind is given to Chaos Mesh as, and how it is asked for."""
+
+
+@pytest.mark.parametrize("kind", MESHED)
+async def test_chaos_mesh_is_given_what_it_can_do_and_ends_it_by_itself(
+    meshed: Rig, kind: FaultKind, engine: Listener
+) -> None:
+    plural, given = MESHED[kind]
+    endpoint = served(meshed, engine) if kind is FaultKind.NETWORK_PARTITION else meshed.fleet()
+    before = set(meshed.pods())
+    lease = meshed.lease(kind, endpoint, LONG, "", **given)
+    assert await meshed.driver.prove(lease) == ""
+    for _ in range(2):
+        await meshed.driver.apply(lease)
+        path = f"/apis/chaos-mesh.org/v1alpha1/namespaces/{meshed.namespace}/{plural}"
+        (found,) = meshed.admin.must("GET", path)["items"]
+        assert 1 <= int(found["spec"]["duration"].removesuffix("s")) <= LONG.total_seconds()
+        assert await meshed.driver.prove(lease) != ""
+    assert set(meshed.pods()) == before
+    assert plural in await meshed.driver.residue(lease)
+    assert await meshed.reaper().reap(utcnow()) == ()
+    assert lease.id in "".join(await meshed.reaper().reap(lease.deadline))
+    await over(meshed, lease)
+    assert meshed.admin.must("GET", path)["items"] == []
+
+
+@pytest.mark.parametrize("given", [{"mode": "reset"}, {"peer": "gateway"}], ids=str)
+async def test_what_chaos_mesh_cannot_do_is_refused_too(
+    meshed: Rig, engine: Listener, given: dict[str, object]
+) -> None:
+    with pytest.raises(FaultError):
+        await meshed.driver.apply(meshed.lease(FaultKind.NETWORK_PARTITION, served(meshed, engine), LONG, "", **given))
+    assert meshed.ours() == []

@@ -225,6 +225,27 @@ def listener(address: str) -> Iterator[Listener]:
         made.close()
 
 
+def chaos_mesh(rig: Rig, engine: Listener) -> Looping:
+    """Do what Chaos Mesh does: say that its objects are in force, and cut off what a partition selects."""
+
+    def turn() -> None:
+        partitions = False
+        for plural in ("podchaos", "networkchaos", "stresschaos"):
+            path = f"/apis/chaos-mesh.org/v1alpha1/namespaces/{rig.namespace}/{plural}"
+            for found in rig.admin.must("GET", path)["items"]:
+                partitions = partitions or found["spec"].get("action") == "partition"
+                if partitions and engine.is_open:
+                    engine.close()
+                said = [{"type": kind, "status": "True"} for kind in ("Selected", "AllInjected")]
+                status = {"status": {"conditions": said, "experiment": {"desiredPhase": "Run"}}}
+                if not found.get("status"):
+                    rig.admin.must("PATCH", f"{path}/{found['metadata']['name']}", status, MERGE)
+        if not partitions and not engine.is_open:
+            engine.open()
+
+    return Looping("chaos mesh", rig.admin, turn)
+
+
 def enforcing(rig: Rig, engine: Listener) -> Looping:
     """Do what a network plugin does: a pod that an empty policy selects is not reached."""
 
