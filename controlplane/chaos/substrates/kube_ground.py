@@ -79,24 +79,22 @@ class Ground:
                 another lease does the same to it.
         """
         found = await self._claim(lease)
-        if found is None:
-            target = await self._find(lease)
-            with told(f"cannot claim {target.called}"):
-                try:
-                    await self.cluster.create(CLAIMS, target.namespace, claim(lease, target, self.now()))
-                except RefusedError as refused:
-                    if refused.status != 409:
-                        raise
-                    found = await self._claim(lease)
-                else:
-                    return target
-        held = target_in(found) if found and lease_in(found) == lease.id else None
-        if held:
-            return held
-        raise FaultError(
-            f"{lease.endpoint.name} is broken that way already",
-            f"by lease {lease_in(found or {'metadata': {}}) or 'unknown'}", "heal that first",
-        )  # fmt: skip
+        return await self.claim(lease, await self._find(lease)) if found is None else _held(lease, found)
+
+    async def claim(self, lease: Lease, target: Target) -> Target:
+        """Claim a target for a lease.
+
+        Raises:
+            FaultError: when another lease has it, or the API server refuses.
+        """
+        with told(f"cannot claim {target.called}"):
+            try:
+                await self.cluster.create(CLAIMS, target.namespace, claim(lease, target, self.now()))
+            except RefusedError as refused:
+                if refused.status != 409:
+                    raise
+                return _held(lease, await self._claim(lease))
+        return target
 
     async def mine(self, lease: Lease) -> Target | None:
         """Return what a lease holds; None when it holds nothing."""
@@ -301,6 +299,17 @@ class Ground:
                 if ready < wanted:
                     return f"{kind.plural} {namespace}/{name} has {ready} of {wanted} pods ready"
         return ""
+
+
+def _held(lease: Lease, found: Document | None) -> Target:
+    """Return what a claim says that a lease holds; refuse where it is another's."""
+    held = target_in(found) if found and lease_in(found) == lease.id else None
+    if held:
+        return held
+    raise FaultError(
+        f"{lease.endpoint.name} is broken that way already",
+        f"by lease {(lease_in(found) if found else '') or 'unknown'}", "heal that first",
+    )  # fmt: skip
 
 
 def _target(namespace: str, pod: Document, lease: Lease) -> Target:

@@ -42,7 +42,7 @@ class KubeNodes:
             FaultError: when the target may not be broken or would not come back, or the API server refuses; nothing
                 is left behind.
         """
-        target = await self._ground.take(lease)
+        target = await self._take(lease)
         try:
             _refuse_unowned(target, "killed")
             spaces = await self._ground.opted_in()
@@ -54,6 +54,20 @@ class KubeNodes:
             with suppress(FaultError):
                 await self._ground.let_go(mark_of(lease.id))
             raise
+
+    async def _take(self, lease: Lease) -> Target:
+        """Claim the endpoint's pod; one that another lease of this drill has just taken along with its node, too."""
+        try:
+            return await self._ground.take(lease)
+        except FaultError:
+            node = await self._ground.get(NODES, "", lease.endpoint.node) if lease.endpoint.node else None
+            fallen = (e for e in down_for(node or {}).values() if str(e.get("lease", "")).startswith(lease.drill_id))
+            with_it = next(fallen, None)
+            if with_it is None or await self._ground.mine(lease):
+                raise
+            name, node_name = lease.endpoint.name, lease.endpoint.node
+            taken = Target(str(with_it["namespace"]), name, "", node_name, "its controller", name, lease.kind.value)
+            return await self._ground.claim(lease, taken)
 
     async def _kill(self, lease: Lease, target: Target, spaces: tuple[str, ...]) -> str:
         """Taint the node, and delete the fleet's pods there without grace.
