@@ -16,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.chaos.drill import Drill, Facts, Outcome, judge, time_phases
 from controlplane.chaos.fault import FaultKind, Lease
+from controlplane.chaos.parameters import settled
+from controlplane.chaos.redundancy import BlastRadius
 from controlplane.chaos.substrates import kube_network
 from controlplane.chaos.substrates.kube_ground import Ground
 from controlplane.chaos.substrates.kube_objects import DOWN
@@ -25,6 +28,7 @@ from controlplane.clock import utcnow
 from controlplane.errors import FaultError
 from controlplane.fleet.cluster import Cluster
 from controlplane.fleet.model import Endpoint
+from controlplane.flows.faults import FaultPorts, FaultRequest, inject, until_healed
 from tests.support.fleets import ROOT
 from tests.support.kube import definitions
 from tests.support.kube_chaos import LONG, Listener, Rig, chaos_mesh, enforcing, listener, tending
@@ -32,6 +36,7 @@ from tests.support.kube_lab.api import MERGE
 from tests.support.kube_lab.hollow import Hollow
 from tests.support.kube_lab.lab import Lab
 from tests.support.processes import until
+from tests.unit.flows.drilling import FakeHalts, FakeLog, TimedLeases
 
 pytestmark = pytest.mark.journey
 
@@ -500,3 +505,53 @@ async def test_what_chaos_mesh_cannot_do_is_refused_too(
     with pytest.raises(FaultError):
         await meshed.driver.apply(meshed.lease(FaultKind.NETWORK_PARTITION, served(meshed, engine), LONG, "", **given))
     assert meshed.ours() == []
+
+
+# -- through the journey of a drill, which is the same everywhere ---------------------------------------------------
+
+
+def ports(rig: Rig, leases: TimedLeases, endpoints: tuple[Endpoint, ...]) -> FaultPorts:
+    """Return what a drill touches, with the real driver and everything else in memory."""
+    return FaultPorts(
+        leases, FakeLog(), FakeHalts(), rig.driver, lambda _: endpoints, lambda: 4, lambda _: BlastRadius(), utcnow
+    )
+
+
+DRILL = Drill("d1", "node-kill", "P0", timedelta(minutes=5), "ann", utcnow())
+
+
+async def test_a_drill_breaks_a_pool_of_pods_proves_it_and_leaves_nothing(rig: Rig) -> None:
+    rig.fleet()
+    endpoints = tuple(rig.endpoint(name) for name in sorted(rig.pods()))
+    leases = TimedLeases()
+    joined = ports(rig, leases, endpoints)
+    request = FaultRequest(FaultKind.NODE_KILL, "primary", 1.0, LONG, parameters={})
+    injected = await inject(joined, DRILL, request)
+    assert len(injected) == 2
+    assert all(lease.proven_at for lease in injected)
+    assert await until_healed(joined, "d1", within_s=30.0) == ()
+    assert all(lease.healed_at for lease in await leases.of_drill("d1"))
+    assert rig.ours() == []
+
+
+async def test_a_drill_whose_partition_no_network_enforces_is_invalid(
+    rig: Rig, engine: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kube_network, "SEEN_WITHIN_S", 1.0)
+    joined = ports(rig, leases := TimedLeases(), (served(rig, engine),))
+    given = settled(FaultKind.NETWORK_PARTITION, {})
+    request = FaultRequest(FaultKind.NETWORK_PARTITION, "primary", 1.0, LONG, parameters=given)
+    injected = await inject(joined, DRILL, request)
+    residues = await until_healed(joined, "d1", within_s=30.0)
+    proven = sum(1 for lease in injected if lease.proven_at)
+    facts = Facts(
+        time_phases(await leases.of_drill("d1"), None, None),
+        1,
+        proven,
+        DRILL.objective,
+        residues,
+        "completed",
+        deviated=False,
+    )
+    assert judge(facts) == (Outcome.INVALID, ("only 0 of 1 faults could be proven from outside",))
+    assert rig.ours() == []
