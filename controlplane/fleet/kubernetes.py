@@ -67,7 +67,7 @@ class Kept(Generic[T]):
     def _put(self, found: Document) -> bool:
         try:
             name, value = name_of(found), self._read(found)
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             log.warning("object left out", kind=self.followed.resource.plural, error=str(error))
             return self._gone(found)
         different = self.by_name.get(name) != value

@@ -108,7 +108,7 @@ def gpus_in(resources: Mapping[str, Any]) -> int:
     Raises:
         ValueError: when a count is none.
     """
-    return sum(int(count) for name, count in resources.items() if name.endswith("/gpu") or "/mig-" in name)
+    return sum(int(str(count)) for name, count in resources.items() if name.endswith("/gpu") or "/mig-" in name)
 
 
 def read_node(found: Document) -> Node:
@@ -134,7 +134,10 @@ def read_slice(found: Document) -> Slice:
         node = endpoint.get("nodeName") or topology.get("kubernetes.io/hostname") or ""
         zone = endpoint.get("zone") or topology.get(ZONES[0]) or ""
         pod = str(about.get("name") or "") if about.get("kind") == "Pod" else ""
-        addresses += [Address(str(host), str(node), str(zone), pod) for host in endpoint.get("addresses") or ()]
+        hosts = endpoint.get("addresses") or []
+        if not isinstance(hosts, list):
+            raise ValueError("`addresses` is no list")  # noqa: TRY004 - a document's shape, not a caller's type
+        addresses += [Address(str(host), str(node), str(zone), pod) for host in hosts]
     return Slice(service, tuple(addresses), next((port for port in ports if isinstance(port, int)), 0))
 
 

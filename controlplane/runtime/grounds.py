@@ -14,11 +14,13 @@ from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import faults, kubernetes_faults
 from controlplane.clock import utcnow
 from controlplane.errors import FaultError
+from controlplane.fleet.apiserver import Count
 from controlplane.fleet.cluster import Cluster
 from controlplane.fleet.files import FileInventory
 from controlplane.fleet.inventory import InventorySource, Together
 from controlplane.fleet.kubernetes import KubernetesInventory
 from controlplane.fleet.model import Inventory, KubernetesSubstrateSpec, ProcessSubstrateSpec
+from controlplane.fleet.prometheus import PrometheusInventory
 from controlplane.policy.load import Loaded
 from controlplane.telemetry import Metrics
 
@@ -28,13 +30,24 @@ LISTED_WITHIN_S = 15.0
 Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
 
 
+def counted_by(metrics: Metrics) -> Count:
+    """Return what counts every request to an API server of Kubernetes."""
+
+    def count(verb: str, resource: str, code: str) -> None:
+        metrics.kubernetes_requests.labels(verb, resource, code).inc()
+
+    return count
+
+
 class Grounds:
     """Says which endpoints the fleet of a policy page has now, wherever its pools are listed."""
 
     def __init__(self, loaded: Loaded) -> None:
         fleet = loaded.policy.fleet
         self._kubernetes = KubernetesInventory(fleet, loaded.base)
-        self._source: InventorySource = Together((FileInventory(fleet, loaded.base), self._kubernetes))
+        self._prometheus = PrometheusInventory(fleet)
+        files = FileInventory(fleet, loaded.base)
+        self._source: InventorySource = Together((files, self._kubernetes, self._prometheus))
 
     def read(self) -> Inventory:
         """Return the endpoints that are known now."""
@@ -44,21 +57,23 @@ class Grounds:
         self, session: aiohttp.ClientSession, metrics: Metrics, spawn: Spawn, changed: Callable[[], None]
     ) -> None:
         """Begin to follow whatever tells of its changes; `changed` is called soon after each."""
-
-        def count(verb: str, resource: str, code: str) -> None:
-            metrics.kubernetes_requests.labels(verb, resource, code).inc()
-
-        spawn(self._kubernetes.follow(session, count, changed))
+        spawn(self._kubernetes.follow(session, counted_by(metrics), changed))
+        spawn(self._prometheus.follow(session, changed))
 
     async def listed(self) -> Inventory:
         """Ask every list once, and return the endpoints there are."""
         async with aiohttp.ClientSession() as session:
-            following = asyncio.create_task(self._kubernetes.follow(session, lambda *_: None, lambda: None))
+            following = [
+                asyncio.create_task(self._kubernetes.follow(session, lambda *_: None, lambda: None)),
+                asyncio.create_task(self._prometheus.follow(session, lambda: None)),
+            ]
             with suppress(TimeoutError):
                 async with asyncio.timeout(LISTED_WITHIN_S):
                     await self._kubernetes.tried()
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+                    await self._prometheus.tried()
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
         return self.read()
 
 

@@ -53,7 +53,7 @@ from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import SCORED_DRILLS, DrillDesk
 from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
-from controlplane.runtime.grounds import fault_driver, inventory_of, reaper_of
+from controlplane.runtime.grounds import counted_by, fault_driver, inventory_of, reaper_of
 from controlplane.runtime.histories import Histories, of_drill, signals_kept
 from controlplane.runtime.intake import AlertDesk
 from controlplane.runtime.leader import Leadership, holder_name
@@ -195,7 +195,7 @@ def build(
         return lever.page() if lever else ""
 
     counts = GatewayCounts(wire, lever.counts if lever else str, policy.fleet.pools)
-    looking = Looking(policy, loaded.base, session, wire, pages, gateway_page, background.spawn)
+    looking = Looking(policy, loaded.base, session, wire, pages, gateway_page, background.spawn, counted_by(metrics))
     inference = looking.inference
 
     def endpoints(pool: str) -> tuple[Endpoint, ...]:
