@@ -7,7 +7,7 @@ together. Kinds are named by where the API serves them, so that built-in and cus
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -112,7 +112,11 @@ class Cluster:
     """One API server."""
 
     def __init__(
-        self, kubeconfig: str = "", context: str = "", trouble: type[ControlplaneError] = UnreachableError
+        self,
+        kubeconfig: str = "",
+        context: str = "",
+        trouble: type[ControlplaneError] = UnreachableError,
+        count: Callable[[str, str, str], None] | None = None,
     ) -> None:
         """Take the cluster; it is asked only when something is.
 
@@ -120,11 +124,14 @@ class Cluster:
             kubeconfig: a file; empty means the pod's own service account, or else what `kubectl` would use.
             context: a context of that file; empty means its current one.
             trouble: what is raised when the API server cannot be asked.
+            count: called with the verb, the resource and the answer of each request: its status, or
+                `unreachable`.
         """
         self._kubeconfig = kubeconfig
         self._context = context
         self._trouble = trouble
         self._client: Any = None
+        self._count = count
 
     async def read(self, kind: Kind, namespace: str, name: str) -> Document:
         """Return an object.
@@ -225,7 +232,18 @@ class Cluster:
     async def _run(
         self, method: str, path: str, query: Mapping[str, str], body: Document | None, content: str, asked: Asked
     ) -> Document:
-        return await asyncio.to_thread(self._call, method, path, query, body, content, asked)
+        code = "200"
+        try:
+            return await asyncio.to_thread(self._call, method, path, query, body, content, asked)
+        except RefusedError as refused:
+            code = str(refused.status)
+            raise
+        except ControlplaneError:
+            code = "unreachable"
+            raise
+        finally:
+            if self._count:
+                self._count(asked.verb, asked.resource, code)
 
     def _call(
         self, method: str, path: str, query: Mapping[str, str], body: Document | None, content: str, asked: Asked

@@ -82,13 +82,13 @@ def inventory_of(loaded: Loaded) -> Grounds:
     return Grounds(loaded)
 
 
-def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:
+def fault_driver(loaded: Loaded, state_dir: Path, count: Count | None = None) -> FaultDriver | None:
     """Return every fault of where the fleet runs, as one driver; None when the page does not say."""
     substrate = loaded.policy.fleet.substrate
     if substrate is None:
         return None
     if substrate.kubernetes:
-        return kubernetes_faults(_ground(substrate.kubernetes, loaded.base))
+        return kubernetes_faults(_ground(substrate.kubernetes, loaded.base, count))
     if substrate.netns:
         nodes_dir = loaded.base / substrate.netns.nodes_dir
         return faults("netns", Place(nodes_dir, nodes_dir.parent / "links", state_dir))
@@ -98,14 +98,14 @@ def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:
     return faults("process", Place(nodes_dir, links_dir, state_dir))
 
 
-def reaper_of(loaded: Loaded) -> Reaper | None:
+def reaper_of(loaded: Loaded, count: Count | None = None) -> Reaper | None:
     """Return what ends overdue faults by the substrate's own record of them; None where it keeps none."""
     substrate = loaded.policy.fleet.substrate
     if substrate is None or substrate.kubernetes is None:
         return None
-    return KubeReaper(_ground(substrate.kubernetes, loaded.base))
+    return KubeReaper(_ground(substrate.kubernetes, loaded.base, count))
 
 
-def _ground(spec: KubernetesSubstrateSpec, base: Path) -> Ground:
+def _ground(spec: KubernetesSubstrateSpec, base: Path, count: Count | None) -> Ground:
     kubeconfig = str(base / spec.kubeconfig) if spec.kubeconfig else ""
-    return Ground(Cluster(kubeconfig, spec.context, FaultError), spec, utcnow)
+    return Ground(Cluster(kubeconfig, spec.context, FaultError, count), spec, utcnow)

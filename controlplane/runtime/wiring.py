@@ -186,7 +186,7 @@ def build(
         return learnt.shown(seen)
 
     inventory = inventory_of(loaded)
-    driver = fault_driver(loaded, settings.state_dir)
+    driver = fault_driver(loaded, settings.state_dir, counted_by(metrics))
     lever = gateway_of(policy.fleet, policy.service, loaded.base, session, asked_of(policy))
     gateway = lever.endpoint if lever else None
     actuator = lever.actuator if lever else None
@@ -448,7 +448,7 @@ def build(
         hands_off=policy.degradation.mode is Mode.OBSERVE,
         in_hand=in_hand,
         resolve=resolve,
-        reaper=reaper_of(loaded),
+        reaper=reaper_of(loaded, counted_by(metrics)),
     )  # fmt: skip
     return Plane(
         loaded, book, observer, decider,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from controlplane.degradation.action import CordonNode, RewriteModel, Scale
 from controlplane.degradation.matrix import Level
@@ -63,6 +64,16 @@ def test_what_is_wrong_with_it_is_told(substrate: str, what: str) -> None:
     with pytest.raises(PolicyError) as told:
         loads(page(substrate), Path("p"))
     assert any(what in problem.what for problem in told.value.problems)
+
+
+def test_a_page_with_a_cluster_can_be_printed_whole() -> None:
+    pool = "{ primary: { endpoints: { kubernetes: { namespace: llm, selector: app=chat, port: 8000 } } }, standby:"
+    text = page("{ kubernetes: { namespaces: [llm], burner: { image: i } } }").replace(
+        "{ primary: { endpoints: { file: a.json } }, standby:", pool
+    )
+    shown = yaml.safe_load(yaml.safe_dump(loads(text, Path("p")).resolved))
+    assert shown["fleet"]["substrate"]["kubernetes"]["opted_in"] == "controlplane.dev/chaos=allowed"
+    assert shown["fleet"]["substrate"]["kubernetes"]["burner"]["memory"] == "4Gi"
 
 
 def test_rows_may_change_a_cluster() -> None:
