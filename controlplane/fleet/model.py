@@ -203,11 +203,48 @@ class NetnsSubstrateSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BurnerSpec:
+    """The job that keeps the devices of an endpoint's node busy (`gpu-saturation`)."""
+
+    image: str
+    """An image that has `python -m controlplane` with PyTorch: the control plane's own, with its `target` extra."""
+    gpus: int = 0
+    """GPUs that it asks for; 0 asks for none and sees the node's, so that it burns what the endpoint computes on."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """What a GPU is called among a node's resources."""
+    runtime_class: str = ""
+    """The runtime class that shows a container the GPUs; empty is the cluster's own."""
+    cpu: str = "2"
+    """The most CPU it may take, as Kubernetes writes it."""
+    memory: str = "4Gi"
+    """The most memory it may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSubstrateSpec:
+    """A fleet of pods in a cluster, in namespaces that have opted in."""
+
+    namespaces: tuple[str, ...]
+    """Where its pods are; nothing is broken, and nothing is looked for, anywhere else."""
+    kubeconfig: str = ""
+    """A kubeconfig file; empty means the pod's own service account, or else what `kubectl` would use."""
+    context: str = ""
+    """A context of the kubeconfig; empty means its current one."""
+    opted_in: str = "controlplane.dev/chaos=allowed"
+    """The label that a namespace must carry for anything in it to be broken, `KEY=VALUE`."""
+    chaos_mesh: bool = True
+    """Faults are given to Chaos Mesh where the cluster has it; it ends them by itself."""
+    burner: BurnerSpec | None = None
+    """None: no device can be saturated, but for CPUs by Chaos Mesh."""
+
+
+@dataclass(frozen=True, slots=True)
 class SubstrateSpec:
     """Where the fleet runs, so that faults know what to break; exactly one is given."""
 
     process: ProcessSubstrateSpec | None = None
     netns: NetnsSubstrateSpec | None = None
+    kubernetes: KubernetesSubstrateSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from controlplane.policy.outbound import check_addresses
 from controlplane.policy.page import Page, Path, overlay, parse, spell
 from controlplane.policy.publish import check_publish
 from controlplane.policy.sources import check_source, check_url
+from controlplane.policy.substrate import check_substrate
 from controlplane.policy.thresholds import read_thresholds
 from controlplane.policy.typed import BAD, Bad, one_of, read, read_list
 from controlplane.probes.probe import ProbeSpec
@@ -151,11 +152,8 @@ def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | Bad:
             ("fleet", "engine"), f"unknown engine `{fleet.engine}`", "its metric names are not known",
             f"one of: {', '.join((AUTO, *ENGINES))}",
         )  # fmt: skip
-    if fleet.substrate and (fleet.substrate.process is None) == (fleet.substrate.netns is None):
-        page.wrong(
-            ("fleet", "substrate"), "`fleet.substrate` needs exactly one of `process` and `netns`",
-            "a fleet runs in one place", "write `process: { nodes_dir: run/nodes }`",
-        )  # fmt: skip
+    if fleet.substrate:
+        check_substrate(page, fleet.substrate)
     for reserved, why in RESERVED_POOLS.items():
         if reserved in fleet.pools:
             page.wrong(

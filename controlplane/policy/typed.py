@@ -108,6 +108,8 @@ def _spell_default(default: Any) -> Any:
         return quantity.spell_duration(default)
     if isinstance(default, float):
         return f"{default * 100:g}%"  # Every fraction on a page is a share of something.
+    if isinstance(default, StrEnum):
+        return default.value
     return default if isinstance(default, str | int) and default != "" else None
 
 

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import aiohttp
 
-from controlplane.chaos.fault import FaultDriver
+from controlplane.chaos.fault import FaultDriver, Reaper
+from controlplane.chaos.substrates.kube_ground import Ground
+from controlplane.chaos.substrates.kube_reaper import KubeReaper
 from controlplane.chaos.substrates.nodes import Place
-from controlplane.chaos.substrates.registry import faults
+from controlplane.chaos.substrates.registry import faults, kubernetes_faults
+from controlplane.clock import utcnow
+from controlplane.errors import FaultError
 from controlplane.fleet.apiserver import Count
+from controlplane.fleet.cluster import Cluster
 from controlplane.fleet.files import FileInventory
 from controlplane.fleet.inventory import InventorySource, Together
 from controlplane.fleet.kubernetes import KubernetesInventory
-from controlplane.fleet.model import Inventory, ProcessSubstrateSpec
+from controlplane.fleet.model import Inventory, KubernetesSubstrateSpec, ProcessSubstrateSpec
 from controlplane.fleet.prometheus import PrometheusInventory
 from controlplane.policy.load import Loaded
 from controlplane.telemetry import Metrics
@@ -77,11 +82,13 @@ def inventory_of(loaded: Loaded) -> Grounds:
     return Grounds(loaded)
 
 
-def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:
+def fault_driver(loaded: Loaded, state_dir: Path, count: Count | None = None) -> FaultDriver | None:
     """Return every fault of where the fleet runs, as one driver; None when the page does not say."""
     substrate = loaded.policy.fleet.substrate
     if substrate is None:
         return None
+    if substrate.kubernetes:
+        return kubernetes_faults(_ground(substrate.kubernetes, loaded.base, count))
     if substrate.netns:
         nodes_dir = loaded.base / substrate.netns.nodes_dir
         return faults("netns", Place(nodes_dir, nodes_dir.parent / "links", state_dir))
@@ -89,3 +96,16 @@ def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:
     nodes_dir = loaded.base / process.nodes_dir
     links_dir = loaded.base / process.links_dir if process.links_dir else nodes_dir.parent / "links"
     return faults("process", Place(nodes_dir, links_dir, state_dir))
+
+
+def reaper_of(loaded: Loaded, count: Count | None = None) -> Reaper | None:
+    """Return what ends overdue faults by the substrate's own record of them; None where it keeps none."""
+    substrate = loaded.policy.fleet.substrate
+    if substrate is None or substrate.kubernetes is None:
+        return None
+    return KubeReaper(_ground(substrate.kubernetes, loaded.base, count))
+
+
+def _ground(spec: KubernetesSubstrateSpec, base: Path, count: Count | None) -> Ground:
+    kubeconfig = str(base / spec.kubeconfig) if spec.kubeconfig else ""
+    return Ground(Cluster(kubeconfig, spec.context, FaultError, count), spec, utcnow)

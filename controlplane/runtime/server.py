@@ -60,6 +60,8 @@ EVALUATE_EVERY = timedelta(milliseconds=500)
 ASK_GATEWAY_EVERY_S = 0.2
 """A silent pool is known after one time-out of 600 ms: by then the gateway has been asked at least twice since."""
 RECOVER_EVERY = timedelta(seconds=2)
+REAP_EVERY = timedelta(seconds=10)
+"""How often every replica looks for overdue faults that the substrate itself keeps a record of."""
 HEAR_EVERY = timedelta(seconds=2)
 LEARN_EVERY = timedelta(seconds=5)
 KEEP_EVERY = timedelta(minutes=5)
@@ -229,6 +231,11 @@ async def _take_part(plane: Plane) -> None:
         plane.leadership.settled(term)
 
 
+async def _reap(plane: Plane) -> None:
+    """End overdue faults by the substrate's own record; a replica that is not in charge does so, too."""
+    await recover.reap(plane.recover)
+
+
 async def _said(plane: Plane) -> tuple[Instruction, ...]:
     """Return what people have said that still holds."""
     return await plane.books.instructions.in_force(plane.loaded.policy.service)
@@ -270,6 +277,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         metrics.store_answered_at.labels(service).set_to_current_time()
 
     timetable.every(RECOVER_EVERY, recover_tick, "recover")
+    timetable.every(REAP_EVERY, partial(_reap, plane), "reap")
 
     async def learn() -> None:
         plane.learn()

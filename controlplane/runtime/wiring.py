@@ -53,7 +53,7 @@ from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import SCORED_DRILLS, DrillDesk
 from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
-from controlplane.runtime.grounds import counted_by, fault_driver, inventory_of
+from controlplane.runtime.grounds import counted_by, fault_driver, inventory_of, reaper_of
 from controlplane.runtime.histories import Histories, of_drill, signals_kept
 from controlplane.runtime.intake import AlertDesk
 from controlplane.runtime.leader import Leadership, holder_name
@@ -192,7 +192,7 @@ def build(
         return learnt.shown(seen)
 
     inventory = inventory_of(loaded)
-    driver = fault_driver(loaded, settings.state_dir)
+    driver = fault_driver(loaded, settings.state_dir, counted_by(metrics))
     lever = gateway_of(policy.fleet, policy.service, loaded.base, session, asked_of(policy))
     gateway = lever.endpoint if lever else None
     actuator = lever.actuator if lever else None
@@ -457,6 +457,7 @@ def build(
         hands_off=policy.degradation.mode is Mode.OBSERVE,
         in_hand=in_hand,
         resolve=resolve,
+        reaper=reaper_of(loaded, counted_by(metrics)),
     )  # fmt: skip
     return Plane(
         loaded, book, observer, decider,
