@@ -19,7 +19,6 @@ import controlplane
 from controlplane.chaos.fault import FaultKind
 from controlplane.clock import utcnow
 from controlplane.degradation.actuator import Receipt
-from controlplane.degradation.instruction import Instruction
 from controlplane.errors import ControlplaneError
 from controlplane.flows import faults, people, recover
 from controlplane.flows.observe import Observer
@@ -30,7 +29,7 @@ from controlplane.render.wording import page_name
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.drills import SCHEDULE_EVERY
 from controlplane.runtime.histories import KEEP_HISTORY_EVERY, of_incident
-from controlplane.runtime.intake import RECONCILE_EVERY, RECOUNT_EVERY
+from controlplane.runtime.intake import RECONCILE_EVERY
 from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
@@ -45,7 +44,7 @@ from controlplane.web.incidents import IncidentPorts
 from controlplane.web.intake import PATH as WEBHOOK_PATH
 from controlplane.web.intake import DoorPorts, IntakeDoor, bearer
 from controlplane.web.levers import LeverPorts
-from controlplane.web.page import IncidentView, Overview, ScheduledDrill
+from controlplane.web.page import IncidentView, Overview, Role, ScheduledDrill
 from controlplane.web.rollouts import StartRollout
 from controlplane.web.runbooks import RunbookPorts
 
@@ -135,7 +134,9 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
         await plane.leadership.turn()
         background.spawn(plane.leadership.keep())
-        await _take_part(plane)
+        await plane.charge.tick()
+        background.spawn(plane.charge.keep())
+        background.spawn(plane.hearing.listen())
         await plane.publish()
         await plane.alerts.remember()
         background.spawn(plane.alerts.write())
@@ -157,7 +158,7 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         paces = _schedule(plane, timetable, background, metrics)
         timetable.every(RECONCILE_EVERY, plane.alerts.reconcile, "reconcile")
         if settings.database_url:
-            timetable.every(RECOUNT_EVERY, plane.alerts.recount, "recount")
+            background.spawn(plane.alerts.follow())
         publish_address(settings, url)
         log.info("webhooks are taken", url=url + WEBHOOK_PATH, token_file=str(settings.webhook_token_file))
         log.info("serving", url=url, service=loaded.policy.service, version=controlplane.__version__)
@@ -176,30 +177,6 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         plane.keep()
     log.info("stopped")
     return 0
-
-
-async def _take_part(plane: Plane) -> None:
-    """Do what is ours to do: settle what was left half done when we come to be in charge, and from then on tend it.
-
-    One that is not in charge shows what the other one has engaged, and touches nothing.
-    """
-    term = plane.leadership.term
-    if term is None:
-        plane.recover.in_hand.receipts.clear()
-        service = plane.loaded.policy.service
-        plane.decider.resume(await plane.books.receipts.open_receipts(service), await _said(plane))
-    elif plane.leadership.acting:
-        await recover.tend_receipts(plane.recover)
-        await recover.heal_expired(plane.recover)
-    elif not plane.recover.in_hand.moving:
-        plane.decider.resume(await recover.settle_receipts(plane.recover), await _said(plane))
-        await recover.settle_drills(plane.recover)
-        plane.leadership.settled(term)
-
-
-async def _said(plane: Plane) -> tuple[Instruction, ...]:
-    """Return what people have said that still holds."""
-    return await plane.books.instructions.in_force(plane.loaded.policy.service)
 
 
 async def _ask_gateway(observer: Observer) -> None:
@@ -229,7 +206,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
 
     async def recover_tick() -> None:
         plane.clock.tick()
-        await _take_part(plane)
+        await plane.charge.tick()
         leases = await plane.books.leases.open_leases()
         for kind in FaultKind:
             metrics.faults_active.labels(kind).set(sum(1 for lease in leases if lease.kind is kind))
@@ -293,6 +270,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
             next_drill=_next_drill(plane, utcnow()),
             now=utcnow(),
             version=controlplane.__version__,
+            role=Role(plane.leadership.role, plane.leadership.leader),
         )
 
     def not_ready() -> tuple[str, ...]:
@@ -321,6 +299,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         heal_all=lambda: recover.heal_all(plane.recover),
         not_ready=not_ready,
         in_charge=lambda: plane.leadership.acting,
+        role=lambda: Role(plane.leadership.role, plane.leadership.leader),
         lever=_lever_ports(plane),
         **_rollout_ports(plane.rollouts),
         alerts=plane.alerts.pages,
@@ -359,6 +338,7 @@ def _lever_ports(plane: Plane) -> LeverPorts:
         end=partial(people.end, plane.people),
         instructions=lambda limit: plane.books.instructions.recent(service, limit),
         recording=plane.recorder.points,
+        acting=lambda: plane.leadership.acting,
     )
 
 

@@ -43,7 +43,7 @@ from controlplane.web.changes import Changes
 from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
 from controlplane.web.incidents import IncidentPorts, add_incident_pages
 from controlplane.web.levers import LeverPorts, add_lever_routes
-from controlplane.web.page import IncidentView, Overview
+from controlplane.web.page import IncidentView, Overview, Role
 from controlplane.web.rollouts import StartRollout, add_rollouts
 from controlplane.web.runbooks import add_runbooks
 
@@ -111,6 +111,8 @@ class WebPorts:
     token: str
     alerts: AlertPages
     """What fires by our books."""
+    role: Callable[[], Role] = lambda: Role("leader", "")
+    """Which of several replicas this is, and who is in charge."""
 
 
 class StartDrill(BaseModel):
@@ -255,9 +257,12 @@ def _probes(app: FastAPI, ports: WebPorts) -> None:
 
     @app.get("/readyz", tags=["self"])
     async def readyz() -> JSONResponse:
-        """Say what is not ready yet, and whether this control plane is the one in charge."""
-        missing = ports.not_ready()
-        body = {"ready": not missing, "not_ready": missing, "in_charge": ports.in_charge()}
+        """Say what is not ready yet, and whether this control plane is the one in charge, or which one is."""
+        missing, role = ports.not_ready(), ports.role()
+        body = {
+            "ready": not missing, "not_ready": missing, "in_charge": ports.in_charge(), "role": role.name,
+            "leader": role.leader,
+        }  # fmt: skip
         return JSONResponse(body, 503 if missing else 200)
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["self"])
@@ -358,7 +363,8 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
         """Ask the gates and start a drill; 409 with every reason when they refuse."""
         started = await ports.desk.start(body.experiment, body.requested_by)
         if isinstance(started, Refusal):
-            return _problem(409, "the drill may not start", "; ".join(started.reasons), reasons=started.reasons)
+            fix = _ask_the_leader(ports.role())
+            return _problem(409, "the drill may not start", "; ".join(started.reasons), fix, reasons=started.reasons)
         return _json(started, 202)
 
     @app.post("/api/v1/halt", tags=["drills"], dependencies=guarded)
@@ -389,6 +395,13 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
     async def heal() -> JSONResponse:
         """End every fault there is now."""
         return JSONResponse({"healed": await ports.heal_all()})
+
+
+def _ask_the_leader(role: Role) -> str:
+    """Say whom to ask what only the one in charge can do; empty when that is us."""
+    if role.name == "leader":
+        return ""
+    return f"ask the one in charge: {role.leader}" if role.leader else "nobody is in charge yet; try again in a moment"
 
 
 def _bounded(limit: int) -> int:
