@@ -86,15 +86,15 @@ def _guard_once(run_dir: Path, url: str, token: str) -> tuple[float, float]:
     drill = wait_until(lambda: _post(f"{url}/api/v1/drills", token, {"experiment": "node-kill"}), "the drill starts")
 
     def proven() -> bool:
-        leases: list[dict[str, Any]] = get(f"{url}/api/v1/leases") or []
+        leases: list[dict[str, Any]] = get(f"{url}/api/v1/leases", token) or []
         return len([lease for lease in leases if lease["state"] == "proven"]) == 2
 
     wait_until(proven, "the faults are in force")
     for pool in ("standby", "base"):
         kill_pool(run_dir, pool, 6.0)
     here = f"{url}/api/v1/drills/{drill['id']}"
-    wait_until(lambda: get(here)["outcome"] != "running", "the drill is aborted")
-    events = get(f"{here}/events")
+    wait_until(lambda: get(here, token)["outcome"] != "running", "the drill is aborted")
+    events = get(f"{here}/events", token)
     moments = [(e["kind"], e["text"], datetime.fromisoformat(e["at"])) for e in events]
     broke = next(at for kind, _, at in moments if kind == "guard")
     ended = next(at for kind, text, at in moments if kind == "heal" and "told to end" in text)

@@ -255,7 +255,7 @@ def _until_crashed(plane: ForkProcess, state: Path, case: Case) -> bool:
     def over() -> bool:
         if not plane.is_alive():
             return True
-        drills = get(f"{url}/api/v1/drills") or []
+        drills = get(f"{url}/api/v1/drills", _read(state / "token")) or []
         drill.update(drills[0] if drills else {})
         return bool(drill.get("outcome", "running") != "running")
 

@@ -87,10 +87,11 @@ def wait_until(
     sys.exit(f"not within {within_s:g} s: {what}")
 
 
-def get(url: str) -> Any:
-    """Return a JSON answer; None while there is none."""
+def get(url: str, token: str = "") -> Any:
+    """Return a JSON answer; None while there is none. Whatever is not open to anyone needs the state's token."""
+    request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"} if token else {})  # noqa: S310
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - always http://127.0.0.1
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - always http://127.0.0.1
             return json.load(answer)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
         return None

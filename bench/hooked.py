@@ -170,7 +170,8 @@ class Plane:
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            token = self.token_file.read_text().strip()
+            file = self.token_file if path.startswith("/hooks/") else self.folder / "state" / "token"
+            token = file.read_text().strip()
             connection.request(method, path, body, {"authorization": f"Bearer {token}"})
             answer = connection.getresponse()
             content = answer.read()

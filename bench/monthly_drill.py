@@ -74,7 +74,7 @@ def _drill(url: str, token: str, experiment: str) -> dict[str, Any]:
             time.sleep(2)
     deadline = time.monotonic() + WITHIN_S
     while time.monotonic() < deadline:
-        drill = get(f"{url}/api/v1/drills/{started['id']}")
+        drill = get(f"{url}/api/v1/drills/{started['id']}", token)
         if drill and drill["outcome"] != "running":
             return dict(drill)
         time.sleep(0.5)

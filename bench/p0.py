@@ -107,11 +107,12 @@ def _once(
     told: list[float],
 ) -> dict[str, float]:  # fmt: skip
     """Break the pool, wait for the receipt and for the way back; return the seconds from the break to each phase."""
-    seen = len(get(f"{url}/api/v1/receipts?limit=500"))
+    token = text(run_dir / "state" / "token")
+    seen = len(get(f"{url}/api/v1/receipts?limit=500", token))
     at, mend = break_it(run_dir)
 
     def reached(*states: str) -> Any:
-        receipts = get(f"{url}/api/v1/receipts?limit=500") or []
+        receipts = get(f"{url}/api/v1/receipts?limit=500", token) or []
         return receipts[0] if len(receipts) > seen and receipts[0]["state"] in states else None
 
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.figures import Figure, below
 from bench.fleet import get, wait_until
-from bench.p0 import load, watched_fleet
+from bench.p0 import load, text, watched_fleet
 
 RUNS = 10
 FOR_S = 1.0
@@ -54,10 +54,11 @@ def run() -> list[Figure]:
 
 def _once(run_dir: Path, url: str, level: str, i: int) -> float:
     """Overload until the row is engaged, then let it go; return the seconds from the breach, less the row's `for`."""
-    seen = len(get(f"{url}/api/v1/receipts?limit=500"))
+    token = text(run_dir / "state" / "token")
+    seen = len(get(f"{url}/api/v1/receipts?limit=500", token))
 
     def reached(*states: str) -> Any:
-        receipts = get(f"{url}/api/v1/receipts?limit=500") or []
+        receipts = get(f"{url}/api/v1/receipts?limit=500", token) or []
         return receipts[0] if len(receipts) > seen and receipts[0]["state"] in states else None
 
     with load(run_dir, run_dir / f"overload-{level}-{i}.jsonl", OVERLOAD_PER_S, "--max-tokens", "48"):

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from controlplane.errors import UsageError
@@ -39,6 +40,18 @@ def read_leader(text: str) -> LeasePlace | None:
 
 
 @dataclass(frozen=True, slots=True)
+class OidcFlags:
+    """With which identity provider people log in, as the command line says."""
+
+    issuer: str
+    client_id: str
+    client_secret_file: Path | None
+    role_claim: str = "groups"
+    roles: tuple[str, ...] = ()
+    """`role=value` for each value of the claim that stands for a role."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """Everything `controlplane serve` can be told besides the policy."""
 
@@ -58,6 +71,57 @@ class ServeSettings:
 
     webhook_token: Path | None = None
     """File of the token that Alertmanager sends; None takes the one in the state directory."""
+    scrape: str = "loopback"
+    """Who may read `/metrics` and `/sd` without a token: `loopback`, `anyone` or `token` (nobody)."""
+    tls_cert: Path | None = None
+    """PEM file with the server's certificate and what vouches for it; with it the server speaks HTTPS only."""
+    tls_key: Path | None = None
+    """PEM file with the certificate's private key."""
+    tls_client_ca: Path | None = None
+    """PEM file with the authorities whose clients may connect at all; none asks clients for no certificate."""
+    insecure_http: bool = False
+    """Lets the server listen beyond loopback without TLS: where a proxy or a mesh in front of it encrypts."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses whose X-Forwarded-For is believed; without one the audit log names the proxy as the source."""
+
+    public_url: str = ""
+    """Where browsers reach the console through a proxy; empty: where it listens."""
+    oidc: OidcFlags | None = None
+    """None: people log in with tokens only."""
+
+    @property
+    def secure(self) -> bool:
+        """Whether the server speaks HTTPS."""
+        return self.tls_cert is not None
+
+    @property
+    def browsers_use_https(self) -> bool:
+        """Whether cookies may be bound to HTTPS: ours, or that of a proxy in front."""
+        return self.secure or self.public_url.startswith("https://")
+
+    def check(self) -> None:
+        """Refuse settings that would send tokens over a network in the clear, or that do not fit together.
+
+        Raises:
+            UsageError: with the way out.
+        """
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("TLS needs a certificate and its key", "one of them is missing", "give both files")
+        if self.tls_client_ca and not self.secure:
+            raise UsageError(
+                "clients cannot be asked for certificates without TLS", "the server would speak plain HTTP",
+                "give --tls-cert and --tls-key, too",
+            )  # fmt: skip
+        if not (self.secure or self.insecure_http or is_loopback(self.host)):
+            raise UsageError(
+                f"listening on {self.host} without TLS", "tokens and sessions would cross the network readable",
+                "give --tls-cert and --tls-key, or --insecure-http where something in front encrypts",
+            )  # fmt: skip
+
+    @property
+    def pinned_file(self) -> Path:
+        """The server's own certificate, for the command line on this machine and for drills' children."""
+        return self.state_dir / "server.pem"
 
     @property
     def database(self) -> Path:
@@ -88,6 +152,16 @@ class ServeSettings:
     def journals(self) -> Path:
         """Chaos Toolkit's journals and logs."""
         return self.state_dir / "journals"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a listening address is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def state_dir_beside(page: Path) -> Path:

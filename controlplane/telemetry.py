@@ -106,7 +106,14 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        reg = self.registry
+        self._of_service(self.registry)
+        self._of_promises(self.registry)
+        self._of_drills(self.registry)
+        self._of_alerts(self.registry)
+        self._of_itself(self.registry)
+
+    def _of_service(self, reg: CollectorRegistry) -> None:
+        """What is seen of the service, and what is done about it."""
         self.signal = Told(
             "controlplane_signal_value", "A signal's value over its window, in its base unit; absent when unknown.",
             ("service", "pool", "signal"), reg,
@@ -146,6 +153,9 @@ class Metrics:
             "controlplane_prewarms", "Warm-ups of a pool by the clock, by how it ended (warm, failed).",
             ("service", "pool", "outcome"), registry=reg,
         )  # fmt: skip
+
+    def _of_promises(self, reg: CollectorRegistry) -> None:
+        """What users were promised, and how it is kept."""
         self.switch_seconds = Histogram(
             "controlplane_switch_seconds",
             "Seconds from detection to a phase of an action (decided, intended, acted, verified).",
@@ -167,17 +177,12 @@ class Metrics:
             "controlplane_objective_requests", "What an objective counts, by outcome (good, failed).",
             ("service", "objective", "outcome"), registry=reg,
         )  # fmt: skip
-        self.store_answered_at = Gauge(
-            "controlplane_store_answered_timestamp_seconds", "When the database last answered (Unix time).",
-            ("service",), registry=reg,
-        )  # fmt: skip
-        self.alertmanager_answered_at = Gauge(
-            "controlplane_alertmanager_answered_timestamp_seconds",
-            "When Alertmanager last said what fires (Unix time).", ("service",), registry=reg,
-        )  # fmt: skip
         self.incidents_open = Gauge(
             "controlplane_incidents_open", "Incidents that are not resolved.", ("service",), registry=reg
         )
+
+    def _of_drills(self, reg: CollectorRegistry) -> None:
+        """What is broken on purpose."""
         self.faults_active = Gauge(
             "controlplane_faults_active", "Faults that are leased and not healed.", ("kind",), registry=reg
         )
@@ -207,37 +212,18 @@ class Metrics:
             "controlplane_drill_score_ratio", "Share of the drills that passed in the newest month with one.", (), reg
         )
         self.drill_median = Told(
-            "controlplane_drill_median_seconds", "Median time over the drills of the newest month with one, by kind.",
-            ("time",), reg,
-        )  # fmt: skip
-        self.drills_halted = Gauge("controlplane_drills_halted", "1 while every drill is halted.", registry=reg)
-        self.looks = Looks(reg)
-        self.probes_skipped = Counter(
-            "controlplane_probes_skipped", "Looks left out because the one before had not ended.",
-            ("probe",), registry=reg,
-        )  # fmt: skip
-        self.evaluation_seconds = Histogram(
-            "controlplane_evaluation_seconds", "Seconds one pass over windows, verdicts and rows took.",
-            buckets=_FAST_S, registry=reg,
-        )  # fmt: skip
-        self.loop_lag = Gauge(
-            "controlplane_loop_lag_seconds", "How late the last tick of the event loop was.", registry=reg
+            "controlplane_drill_median_seconds",
+            "Median time over the drills of the newest month with one, by kind.",
+            ("time",),
+            reg,
         )
-        self.store_seconds = Histogram(
-            "controlplane_store_seconds", "Seconds a transaction of the database took, by how it ended (ok, failed).",
-            ("result",), buckets=_FAST_S, registry=reg,
-        )  # fmt: skip
-        self.leader = Gauge(
-            "controlplane_leader", "1 while this control plane is in charge and may move levers, 0 while another is.",
-            ("service",), registry=reg,
-        )  # fmt: skip
-        self.leader_term = Gauge(
-            "controlplane_leader_term", "The fencing token of the term in which it is in charge; 0 while it is not.",
-            ("service",), registry=reg,
-        )  # fmt: skip
-        self.info = Gauge(
-            "controlplane_info", "1, with the version and the console's address of the control plane of a service.",
-            ("service", "version", "console"), registry=reg,
+        self.drills_halted = Gauge("controlplane_drills_halted", "1 while every drill is halted.", registry=reg)
+
+    def _of_alerts(self, reg: CollectorRegistry) -> None:
+        """What others tell of."""
+        self.alertmanager_answered_at = Gauge(
+            "controlplane_alertmanager_answered_timestamp_seconds",
+            "When Alertmanager last said what fires (Unix time).", ("service",), registry=reg,
         )  # fmt: skip
         self.alerts_received = Counter(
             "controlplane_alerts_received", "Alerts of webhooks that were written down, new or not.", registry=reg
@@ -265,6 +251,45 @@ class Metrics:
         self.watchdog_heard_at = Gauge(
             "controlplane_watchdog_last_heard_timestamp_seconds", "When a watchdog was last heard (Unix time).",
             ("source",), registry=reg,
+        )  # fmt: skip
+
+    def _of_itself(self, reg: CollectorRegistry) -> None:
+        """How the control plane itself fares."""
+        self.store_answered_at = Gauge(
+            "controlplane_store_answered_timestamp_seconds", "When the database last answered (Unix time).",
+            ("service",), registry=reg,
+        )  # fmt: skip
+        self.refusals = Counter(
+            "controlplane_refusals", "Requests that were not let in, by the status they were answered with.",
+            ("status",), registry=reg,
+        )  # fmt: skip
+        self.looks = Looks(reg)
+        self.probes_skipped = Counter(
+            "controlplane_probes_skipped", "Looks left out because the one before had not ended.",
+            ("probe",), registry=reg,
+        )  # fmt: skip
+        self.evaluation_seconds = Histogram(
+            "controlplane_evaluation_seconds", "Seconds one pass over windows, verdicts and rows took.",
+            buckets=_FAST_S, registry=reg,
+        )  # fmt: skip
+        self.loop_lag = Gauge(
+            "controlplane_loop_lag_seconds", "How late the last tick of the event loop was.", registry=reg
+        )
+        self.store_seconds = Histogram(
+            "controlplane_store_seconds", "Seconds a transaction of the database took, by how it ended (ok, failed).",
+            ("result",), buckets=_FAST_S, registry=reg,
+        )  # fmt: skip
+        self.leader = Gauge(
+            "controlplane_leader", "1 while this control plane is in charge and may move levers, 0 while another is.",
+            ("service",), registry=reg,
+        )  # fmt: skip
+        self.leader_term = Gauge(
+            "controlplane_leader_term", "The fencing token of the term in which it is in charge; 0 while it is not.",
+            ("service",), registry=reg,
+        )  # fmt: skip
+        self.info = Gauge(
+            "controlplane_info", "1, with the version and the console's address of the control plane of a service.",
+            ("service", "version", "console"), registry=reg,
         )  # fmt: skip
         self.ready = Gauge("controlplane_ready", "1 when every part of the control plane is ready.", registry=reg)
 

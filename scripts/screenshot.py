@@ -150,7 +150,9 @@ def find_browser() -> str:
     )
 
 
-def photograph(url: str, output: Path, width: int, height: int, *, dark: bool, full: bool) -> list[str]:
+def photograph(
+    url: str, output: Path, width: int, height: int, *, dark: bool, full: bool, token: str = ""
+) -> list[str]:
     """Visit a page and write a PNG of it.
 
     Args:
@@ -160,6 +162,7 @@ def photograph(url: str, output: Path, width: int, height: int, *, dark: bool, f
         height: of the window; with `full` the least height of the picture.
         dark: ask for the dark scheme.
         full: take the whole page, not just the window.
+        token: goes with every request, for a server that asks.
 
     Returns:
         What the browser reported as errors.
@@ -168,17 +171,21 @@ def photograph(url: str, output: Path, width: int, height: int, *, dark: bool, f
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
         browser = Browser([find_browser(), *flags, f"--user-data-dir={profile}", "about:blank"])
         try:
-            _visit(browser, url, output, width, height, dark=dark, full=full)
+            _visit(browser, url, output, width, height, dark=dark, full=full, token=token)
             return browser.complaints()
         finally:
             browser.close()
 
 
-def _visit(browser: Browser, url: str, output: Path, width: int, height: int, *, dark: bool, full: bool) -> None:
+def _visit(
+    browser: Browser, url: str, output: Path, width: int, height: int, *, dark: bool, full: bool, token: str
+) -> None:
     target = browser.call("Target.createTarget", url="about:blank")["targetId"]
     session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-    for domain in ("Page", "Log", "Runtime"):
+    for domain in ("Page", "Log", "Runtime", "Network"):
         browser.call(f"{domain}.enable", session)
+    if token:
+        browser.call("Network.setExtraHTTPHeaders", session, headers={"authorization": f"Bearer {token}"})
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     browser.call("Emulation.setEmulatedMedia", session, features=[scheme])
     size: dict[str, object] = {"width": width, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -269,6 +276,7 @@ def main() -> int:
     parser.add_argument(
         "--sample", metavar="NAME", help="draw a made-up overview: idle, failover, releasing, empty ..."
     )
+    parser.add_argument("--token-file", type=Path, help="file with a token for the server: `run/state/token`")
     args = parser.parse_args()
     if bool(args.url) == bool(args.sample):
         parser.error("give either a URL or --sample NAME")
@@ -278,7 +286,8 @@ def main() -> int:
             with serve_sample(args.sample) as url:
                 complaints = photograph(url, args.output, args.width, args.height, **wanted)
         else:
-            complaints = photograph(args.url, args.output, args.width, args.height, **wanted)
+            token = args.token_file.read_text(encoding="utf-8").strip() if args.token_file else ""
+            complaints = photograph(args.url, args.output, args.width, args.height, token=token, **wanted)
     except (ScreenshotError, OSError) as error:
         print(f"screenshot: {error}", file=sys.stderr)
         return 1

@@ -1,6 +1,6 @@
 """What experiments may do: ask the running control plane. Imported by Chaos Toolkit, in its own process.
 
-Only the standard library: the import is part of every drill's time. Each function is bounded in time by itself,
+Little but the standard library: the import is part of every drill's time. Each function is bounded in time by itself,
 since Chaos Toolkit bounds none, and fails with `ActivityFailed` so that the journal says why.
 """
 
@@ -12,6 +12,8 @@ import urllib.request
 from typing import Any
 
 from chaoslib.exceptions import ActivityFailed
+
+from controlplane.tls import client_context
 
 __all__ = [
     "await_healed", "await_level", "await_pool", "await_row", "heal", "inject", "inject_rolling", "level_is",
@@ -200,7 +202,8 @@ def _call(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         headers={"authorization": f"Bearer {_setting('CONTROLPLANE_TOKEN')}", "content-type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=_CALL_TIMEOUT_S) as response:  # noqa: S310
+        trusted = client_context() if request.type == "https" else None
+        with urllib.request.urlopen(request, timeout=_CALL_TIMEOUT_S, context=trusted) as response:  # noqa: S310
             return json.load(response)
     except urllib.error.HTTPError as error:
         raise ActivityFailed(f"{method} {path}: {error.read().decode(errors='replace')[:500]}") from error

@@ -20,6 +20,7 @@ import yaml
 from controlplane.chaos.experiment import Walk
 from controlplane.chaos.steps import PIPE
 from controlplane.errors import ExperimentError
+from controlplane.tls import PINNED
 
 STEP_LIMIT_S = 60.0
 """A step that takes longer, besides what it says that it waits for (`within_s`, `pauses`), is hung."""
@@ -33,9 +34,10 @@ Note = Callable[[str], Awaitable[None]]
 class ChaosToolkit:
     """Starts `chaos run` with the way back to this control plane in its environment."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, pinned: Path | None = None) -> None:
         self._url = url
         self._token = token
+        self._pinned = {PINNED: str(pinned)} if pinned else {}
 
     async def walk(self, experiment: Path, drill_id: str, journal: Path, limit_s: float, note: Note) -> Walk:
         """Run an experiment to its end, or to a limit. When it is called off the child is killed at once.
@@ -78,6 +80,7 @@ class ChaosToolkit:
             "CONTROLPLANE_URL": self._url,
             "CONTROLPLANE_TOKEN": self._token,
             "CONTROLPLANE_DRILL": drill_id,
+            **self._pinned,
             PIPE: str(pipe),
         }
         command = (sys.executable, "-m", "chaostoolkit", "--no-version-check", "--no-log-file",

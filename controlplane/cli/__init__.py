@@ -5,6 +5,7 @@ Exit status: 0 done, 1 failure, 2 wrong usage or input.
 """
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,7 +22,9 @@ from controlplane.cli import (
     lint,
     plane,
     policy,
+    remote,
     rollout,
+    security,
     simulate,
     target,
 )
@@ -44,11 +47,21 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback has done the work
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
+    url: Annotated[str, typer.Option("--url", help="Address of the control plane to talk to.", envvar=None)] = "",
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="File with a token for it.")] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option("--ca-file", help="PEM file with the authority that vouches for it.")
+    ] = None,
 ) -> None:
-    """Watch a fleet, degrade it by plan, and prove the plan with real faults."""
+    """Watch a fleet, degrade it by plan, and prove the plan with real faults.
+
+    A control plane elsewhere is named by --url and --token-file, or by CONTROLPLANE_URL and CONTROLPLANE_TOKEN or
+    CONTROLPLANE_TOKEN_FILE. Exit status: 0 done, 1 failure, 2 wrong usage or input, 130 interrupted.
+    """
+    remote.named.set(remote.Remote(url, token_file, ca_file))
 
 
 policy.register(app)
@@ -62,6 +75,7 @@ incident.register(app)
 chaos.register(app)
 rollout.register(app)
 fleet.register(app)
+security.register(app)
 target.register(app)
 demo.register(app)
 

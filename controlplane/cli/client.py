@@ -2,13 +2,16 @@
 
 import json
 import os
+import ssl
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from controlplane.cli.remote import Remote, named
 from controlplane.errors import ControlplaneError, UnreachableError, UsageError
+from controlplane.tls import CA_FILE, client_context
 
 TIMEOUT_S = 30.0
 
@@ -18,7 +21,9 @@ class Client:
     """A running control plane."""
 
     url: str
-    token: str
+    token: str = field(repr=False)
+    trusted: ssl.SSLContext | None = field(default=None, compare=False)
+    """Whom to believe that they are it; the system's authorities when none is given."""
 
     def get(self, path: str) -> Any:
         """Return what a path says."""
@@ -46,7 +51,7 @@ class Client:
                 data=None if body is None else json.dumps(body).encode(),
                 headers={"authorization": f"Bearer {self.token}", "content-type": "application/json"},
             )
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self.trusted) as response:  # noqa: S310
                 read: bytes = response.read()
                 return read
         except urllib.error.HTTPError as error:
@@ -74,18 +79,55 @@ def _problem(error: urllib.error.HTTPError) -> ControlplaneError:
 
 
 def connect(state_dir: Path) -> Client:
-    """Find the running control plane: `CONTROLPLANE_URL` and `CONTROLPLANE_TOKEN`, or its state directory.
+    """Find the running control plane: by `--url` or `CONTROLPLANE_URL` with a token, or by its state directory.
+
+    The token in a state directory goes to the control plane of that directory only: whoever answers at another address
+    is given another token, by `--token-file`, `CONTROLPLANE_TOKEN` or `CONTROLPLANE_TOKEN_FILE`.
 
     Raises:
         UnreachableError: when neither leads to one.
+        UsageError: when there is no token for it, or a file cannot be used.
     """
-    url, token = os.environ.get("CONTROLPLANE_URL", ""), os.environ.get("CONTROLPLANE_TOKEN", "")
-    try:
-        url = url or (state_dir / "url").read_text(encoding="utf-8").strip()
-        token = token or (state_dir / "token").read_text(encoding="utf-8").strip()
-    except OSError as error:
+    told = named.get()
+    near = _read(state_dir / "url")
+    url = told.url or os.environ.get("CONTROLPLANE_URL", "") or near
+    if not url:
         raise UnreachableError(
-            f"no control plane runs on {state_dir}", str(error),
-            "start one with `controlplane serve`, name its --state-dir, or set CONTROLPLANE_URL and CONTROLPLANE_TOKEN",
-        ) from error  # fmt: skip
-    return Client(url.rstrip("/"), token)
+            f"no control plane runs on {state_dir}", "it has no file `url`",
+            "start one with `controlplane serve`, name its --state-dir, or give --url and --token-file",
+        )  # fmt: skip
+    url = url.rstrip("/")
+    is_near = url == near.rstrip("/")
+    try:
+        token = _token(told) or (_read(state_dir / "token") if is_near else "")
+        pinned = state_dir / "server.pem" if is_near and url.startswith("https:") and not told.ca_file else None
+        environment = {**os.environ, CA_FILE: str(told.ca_file)} if told.ca_file else os.environ
+        trusted = client_context(environment, pinned) if url.startswith("https:") else None
+    except OSError as error:
+        raise UsageError("a file for talking to the control plane cannot be used", str(error), "mend it") from error
+    if not token:
+        raise UsageError(
+            f"no token for {url}", "reading needs a viewer's, levers need an operator's",
+            "give --token-file, or set CONTROLPLANE_TOKEN or CONTROLPLANE_TOKEN_FILE",
+        )  # fmt: skip
+    return Client(url, token, trusted)
+
+
+def _token(told: Remote) -> str:
+    """Return the token that the line or the environment names; empty without one.
+
+    Raises:
+        OSError: when its file cannot be read.
+    """
+    named_file = str(told.token_file or "") or os.environ.get("CONTROLPLANE_TOKEN_FILE", "")
+    if told.token_file or not os.environ.get("CONTROLPLANE_TOKEN"):
+        return Path(named_file).read_text(encoding="utf-8").strip() if named_file else ""
+    return os.environ["CONTROLPLANE_TOKEN"]
+
+
+def _read(path: Path) -> str:
+    """Return a file's text; an empty one when it is not there."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

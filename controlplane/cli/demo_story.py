@@ -89,7 +89,7 @@ def run_demo(run_dir: Path, rate: float, port: int, *, keep: bool) -> int:
         )
         client = connect(run_dir / "state")
         _wait(plane, "it has seen the whole fleet", lambda: bool(_ready(client)))
-        out.print(f"[dim]console: {client.url}[/]")
+        out.print(f"[dim]console: {client.url} (log in with the token in {run_dir / 'state' / 'token'})[/]")
         gateway = "http://" + (run_dir / "gateway" / "listener").read_text(encoding="utf-8").strip()
         begin = time.time()
         record = run_dir / "load" / f"requests-{datetime.fromtimestamp(begin, tz=UTC):%Y%m%dT%H%M%SZ}.jsonl"

@@ -1,5 +1,6 @@
 """`controlplane serve`, `status`, `heal`: running the control plane and talking to it."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,14 @@ StateDir = Annotated[
     Path, typer.Option("--state-dir", envvar="CONTROLPLANE_STATE_DIR", help="State directory of the control plane.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Scrape(StrEnum):
+    """Who may scrape without a token."""
+
+    LOOPBACK = "loopback"
+    ANYONE = "anyone"
+    TOKEN = "token"  # noqa: S105 - the name of a choice
 
 
 def register(app: typer.Typer) -> None:
@@ -60,13 +69,43 @@ def serve(
             show_default="`webhook-token` in the state directory",
         ),
     ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the server's certificate: HTTPS only.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with its private key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM file with the authorities whose clients may connect at all (mTLS).")
+    ] = None,
+    insecure_http: Annotated[
+        bool, typer.Option("--insecure-http", help="Allow plain HTTP beyond loopback: something in front encrypts.")
+    ] = False,
+    scrape: Annotated[
+        Scrape, typer.Option(help="Who may read /metrics and /sd without a token; `token` means nobody.")
+    ] = Scrape.LOOPBACK,
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option(help="Address of a proxy whose X-Forwarded-For is believed; may be repeated.")
+    ] = None,
+    oidc_issuer: Annotated[str, typer.Option(help="Address of an OpenID Connect provider for the console.")] = "",
+    oidc_client_id: Annotated[str, typer.Option(help="What the provider calls this control plane.")] = "",
+    oidc_client_secret_file: Annotated[Path | None, typer.Option(help="File with the secret it gave us.")] = None,
+    oidc_role_claim: Annotated[str, typer.Option(help="The claim that says what somebody may do.")] = "groups",
+    oidc_role: Annotated[
+        list[str] | None,
+        typer.Option(help="ROLE=VALUE of that claim; may be repeated.", show_default="ROLE=controlplane-ROLE"),
+    ] = None,
+    public_url: Annotated[
+        str, typer.Option(help="Where browsers reach the console through a proxy.", show_default="where it listens")
+    ] = "",
 ) -> None:
     """Watch the fleet of a policy page, move its levers, run its drills, serve API and console."""
     from controlplane.policy.load import load
     from controlplane.runtime.server import serve as run_server
-    from controlplane.settings import ServeSettings, read_leader, state_dir_beside
+    from controlplane.settings import OidcFlags, ServeSettings, read_leader, state_dir_beside
 
     loaded = load(page)
+    oidc = None
+    if oidc_issuer:
+        oidc = OidcFlags(
+            oidc_issuer, oidc_client_id, oidc_client_secret_file, oidc_role_claim, tuple(oidc_role or ())
+        )  # fmt: skip
     settings = ServeSettings(
         state_dir or state_dir_beside(page),
         experiments or experiments_beside_code(),
@@ -75,6 +114,14 @@ def serve(
         database_url=database,
         lease=read_leader(leader),
         webhook_token=webhook_token_file,
+        scrape=scrape.value,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        insecure_http=insecure_http,
+        trusted_proxies=tuple(trusted_proxy or ()),
+        public_url=public_url,
+        oidc=oidc,
     )
     raise typer.Exit(run_server(loaded, settings))
 

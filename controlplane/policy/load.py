@@ -17,11 +17,13 @@ from controlplane.policy.degradation import read_condition, read_degradation
 from controlplane.policy.drills import read_drills
 from controlplane.policy.gateway import check_gateway
 from controlplane.policy.model import Objective, Policy, PublishSpec
+from controlplane.policy.outbound import check_addresses
 from controlplane.policy.page import Page, Path, overlay, parse, spell
 from controlplane.policy.publish import check_publish
 from controlplane.policy.thresholds import read_thresholds
 from controlplane.policy.typed import BAD, Bad, one_of, read, read_list
 from controlplane.probes.probe import ProbeSpec
+from controlplane.security.outbound import OutboundSpec
 from controlplane.signals.engines import AUTO, ENGINES
 from controlplane.signals.sample import CATALOGUE
 
@@ -31,7 +33,8 @@ RESERVED_POOLS = {
     GATEWAY_POOL: "the gateway itself is watched under that name",
     CONTROLPLANE_POOL: "drills that break the control plane itself name it so",
 }
-_TOP = ("service", "fleet", "probes", "thresholds", "objectives", "degradation", "drills", "alertmanager", "publish")
+_TOP = ("service", "fleet", "probes", "thresholds", "objectives", "degradation", "drills", "alertmanager", "publish",
+        "outbound")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +105,18 @@ def _policy(page: Page, data: Mapping[str, Any]) -> Policy | None:
     objectives = read_list(page, data["objectives"], ("objectives",), partial(read, page, Objective))
     drills = read_drills(page, data["drills"], read_condition)
     alertmanager = _alertmanager(page, data)
+    outbound = read(page, OutboundSpec, data.get("outbound", {}), ("outbound",))
     publish = read(page, PublishSpec, data["publish"], ("publish",))
     if isinstance(fleet, FleetSpec):
         degradation = read_degradation(page, data["degradation"], fleet)
         if isinstance(publish, PublishSpec):
             check_publish(page, publish, degradation.receivers, _check_url)
         if not page.problems and not isinstance(service, Bad):
-            return Policy(service, fleet, probes, thresholds, objectives, degradation, drills, publish, alertmanager)
+            policy = Policy(
+                service, fleet, probes, thresholds, objectives, degradation, drills, publish, alertmanager, outbound
+            )
+            check_addresses(page, data, outbound, policy.fleet_hosts)
+            return policy
     return None
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from controlplane.chaos.guard import Guard
 from controlplane.chaos.redundancy import BlastRadius
@@ -11,6 +12,7 @@ from controlplane.chaos.schedule import Freeze
 from controlplane.degradation.matrix import Degradation
 from controlplane.fleet.model import FleetSpec
 from controlplane.probes.probe import ProbeSpec
+from controlplane.security.outbound import OutboundSpec
 from controlplane.slo.threshold import Threshold
 
 
@@ -97,3 +99,11 @@ class Policy:
     publish: PublishSpec
     alertmanager: str = ""
     """Base URL of the Alertmanager that rows and drills ask; empty without one."""
+    outbound: OutboundSpec = field(default_factory=OutboundSpec)
+    """Where requests may go."""
+
+    @property
+    def fleet_hosts(self) -> tuple[str, ...]:
+        """The hosts of the endpoints that stand on the page itself."""
+        urls = (url for pool in self.fleet.pools.values() for url in pool.endpoints.static)
+        return tuple(dict.fromkeys(host for url in urls if (host := urlsplit(url).hostname)))

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import getpass
 from pathlib import Path
 
 from controlplane.clock import utcnow
+from controlplane.errors import StoreError
 from controlplane.flows.recover import RecoverPorts, heal_all
 from controlplane.policy.load import Loaded
 from controlplane.runtime.books import books
+from controlplane.runtime.doors import note_offline
 from controlplane.runtime.grounds import fault_driver
 from controlplane.runtime.state_dir import held
 from controlplane.settings import ServeSettings
@@ -33,4 +36,8 @@ def heal_offline(loaded: Loaded, state_dir: Path) -> tuple[str, ...]:
             loaded.policy.service, book.receipts, book.leases, book.drills, None,
             fault_driver(loaded, settings.state_dir), utcnow,
         )  # fmt: skip
-        return asyncio.run(heal_all(ports))
+        # The log never stands between a person and the end of a fault: what cannot be recorded is done all the same.
+        healed = asyncio.run(heal_all(ports))
+        with contextlib.suppress(StoreError):
+            note_offline(database, "controlplane heal", f"done, {len(healed)} faults", getpass.getuser())
+        return healed

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import signal
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
 from typing import TypedDict
 
-import aiohttp
 import structlog
 import uvicorn
 import uvloop
@@ -27,22 +28,27 @@ from controlplane.policy.load import Loaded
 from controlplane.render.reports.incident import IncidentReport
 from controlplane.render.wording import page_name
 from controlplane.runtime.collector import Collector
+from controlplane.runtime.doors import Doors, doors
 from controlplane.runtime.drills import SCHEDULE_EVERY
 from controlplane.runtime.histories import KEEP_HISTORY_EVERY, of_incident
+from controlplane.runtime.identity import oidc_ports, settings_of
 from controlplane.runtime.intake import RECONCILE_EVERY
+from controlplane.runtime.outbound import outbound_session
 from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
 from controlplane.runtime.state_dir import held, operator_token, publish_address, webhook_token
 from controlplane.runtime.wiring import Plane, build
+from controlplane.security.outbound import OutboundSpec
 from controlplane.settings import ServeSettings
 from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.telemetry import Metrics, configure_logging
+from controlplane.tls import check_files
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.intake import PATH as WEBHOOK_PATH
-from controlplane.web.intake import DoorPorts, IntakeDoor, bearer
+from controlplane.web.intake import DoorPorts, IntakeDoor, webhook_check
 from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview, Role, ScheduledDrill
 from controlplane.web.rollouts import StartRollout
@@ -81,6 +87,11 @@ def serve(loaded: Loaded, settings: ServeSettings) -> int:
         ControlplaneError: when it cannot start, with the way out.
     """
     configure_logging()
+    settings.check()
+    if settings.oidc:
+        settings_of(settings.oidc)
+    if settings.tls_cert and settings.tls_key:
+        check_files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     with (
         held(settings),
         listening(settings) as listener,
@@ -96,7 +107,8 @@ def listening(settings: ServeSettings) -> Iterator[socket.socket]:
     Raises:
         ControlplaneError: when the address cannot be bound.
     """
-    with socket.socket() as listener:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.port))
@@ -118,19 +130,40 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _reached_at(host: str) -> str:
+    """Return where this machine itself reaches a listening address: that may be every address there is."""
+    near = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - to tell it from the others
+    return f"[{near}]" if ":" in near and not near.startswith("[") else near
+
+
+def _web_config(app: IntakeDoor, settings: ServeSettings) -> uvicorn.Config:
+    """Say how the application is served: no access log (addresses may hold what is nobody's business), TLS if asked."""
+    return uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none",
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies), forwarded_allow_ips=list(settings.trusted_proxies),
+        ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
+        ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
+    )  # fmt: skip
+
+
 async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socket, database: Database) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
-    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    url = f"{'https' if settings.secure else 'http'}://{_reached_at(settings.host)}:{listener.getsockname()[1]}"
     token, metrics, changes = operator_token(settings), Metrics(), Changes()
     background, timetable = Background(), Timetable()
     metrics.info.labels(loaded.policy.service, controlplane.__version__, url).set(1)
     for result in ("ok", "failed"):
         metrics.store_seconds.labels(result)
     database.took = lambda result, seconds: metrics.store_seconds.labels(result).observe(seconds)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)) as session:
+    async with (
+        outbound_session(loaded.policy.outbound, loaded.policy.fleet_hosts) as session,
+        outbound_session(OutboundSpec(), ()) as to_provider,
+    ):
         plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
         await plane.leadership.turn()
         background.spawn(plane.leadership.keep())
@@ -140,19 +173,17 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         await plane.publish()
         await plane.alerts.remember()
         background.spawn(plane.alerts.write())
-        door = DoorPorts(plane.alerts.take, bearer(webhook_token(settings)), metrics.webhooks_refused)
-        app = IntakeDoor(build_app(_web_ports(plane, metrics, changes, token)), door)
-        server = _Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=2,
-                ws="none",
-                proxy_headers=False,
+        opened = doors(database, settings, token, lambda status: metrics.refusals.labels(status).inc())
+        ports = _web_ports(plane, metrics, changes, opened)
+        app = build_app(
+            replace(
+                ports,
+                oidc=oidc_ports(settings.oidc, settings.public_url or url, to_provider) if settings.oidc else None,
             )
         )
+        allowed = webhook_check(webhook_token(settings), opened.keeper.of_token)
+        door = IntakeDoor(app, DoorPorts(plane.alerts.take, allowed, metrics.webhooks_refused))
+        server = _Server(_web_config(door, settings))
         web = asyncio.create_task(server.serve(sockets=[listener]))
         background.spawn(_measure_lag(metrics))
         paces = _schedule(plane, timetable, background, metrics)
@@ -251,7 +282,7 @@ async def _measure_lag(metrics: Metrics) -> None:
         metrics.loop_lag.set(max(0.0, monotonic() - before - LAG_EVERY_S))
 
 
-def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> WebPorts:
+def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors) -> WebPorts:
     books, service = plane.books, plane.loaded.policy.service
 
     async def incidents(limit: int) -> tuple[IncidentView, ...]:
@@ -305,7 +336,8 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, token: str) -> 
         alerts=plane.alerts.pages,
         registry=metrics.registry,
         changes=changes,
-        token=token,
+        guard=opened.guard,
+        admin=opened.admin,
     )
 
 

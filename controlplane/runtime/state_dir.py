@@ -9,6 +9,7 @@ from pathlib import Path
 
 from controlplane.errors import RunDirError
 from controlplane.settings import ServeSettings
+from controlplane.tls import first_certificate
 from controlplane.wholefile import write_whole
 
 
@@ -65,6 +66,10 @@ def publish_address(settings: ServeSettings, url: str) -> None:
         RunDirError: when it cannot be written.
     """
     try:
+        if settings.tls_cert:
+            write_whole(settings.pinned_file, first_certificate(settings.tls_cert.read_text(encoding="utf-8")))
+        else:
+            settings.pinned_file.unlink(missing_ok=True)
         write_whole(settings.address_file, url + "\n")
     except OSError as error:
         raise _unwritable(settings, error) from error

@@ -1,23 +1,19 @@
 """The HTTP application: the API under `/api/v1`, the console at `/`, `/metrics`, `/healthz`, `/readyz`, `/events`.
 
-Reading is free on the loopback address the server binds by default; whatever moves a lever or breaks something needs
-the operator's token. Errors are problem documents (RFC 9457).
+What each route needs stands in `access`; `guard`, in front of it all, sees to it. Errors are problem documents (RFC
+9457).
 """
 
-import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import PurePath
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, cast
 
 import structlog
-from fastapi import Body, Depends, FastAPI, HTTPException, Request
+from fastapi import Body, FastAPI, HTTPException, Request
 from fastapi import Path as UrlPath
-from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -38,24 +34,27 @@ from controlplane.flows.rollout import Refused
 from controlplane.flows.standing import Standing
 from controlplane.policy import quantity
 from controlplane.render.reports.drill import Report, html_report, markdown_report
+from controlplane.security.tokens import csrf_of
+from controlplane.web.access import described
+from controlplane.web.admin import AdminPorts, add_admin
 from controlplane.web.alerts import AlertPages, add_alert_routes
+from controlplane.web.answers import json_answer as _json
+from controlplane.web.answers import problem as _problem
+from controlplane.web.auth import Visitor
 from controlplane.web.changes import Changes
-from controlplane.web.console import CONTENT_SECURITY_POLICY, STATIC_DIR, overview_fragment, overview_html
+from controlplane.web.console import STATIC_DIR, overview_fragment, overview_html
+from controlplane.web.guard import SECURITY_HEADERS, Guard, GuardPorts
 from controlplane.web.incidents import IncidentPorts, add_incident_pages
 from controlplane.web.levers import LeverPorts, add_lever_routes
+from controlplane.web.oidc import OidcPorts, add_oidc
 from controlplane.web.page import IncidentView, Overview, Role
 from controlplane.web.rollouts import StartRollout, add_rollouts
 from controlplane.web.runbooks import add_runbooks
+from controlplane.web.sessions import add_sessions
 
 EXPERIMENT_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 
 log = structlog.get_logger("web")
-
-_SECURITY_HEADERS = {
-    "content-security-policy": CONTENT_SECURITY_POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
 
 
 class Desk(Protocol):
@@ -108,9 +107,12 @@ class WebPorts:
     newest_rollout: Callable[[], Awaitable[Receipt | None]]
     registry: CollectorRegistry
     changes: Changes
-    token: str
     alerts: AlertPages
     """What fires by our books."""
+    guard: GuardPorts
+    admin: AdminPorts
+    oidc: OidcPorts | None = None
+    """With whom people may log in besides; None without an identity provider."""
     role: Callable[[], Role] = lambda: Role("leader", "")
     """Which of several replicas this is, and who is in charge."""
 
@@ -178,32 +180,18 @@ def build_app(ports: WebPorts) -> FastAPI:
     add_alert_routes(app, ports.alerts, _json)
     _acting(app, ports)
 
-    @app.middleware("http")
-    async def secure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call_next(request)
-        for name, value in _SECURITY_HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
-
+    guard = ports.guard
+    add_sessions(
+        app, guard.keeper, guard.failures, guard.clock_s, secure=guard.secure,
+        provider=ports.oidc.provider.name if ports.oidc else "",
+    )  # fmt: skip
+    if ports.oidc:
+        add_oidc(app, guard.keeper, ports.oidc, secure=guard.secure)
+    add_admin(app, ports.admin)
+    app.add_middleware(cast("Any", Guard), routes=lambda: app.routes, ports=guard)
+    describe = app.openapi
+    app.openapi = lambda: described(describe())  # type: ignore[method-assign] # FastAPI's own way to extend it
     return app
-
-
-def _json(value: object, status: int = 200) -> JSONResponse:
-    """Answer with a value as JSON; a bound that is endless (a P99 beyond the last bucket) has no number there: null."""
-    return JSONResponse(_finite(jsonable_encoder(value)), status)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def _problem(status: int, what: str, why: str = "", fix: str = "", **more: object) -> JSONResponse:
-    body = {"type": "about:blank", "title": what, "status": status, "detail": why, "fix": fix, **more}
-    return JSONResponse(body, status, media_type="application/problem+json")
 
 
 def _errors(app: FastAPI) -> None:
@@ -226,14 +214,16 @@ def _errors(app: FastAPI) -> None:
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         log.error("unforeseen", path=request.url.path, exc_info=error)
         response = _problem(500, "something went wrong in the control plane", "its log says what", "report it with it")
-        response.headers.update(_SECURITY_HEADERS)  # This handler stands outside the middleware.
+        response.headers.update(SECURITY_HEADERS)  # This handler stands outside the guard.
         return response
 
 
 def _console(app: FastAPI, ports: WebPorts) -> None:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def overview() -> str:
-        return overview_html(await ports.overview())
+    async def overview(request: Request) -> str:
+        visitor: Visitor = request.state.visitor
+        who = visitor.principal.name if visitor.principal and visitor.cookie else ""
+        return overview_html(await ports.overview(), who, csrf_of(visitor.cookie) if visitor.cookie else "")
 
     @app.get("/drills/{drill_id}", response_class=HTMLResponse, include_in_schema=False)
     async def report(drill_id: str) -> str:
@@ -256,12 +246,14 @@ def _probes(app: FastAPI, ports: WebPorts) -> None:
         return "ok\n"
 
     @app.get("/readyz", tags=["self"])
-    async def readyz() -> JSONResponse:
-        """Say what is not ready yet, and whether this control plane is the one in charge, or which one is."""
+    async def readyz(request: Request) -> JSONResponse:
+        """Say what is not ready yet and who is in charge (to a stranger only whether), and which role this one has."""
         missing, role = ports.not_ready(), ports.role()
+        known = request.state.near or request.state.visitor.principal
+        told = missing if known or not missing else ("something; a viewer's token shows what",)
         body = {
-            "ready": not missing, "not_ready": missing, "in_charge": ports.in_charge(), "role": role.name,
-            "leader": role.leader,
+            "ready": not missing, "not_ready": told, "in_charge": ports.in_charge(), "role": role.name,
+            "leader": role.leader if known else "",
         }  # fmt: skip
         return JSONResponse(body, 503 if missing else 200)
 
@@ -345,20 +337,11 @@ def _reading_drills(app: FastAPI, ports: WebPorts) -> None:
 
 
 def _acting(app: FastAPI, ports: WebPorts) -> None:
-    bearer = HTTPBearer(auto_error=False, description="The operator's token: the file `token` in the state directory.")
-
-    async def operator(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
-        if given is None or not hmac.compare_digest(given.credentials.encode(), ports.token.encode()):
-            raise HTTPException(401, "a valid operator token is needed", {"WWW-Authenticate": "Bearer"})
-
-    guarded = [Depends(operator)]
-    add_lever_routes(app, ports.lever, guarded, _json, _problem)
-    add_rollouts(
-        app, guarded, ports.start_rollout, ports.abort_rollout, ports.newest_rollout, _json, _problem
-    )  # fmt: skip
+    add_lever_routes(app, ports.lever, _json, _problem)
+    add_rollouts(app, ports.start_rollout, ports.abort_rollout, ports.newest_rollout, _json, _problem)
     drill_id_path = UrlPath(pattern=r"^[0-9a-f]{1,32}$")
 
-    @app.post("/api/v1/drills", status_code=202, tags=["drills"], dependencies=guarded)
+    @app.post("/api/v1/drills", status_code=202, tags=["drills"])
     async def start(body: StartDrill) -> JSONResponse:
         """Ask the gates and start a drill; 409 with every reason when they refuse."""
         started = await ports.desk.start(body.experiment, body.requested_by)
@@ -367,31 +350,31 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
             return _problem(409, "the drill may not start", "; ".join(started.reasons), fix, reasons=started.reasons)
         return _json(started, 202)
 
-    @app.post("/api/v1/halt", tags=["drills"], dependencies=guarded)
+    @app.post("/api/v1/halt", tags=["drills"])
     async def halt(body: StopAll) -> JSONResponse:
         """Stop every drill, end every fault, and block new ones until they are resumed."""
         in_force, healed = await ports.desk.halt(body.why, body.by)
         return _json({"halt": in_force, "healed": healed})
 
-    @app.post("/api/v1/resume", tags=["drills"], dependencies=guarded)
+    @app.post("/api/v1/resume", tags=["drills"])
     async def resume(body: Resume) -> JSONResponse:
         """Let drills start again; `halt` is the one that was in force, or null."""
         return _json({"halt": await ports.desk.resume(body.by)})
 
-    @app.post("/api/v1/drills/{drill_id}/faults", status_code=201, tags=["drills"], dependencies=guarded)
+    @app.post("/api/v1/drills/{drill_id}/faults", status_code=201, tags=["drills"])
     async def inject(drill_id: Annotated[str, drill_id_path], body: Annotated[Inject, Body()]) -> JSONResponse:
         """Inject a fault for a running drill; for the Chaos Toolkit extension."""
         found = await _the_drill(ports, drill_id)
         leases = await ports.inject(found, body.request())
         return _json({"leases": leases}, 201)
 
-    @app.post("/api/v1/drills/{drill_id}/heal", tags=["drills"], dependencies=guarded)
+    @app.post("/api/v1/drills/{drill_id}/heal", tags=["drills"])
     async def heal_drill(drill_id: Annotated[str, drill_id_path]) -> JSONResponse:
         """End every fault of one drill now."""
         await _the_drill(ports, drill_id)
         return JSONResponse({"healed": await ports.heal_drill(drill_id)})
 
-    @app.post("/api/v1/heal", tags=["drills"], dependencies=guarded)
+    @app.post("/api/v1/heal", tags=["drills"])
     async def heal() -> JSONResponse:
         """End every fault there is now."""
         return JSONResponse({"healed": await ports.heal_all()})

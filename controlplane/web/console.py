@@ -64,21 +64,23 @@ _OUTCOME_TONES = {
 }
 
 
-def overview_html(view: Overview) -> str:
+def overview_html(view: Overview, who: str = "", csrf: str = "") -> str:
     """Draw the whole front page.
 
     Args:
         view: everything on it; ages are counted from `view.now`.
+        who: whose session it is; empty without one.
+        csrf: what the page's scripts send back with whatever they ask for.
 
     Returns:
         A complete HTML document.
     """
-    return draw("overview.html", view)
+    return draw("overview.html", view=view, standing=view.standing, who=who, csrf=csrf)
 
 
 def overview_fragment(view: Overview) -> str:
     """Draw what changes: the `<main>` element that `console.js` puts in the place of the one it shows."""
-    return draw("_main.html", view)
+    return draw("_main.html", view=view, standing=view.standing)
 
 
 # --- numbers and times -----------------------------------------------------------------------------------------------
@@ -444,8 +446,13 @@ def _environment() -> Environment:
 _ENVIRONMENT = _environment()
 
 
+def draw(template: str, **values: object) -> str:
+    """Draw a page from a template; filters that tell ages need a `view` with a `now` among its values."""
+    return _ENVIRONMENT.get_template(template).render(**values)
+
+
 class Stands(Protocol):
-    """What every page is made of: values of one moment, with how the service stands."""
+    """What a page about the service is made of: values of one moment, with how the service stands."""
 
     @property
     def standing(self) -> Standing:
@@ -460,6 +467,6 @@ class Stands(Protocol):
         """Ours; it makes browsers ask anew for style and script."""
 
 
-def draw(template: str, view: Stands) -> str:
+def draw_standing(template: str, view: Stands) -> str:
     """Draw a page of a view; ages are counted from its `now`."""
-    return _ENVIRONMENT.get_template(template).render(view=view, standing=view.standing)
+    return draw(template, view=view, standing=view.standing)

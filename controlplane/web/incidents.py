@@ -25,7 +25,7 @@ from controlplane.render.reports.incident import (
     phase_rows,
 )
 from controlplane.render.runbooks.subject import Subject
-from controlplane.web.console import STATIC_DIR, draw
+from controlplane.web.console import STATIC_DIR, draw_standing
 from controlplane.web.reading import html_of, section
 from controlplane.web.runbooks import Reading, RunbookPorts, readings_of
 
@@ -155,8 +155,8 @@ def add_incident_pages(app: FastAPI, ports: IncidentPorts, answer: Callable[...,
 
     @app.get("/incidents/{incident_id:path}/fragment", response_class=HTMLResponse, include_in_schema=False)
     async def fragment(incident_id: str) -> str:
-        return draw("_incident.html", await page_of(ports, await found(incident_id)))
+        return draw_standing("_incident.html", await page_of(ports, await found(incident_id)))
 
     @app.get("/incidents/{incident_id:path}", response_class=HTMLResponse, include_in_schema=False)
     async def page(incident_id: str) -> str:
-        return draw("incident.html", await page_of(ports, await found(incident_id)))
+        return draw_standing("incident.html", await page_of(ports, await found(incident_id)))

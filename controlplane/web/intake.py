@@ -7,8 +7,6 @@ with `Retry-After`, since Alertmanager drops what it is told 4xx for; 4xx is for
 
 import asyncio
 import hmac
-from base64 import b64decode
-from binascii import Error as NotBase64
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +14,12 @@ from typing import Any
 import msgspec
 from prometheus_client import Counter
 
+from controlplane.errors import StoreError
 from controlplane.flows.intake import Busy
 from controlplane.incidents.alert import Unreadable, Webhook, read_webhook
+from controlplane.security.roles import Need, may
+from controlplane.security.tokens import Principal, digest, same
+from controlplane.web.auth import secret_of
 
 PATH = "/hooks/alertmanager"
 BODY_AT_MOST = 5_000_000
@@ -48,8 +50,8 @@ class DoorPorts:
 
     take: Callable[[Webhook], Awaitable[Busy | None]]
     """Writes a webhook down; None when it is on disk."""
-    allowed: Callable[[bytes], bool]
-    """Whether the value of an `Authorization` header lets one in."""
+    allowed: Callable[[bytes], Awaitable[bool]]
+    """Whether the value of an `Authorization` header lets one in; raises `StoreError` when that cannot be known."""
     refused: Counter
     """Counts what was not taken, by the label `reason`."""
 
@@ -80,23 +82,25 @@ _FULL = _No(503, "overload", "too much is under way", f"{HELD_AT_MOST} bytes wai
 _METHOD = _No(405, "method", "webhooks are posted", "this address takes POST and nothing else", "send a POST")
 
 
-def bearer(token: str) -> Callable[[bytes], bool]:
-    """Return a check of `Authorization` headers: the token as bearer, or as the password of anybody."""
-    as_bearer, as_password = b"Bearer " + token.encode(), b":" + token.encode()
+def webhook_check(
+    token: str, of_token: Callable[[str], Awaitable[Principal | None]]
+) -> Callable[[bytes], Awaitable[bool]]:
+    """Return a check of `Authorization` headers: a token as bearer, or as the password of anybody.
 
-    def allowed(given: bytes) -> bool:
+    Args:
+        token: the one of the webhook's file, for which the store is not asked: it holds while the database is down.
+        of_token: whose any other token is; asked of what looks like one, and remembered there.
+    """
+    as_bearer, hashed = b"Bearer " + token.encode(), digest(token)
+
+    async def allowed(given: bytes) -> bool:
         if hmac.compare_digest(given, as_bearer):
             return True
-        kind, _, encoded = given.partition(b" ")
-        if kind.lower() == b"bearer":
-            return hmac.compare_digest(b"Bearer " + encoded.strip(), as_bearer)
-        if kind.lower() != b"basic":
-            return False
-        try:
-            user, colon, password = b64decode(encoded, validate=True).partition(b":")
-        except NotBase64:
-            return False
-        return bool(user or colon) and hmac.compare_digest(colon + password, as_password)
+        secret = secret_of(given.decode("latin-1"))
+        if same(secret, hashed):
+            return True
+        principal = await of_token(secret)
+        return principal is not None and may(principal.role, Need.WEBHOOK)
 
     return allowed
 
@@ -138,8 +142,11 @@ class IntakeDoor:
                 authorization = value
             elif name == b"content-length":
                 length = int(value) if value.isdigit() else 0
-        if not self._ports.allowed(authorization):
-            return _UNKNOWN
+        try:
+            if not await self._ports.allowed(authorization):
+                return _UNKNOWN
+        except StoreError as error:
+            return _No(503, "store", "whose token this is cannot be looked up", error.why, error.fix)
         if length > BODY_AT_MOST:
             return _TOO_LARGE
         if self._held + length > HELD_AT_MOST:

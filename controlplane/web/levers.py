@@ -1,13 +1,13 @@
 """The API of the lever: what is in force and why, and what people may say about it.
 
-Reading is free, as elsewhere; saying something needs the operator's token. Called by `app`.
+What each route needs stands in `access`. Called by `app`.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Query
 from fastapi import Path as UrlPath
@@ -62,13 +62,12 @@ _Say = Callable[[Kind, str, Word, timedelta | None], Awaitable[JSONResponse]]
 _End = Callable[[Kind, str, Word], Awaitable[JSONResponse]]
 
 
-def add_lever_routes(app: FastAPI, ports: LeverPorts, guarded: Sequence[Any], answer: Answer, problem: Answer) -> None:
+def add_lever_routes(app: FastAPI, ports: LeverPorts, answer: Answer, problem: Answer) -> None:
     """Add the routes.
 
     Args:
         app: what they are added to.
         ports: what they ask for.
-        guarded: the dependencies of whatever moves something.
         answer: makes a JSON answer of a value: (value, status).
         problem: makes a problem document: (status, what, why, fix).
     """
@@ -86,8 +85,8 @@ def add_lever_routes(app: FastAPI, ports: LeverPorts, guarded: Sequence[Any], an
         return answer(ended)
 
     _reading(app, ports, answer)
-    _pins(app, list(guarded), say, end)
-    _rows(app, list(guarded), say)
+    _pins(app, say, end)
+    _rows(app, say)
 
 
 def _lasts(text: str | None) -> timedelta | None:
@@ -128,40 +127,40 @@ def _reading(app: FastAPI, ports: LeverPorts, answer: Answer) -> None:
         return answer(table)
 
 
-def _pins(app: FastAPI, guarded: list[Any], say: _Say, end: _End) -> None:
-    @app.post("/api/v1/pins/{level}", tags=TAGS, status_code=201, dependencies=guarded)
+def _pins(app: FastAPI, say: _Say, end: _End) -> None:
+    @app.post("/api/v1/pins/{level}", tags=TAGS, status_code=201)
     async def pin(level: _LEVEL, body: Pinning) -> JSONResponse:
         """Put a row in force and keep it there; `none` lets no row begin anything. 409 says why not."""
         return await say(Kind.PIN, level, body, _lasts(body.lasts))
 
-    @app.post("/api/v1/pins/{level}/end", tags=TAGS, dependencies=guarded)
+    @app.post("/api/v1/pins/{level}/end", tags=TAGS)
     async def unpin(level: _LEVEL, body: Word) -> JSONResponse:
         """End a pin: the row follows its trigger again."""
         return await end(Kind.PIN, level, body)
 
-    @app.post("/api/v1/brake", tags=TAGS, status_code=201, dependencies=guarded)
+    @app.post("/api/v1/brake", tags=TAGS, status_code=201)
     async def brake(body: Word) -> JSONResponse:
         """Pull the brake: nothing engages or is given back by itself."""
         return await say(Kind.BRAKE, Level.NONE, body, None)
 
-    @app.post("/api/v1/brake/release", tags=TAGS, dependencies=guarded)
+    @app.post("/api/v1/brake/release", tags=TAGS)
     async def let_go(body: Word) -> JSONResponse:
         """Let go of the brake."""
         return await end(Kind.BRAKE, Level.NONE, body)
 
 
-def _rows(app: FastAPI, guarded: list[Any], say: _Say) -> None:
-    @app.post("/api/v1/rows/{level}/approve", tags=TAGS, status_code=201, dependencies=guarded)
+def _rows(app: FastAPI, say: _Say) -> None:
+    @app.post("/api/v1/rows/{level}/approve", tags=TAGS, status_code=201)
     async def approve(level: _ROW, body: Word) -> JSONResponse:
         """Let a row engage that waits for approval."""
         return await say(Kind.APPROVE, level, body, None)
 
-    @app.post("/api/v1/rows/{level}/refuse", tags=TAGS, status_code=201, dependencies=guarded)
+    @app.post("/api/v1/rows/{level}/refuse", tags=TAGS, status_code=201)
     async def refuse(level: _ROW, body: Word) -> JSONResponse:
         """Have a row left alone until its trigger has cleared."""
         return await say(Kind.REFUSE, level, body, None)
 
-    @app.post("/api/v1/rows/{level}/release", tags=TAGS, status_code=201, dependencies=guarded)
+    @app.post("/api/v1/rows/{level}/release", tags=TAGS, status_code=201)
     async def release(level: _ROW, body: Word) -> JSONResponse:
         """Begin to give a row's traffic back now, by its steps."""
         return await say(Kind.RELEASE, level, body, None)

@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.params import Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.degradation.actuator import Receipt
@@ -48,7 +47,6 @@ class AbortBody(BaseModel):
 
 def add_rollouts(
     app: FastAPI,
-    guarded: list[Depends],
     start: StartRollout,
     abort: Callable[[str], Awaitable[Receipt | Refused]],
     newest: Callable[[], Awaitable[Receipt | None]],
@@ -59,7 +57,6 @@ def add_rollouts(
 
     Args:
         app: the application.
-        guarded: asks for the operator's token.
         start: begins a rollout.
         abort: calls it off, for somebody.
         newest: returns the newest rollout's receipt.
@@ -67,14 +64,14 @@ def add_rollouts(
         refuse: makes a problem document of a status, what and why.
     """
 
-    @app.post("/api/v1/rollouts", status_code=202, tags=["degradation"], dependencies=guarded)
+    @app.post("/api/v1/rollouts", status_code=202, tags=["degradation"])
     async def begin(body: RolloutBody) -> Any:
         """Give a pool traffic by steps, judged at each; 409 with the reason when that may not begin."""
         steps, hold = body.read()
         begun = await start(body.service, body.to, steps, hold, body.requested_by)
         return refuse(409, "the rollout may not begin", begun.why) if isinstance(begun, Refused) else answer(begun, 202)
 
-    @app.post("/api/v1/rollouts/abort", tags=["degradation"], dependencies=guarded)
+    @app.post("/api/v1/rollouts/abort", tags=["degradation"])
     async def call_off(body: AbortBody) -> Any:
         """Call the rollout off: all traffic goes back to the primary pool."""
         ended = await abort(body.requested_by)

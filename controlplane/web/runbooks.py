@@ -13,7 +13,7 @@ from controlplane.incidents.incident import Incident
 from controlplane.render.runbooks.subject import Subject
 from controlplane.slo.threshold import Threshold
 from controlplane.slo.verdict import Evidence
-from controlplane.web.console import draw
+from controlplane.web.console import draw_standing
 from controlplane.web.page import IncidentView
 from controlplane.web.reading import html_of
 
@@ -105,7 +105,7 @@ def add_runbooks(app: FastAPI, ports: RunbookPorts) -> None:
 
     @app.get("/runbooks", response_class=HTMLResponse, include_in_schema=False)
     async def index() -> str:
-        return draw("runbook.html", await found(INDEX))
+        return draw_standing("runbook.html", await found(INDEX))
 
     @app.get("/api/v1/runbooks/{name:path}", response_class=PlainTextResponse, tags=["runbooks"])
     async def markdown(name: str) -> str:
@@ -117,8 +117,8 @@ def add_runbooks(app: FastAPI, ports: RunbookPorts) -> None:
 
     @app.get("/runbooks/{name:path}/fragment", response_class=HTMLResponse, include_in_schema=False)
     async def fragment(name: str) -> str:
-        return draw("_runbook.html", await found(name))
+        return draw_standing("_runbook.html", await found(name))
 
     @app.get("/runbooks/{name:path}", response_class=HTMLResponse, include_in_schema=False)
     async def page(name: str) -> str:
-        return draw("runbook.html", await found(name))
+        return draw_standing("runbook.html", await found(name))

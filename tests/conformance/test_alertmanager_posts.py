@@ -53,9 +53,15 @@ class World:
         answer = ask(f"http://127.0.0.1:{self.alertmanager_port}/api/v2/alerts", "POST", [one])
         assert answer.status == 200
 
+    def alerts(self) -> list[dict[str, Any]]:
+        token = (self.here / "state" / "token").read_text().strip()
+        answer = ask(f"http://127.0.0.1:{self.port}/api/v1/alerts", headers={"authorization": f"Bearer {token}"})
+        found: list[dict[str, Any]] = answer.json["alerts"]
+        return found
+
     def firing(self) -> list[str]:
         try:
-            found = ask(f"http://127.0.0.1:{self.port}/api/v1/alerts").json["alerts"]
+            found = self.alerts()
         except OSError:
             return ["nobody answers"]
         return sorted(alert["name"] for alert in found)
@@ -92,7 +98,7 @@ def test_what_alertmanager_posts_is_in_the_books_under_the_name_it_has_there(wor
     with world.serve():
         world.tell("Slow", service="chat")
         until(lambda: world.firing() == ["Slow"], what="the webhook is taken")
-        (found,) = ask(f"http://127.0.0.1:{world.port}/api/v1/alerts").json["alerts"]
+        (found,) = world.alerts()
         assert {found["fingerprint"]} == world.listed()
         assert world.metric("controlplane_alerts_received_total") >= 1
         world.tell("Slow", over=True, service="chat")

@@ -8,15 +8,18 @@ from datetime import UTC, datetime
 
 import pytest
 from alembic import command
+from sqlalchemy import text
 
 from controlplane.degradation.action import Scale
 from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan, Step
 from controlplane.degradation.fencing import Held, Term
 from controlplane.degradation.matrix import Level
-from controlplane.errors import FencedError
+from controlplane.errors import FencedError, StoreError
 from controlplane.incidents.alert import Alert, Source, Status, latest
 from controlplane.incidents.incident import Entry, Incident, IncidentState
+from controlplane.security.chain import Deed
 from controlplane.store.alerts import StoredAlerts
+from controlplane.store.audit import StoredAudit
 from controlplane.store.database import Database, alembic_config, open_database
 from controlplane.store.incidents import StoredIncidents
 from controlplane.store.leader import StoredTerms
@@ -102,6 +105,21 @@ async def test_an_incident_is_stored_with_the_beginning_of_its_timeline_or_not_a
     ((stored, timeline),) = await StoredIncidents(planes[1]).recent("chat", 5)
     assert stored == incident
     assert [entry.text for entry in timeline] == ["x", "y"]
+
+
+async def test_two_control_planes_keep_one_audit_chain_that_the_database_lets_nobody_change(
+    planes: tuple[Database, Database],
+) -> None:
+    books = (StoredAudit(planes[0]), StoredAudit(planes[1]))
+    deed = Deed(T0, "ann", "operator", "file", "::1", "POST /api/v1/heal", "why", "done 200")
+    await asyncio.gather(*(books[i % 2].append(replace(deed, why=str(i))) for i in range(40)))
+    checked = await books[1].check(None)
+    assert (checked.rows, checked.breaks) == (40, ())
+    for statement in ("UPDATE audit SET why = 'x'", "DELETE FROM audit", "TRUNCATE audit"):
+        with pytest.raises(StoreError, match="refuses") as refused:
+            planes[0].run_now(lambda c, s=statement: c.execute(text(s)))  # type: ignore[misc]
+        assert "append-only" in refused.value.why
+    assert (await books[0].check(checked.head)).breaks == ()
 
 
 async def test_alerts_that_two_control_planes_take_in_at_once_count_once(planes: tuple[Database, Database]) -> None:

@@ -219,7 +219,20 @@ def test_a_fleet_whose_port_is_taken_names_it_and_the_option_that_changes_it(tmp
 
 
 def test_an_address_that_is_not_ours_is_refused(tmp_path: Path) -> None:
-    assert_clear(serve(static_page(tmp_path), "--host", "192.0.2.1"), 1, "192.0.2.1")
+    assert_clear(serve(static_page(tmp_path), "--host", "192.0.2.1", "--insecure-http"), 1, "192.0.2.1")
+
+
+def test_an_address_beyond_loopback_is_refused_without_tls_and_says_what_to_do(tmp_path: Path) -> None:
+    done = serve(static_page(tmp_path), "--host", "0.0.0.0")  # noqa: S104 - that is what is refused
+    assert_clear(done, 2, "without TLS", "--tls-cert", "--insecure-http")
+    assert not (tmp_path / "state").exists()
+
+
+def test_tls_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    page = static_page(tmp_path)
+    assert_clear(serve(page, "--tls-cert", str(page)), 2, "key")
+    assert_clear(serve(page, "--tls-cert", str(page), "--tls-key", str(page)), 2, "TLS files")
+    assert_clear(serve(page, "--tls-client-ca", str(page)), 2, "--tls-cert")
 
 
 def test_two_control_planes_on_one_state_directory_are_refused_and_the_first_goes_on(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scripts.screenshot import Browser, ScreenshotError, find_browser
-from tests.support.processes import Fleet, Plane, ask, until
+from tests.support.processes import Fleet, Plane, until
 
 pytestmark = [pytest.mark.journey, pytest.mark.debian("chromium-headless-shell")]
 
@@ -52,6 +52,13 @@ class Tab:
         self._browser.wait_for("Page.loadEventFired")
         self._browser.settle(0.5)
 
+    def press(self, script: str) -> None:
+        """Press a button that leads to another page, and wait for that."""
+        self._browser._events.clear()
+        self.value(f"{script}.click()")
+        self._browser.wait_for("Page.loadEventFired")
+        self._browser.settle(0.3)
+
     def value(self, script: str) -> Any:
         result = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in result, result
@@ -70,20 +77,24 @@ class Tab:
 
 
 @contextmanager
-def tab(profile: Path) -> Iterator[Tab]:
+def tab(profile: Path, token: str = "") -> Iterator[Tab]:
+    """Open a browser; a token goes with whatever it asks for."""
     try:
         program = find_browser()
     except ScreenshotError as missing:
         pytest.skip(str(missing))
     browser = Browser([program, *FLAGS, f"--user-data-dir={profile}", "about:blank"])
     try:
-        yield Tab(browser)
+        page = Tab(browser)
+        if token:
+            page.call("Network.setExtraHTTPHeaders", headers={"authorization": f"Bearer {token}"})
+        yield page
     finally:
         browser.close()
 
 
 def test_the_page_shows_the_level_and_the_browser_has_nothing_to_complain_about(plane: Plane, tmp_path: Path) -> None:
-    with tab(tmp_path) as page:
+    with tab(tmp_path, plane.token) as page:
         page.open(plane.url)
         assert "Normal" in page.value("document.title")
         assert page.value("document.querySelector('h1').textContent.trim()") == "reference"
@@ -95,10 +106,42 @@ def test_the_page_shows_the_level_and_the_browser_has_nothing_to_complain_about(
         assert all(url.startswith(plane.url) for url in page.asked())
 
 
+def test_a_person_logs_in_pulls_a_lever_and_logs_out(plane: Plane, tmp_path: Path) -> None:
+    button = "document.querySelector('#lever form button')"
+    with tab(tmp_path) as page:
+        page.open(plane.url)
+        assert page.value("location.pathname") == "/login"
+        page.value("document.querySelector('input[name=token]').value = 'wrong'")
+        page.press("document.querySelector('main form button')")
+        assert "opens nothing here" in page.value("document.getElementById('said').textContent")
+        page.value(f"document.querySelector('input[name=token]').value = '{plane.token}'")
+        page.press("document.querySelector('main form button')")
+        assert page.value("location.pathname") == "/"
+        assert page.value("document.cookie") == "", "no script can read the session"
+        until(lambda: page.value("document.getElementById('live').dataset.state") == "live", 10, "the stream is open")
+        page.value("document.getElementById('lever').open = true")
+        page.value("document.querySelector('#lever input[name=why]').value = 'a person says so'")
+        page.value(f"{button}.click()")
+        until(lambda: plane.get("/api/v1/halt")["halt"], 10, "drills are halted")
+        assert plane.get("/api/v1/halt")["halt"]["by"] == "local"
+        until(lambda: "Resume" in page.value(f"{button}.textContent"), 10, "the page shows it")
+        page.value("document.getElementById('lever').open = true")
+        page.value(f"{button}.click()")
+        until(lambda: plane.get("/api/v1/halt")["halt"] is None, 10, "drills may start again")
+        done = [row for row in plane.get("/api/v1/audit") if row["outcome"] == "done 200"]
+        assert done[1]["why"] == "a person says so"
+        assert done[1]["credential"].startswith("session of file-")
+        page.press("document.querySelector('form.visitor button')")
+        assert page.value("location.pathname") == "/login"
+        page.open(plane.url)
+        assert page.value("location.pathname") == "/login"
+        assert [said for said in page.complaints() if "401" not in said] == []
+
+
 def test_a_failover_shows_on_an_open_page_without_a_reload_and_so_does_its_end(
     fleet: Fleet, plane: Plane, tmp_path: Path
 ) -> None:
-    with tab(tmp_path) as page:
+    with tab(tmp_path, plane.token) as page:
         page.open(plane.url)
         page.value("window.sameDocument = 'yes'")
         killed = time.monotonic()
@@ -117,7 +160,7 @@ def test_a_failover_shows_on_an_open_page_without_a_reload_and_so_does_its_end(
 
 
 def test_without_javascript_the_page_is_whole_and_says_that_it_stands_still(plane: Plane, tmp_path: Path) -> None:
-    with tab(tmp_path) as page:
+    with tab(tmp_path, plane.token) as page:
         page.call("Emulation.setScriptExecutionDisabled", value=True)
         page.open(plane.url)
         page.call("Emulation.setScriptExecutionDisabled", value=False)
@@ -130,7 +173,7 @@ def test_without_javascript_the_page_is_whole_and_says_that_it_stands_still(plan
 
 
 def test_a_plain_get_has_every_section_and_the_headers_that_keep_foreign_scripts_out(plane: Plane) -> None:
-    answer = ask(plane.url)
+    answer = plane.ask("/")
     for section in SECTIONS:
         assert section in answer.text
     assert "default-src 'self'" in answer.headers["content-security-policy"]
@@ -140,7 +183,7 @@ def test_a_plain_get_has_every_section_and_the_headers_that_keep_foreign_scripts
 
 
 def test_the_page_fits_a_phone(plane: Plane, tmp_path: Path) -> None:
-    with tab(tmp_path) as page:
+    with tab(tmp_path, plane.token) as page:
         page.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=2, mobile=True)
         page.open(plane.url)
         assert page.value("document.documentElement.scrollWidth") <= 390

@@ -86,7 +86,8 @@ class Server:
             [self._programs / program, *map(str, arguments)], user=self._user, cwd="/", stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        said = self._folder / "log"
+        assert done.returncode == 0, f"{done.stderr}\n{said.read_text()[-3000:] if said.exists() else ''}"
 
 
 @contextmanager

@@ -291,12 +291,17 @@ class Plane(Running):
     """`controlplane serve` on a policy page."""
 
     def __init__(
-        self, page: Path, experiments: Path = EXPERIMENTS, state: Path | None = None, database: str = ""
+        self,
+        page: Path,
+        experiments: Path = EXPERIMENTS,
+        state: Path | None = None,
+        database: str = "",
+        more: Sequence[str | Path] = (),
     ) -> None:
         self.state = state or page.parent / "state"
         _seen_dirs.add(page.parent)
         line = command("serve", page, "--port", "0", "--state-dir", self.state, "--experiments", experiments)
-        line += ["--database", database] if database else []
+        line += [*(("--database", database) if database else ()), *more]
         super().__init__(line, page.parent.parent / f"{page.parent.name}-{self.state.name}-serve.log")
         try:
             self.until(lambda: str(self.pid) == _read(self.state / "lock") and _read(self.state / "url"), "it serves")

@@ -15,7 +15,7 @@ from controlplane.incidents.firing import Change
 from controlplane.store.alerts import StoredAlerts
 from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.telemetry import Metrics
-from controlplane.web.intake import PATH, DoorPorts, IntakeDoor, bearer
+from controlplane.web.intake import PATH, DoorPorts, IntakeDoor, webhook_check
 
 TOKEN = "a-token-of-the-webhook"
 T0 = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
@@ -133,6 +133,10 @@ async def asgi(app: Any, body: bytes, token: str = TOKEN, pieces: int = 1, **mor
     return Got(sent[0]["status"] if sent else 0, head, b"".join(m.get("body", b"") for m in sent))
 
 
+async def of_token(_: str) -> None:
+    """Know nobody but by the token of the file."""
+
+
 async def not_found(_scope: Any, _receive: Any, send: Any) -> None:
     """Stand in for the rest of the application."""
     await send({"type": "http.response.start", "status": 404, "headers": []})
@@ -157,7 +161,8 @@ async def at_desk(database: Database, inbox: Any = None, body_within_s: float = 
             inbox or book, changes.extend, metrics, lambda: datetime.now(UTC), lambda: truncated.append(None)
         )
     )  # fmt: skip
-    door = IntakeDoor(not_found, DoorPorts(intake.take, bearer(TOKEN), metrics.webhooks_refused), body_within_s)
+    allowed = webhook_check(TOKEN, of_token)
+    door = IntakeDoor(not_found, DoorPorts(intake.take, allowed, metrics.webhooks_refused), body_within_s)
     writing = asyncio.create_task(intake.run())
     await asyncio.sleep(0)
     try:

@@ -208,7 +208,7 @@ def _commands(alert: Ringing) -> str:
         return "controlplane status\ncontrolplane level"
     return (
         "controlplane status\n"
-        'curl -fsS "$CONTROL/api/v1/standing" | jq -c \'.pools[] | .name as $pool | .verdict.evidence[] '
+        "ask /api/v1/standing | jq -c '.pools[] | .name as $pool | .verdict.evidence[] "
         f'| select(.signal == "{alert.signal}") | {{pool: $pool, value, band, samples, source, reason}}\''
     )
 

@@ -61,7 +61,7 @@ def heal(place: Place) -> Step:
         "A drill's fault ends by itself; this ends it now. It heals everything that is leased and says what it did.",
         f"controlplane heal {markdown.shell(place.source)}",
         "no fault is in force.",
-        'curl -fsS "$CONTROL/api/v1/leases" | jq -r \'if . == [] then "none" else .[].endpoint.name end\'',
+        "ask /api/v1/leases | jq -r 'if . == [] then \"none\" else .[].endpoint.name end'",
         no_undo="none is needed; healing twice is healing once.",
     )
 
@@ -74,7 +74,7 @@ def pin(row: Row) -> Step:
         "pin keeps the row in force whatever its trigger says. Go on to the next step only where this fails.",
         f'controlplane pin {row.level} --for 30m --why "by hand, see the incident"',
         f"the level is `{row.level}`, and the newest receipt is `verified`.",
-        "controlplane level\ncurl -fsS \"$CONTROL/api/v1/receipts?limit=1\" | jq -c '.[] | {id, state, detail}'",
+        "controlplane level\nask \"/api/v1/receipts?limit=1\" | jq -c '.[] | {id, state, detail}'",
         undo=f'controlplane unpin {row.level} --why "its trigger decides again"',
     )
 
@@ -98,7 +98,7 @@ def ask_pool(policy: Policy, pool: str) -> Step:
         '-d "{\\"model\\": \\"$model\\", \\"prompt\\": \\"ping\\", \\"max_tokens\\": 4}"\n'
         "done",
         "every line above says 200, and the control plane's verdict on the pool is not `breach`.",
-        f"curl -fsS \"$CONTROL/metrics\" | grep '^controlplane_verdict' | grep -F {label}",
+        f"ask /metrics | grep '^controlplane_verdict' | grep -F {label}",
         no_undo="nothing was changed.",
     )
 
@@ -113,7 +113,7 @@ def _take_the_lever(place: Place) -> Step:
         "# in the way it is kept running here:\n"
         "${RESTART:-systemctl restart controlplane}",
         "the mode is `observe`.",
-        'curl -fsS "$CONTROL/api/v1/standing" | jq -r .mode',
+        "ask /api/v1/standing | jq -r .mode",
         undo="# take `mode: observe` out again, then:\n"
         f"controlplane check {page} > /dev/null\n${{RESTART:-systemctl restart controlplane}}",
     )

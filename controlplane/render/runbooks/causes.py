@@ -41,7 +41,7 @@ LEFTOVER = Cause(
     "A fault that a drill left behind",
     "It began with a drill, or lasts after one",
     "sum by (kind) (controlplane_faults_active) > 0",
-    also="curl -fsS \"$CONTROL/api/v1/leases\" | jq -c '.[] | {kind, endpoint: .endpoint.name, state, deadline}'",
+    also="ask /api/v1/leases | jq -c '.[] | {kind, endpoint: .endpoint.name, state, deadline}'",
 )
 GONE = Cause(
     "The processes are gone",
@@ -56,7 +56,7 @@ CUT_OFF = Cause(
     "Time-outs and unreachable hosts, not refusals, and often on whole nodes at once",
     'sum by (probe, result) (rate(controlplane_probes_total{result=~"timeout|network|dns"}[1m])) > 0',
     kube='%k get endpointslices -o wide\n%k get networkpolicies\n%k get pods -l "$SELECTOR" -o wide',
-    also='curl -fsS "$CONTROL/api/v1/standing" '
+    also="ask /api/v1/standing "
     "| jq -c '.pools[].endpoints[] | select(.up == false) | {name: .endpoint.name, node: .endpoint.node, detail}'",
 )
 HUNG = Cause(
@@ -77,7 +77,7 @@ RELEASE = Cause(
     "5xx or empty answers from replicas that are up, since the time of a rollout",
     'sum by (probe, result) (rate(controlplane_probes_total{result=~"status|answer"}[1m])) > 0',
     kube='%k get replicasets -l "$SELECTOR" --sort-by=.metadata.creationTimestamp -o wide | tail -n 4',
-    also="curl -fsS \"$CONTROL/api/v1/rollouts/newest\" | jq -c '{id, state, action, detail}'",
+    also="ask /api/v1/rollouts/newest | jq -c '{id, state, action, detail}'",
     logs="Traceback|Error|unrecognized arguments",
 )
 SHED = Cause(
@@ -182,7 +182,7 @@ LEVER_STUCK = Cause(
     "The gateway does not take the new split",
     "The receipt stays applied and never verified, or failed with the gateway's own words",
     'increase(controlplane_switches_total{%s, outcome="failed"}[1h]) > 0',
-    also="curl -fsS \"$CONTROL/api/v1/receipts?limit=3\" | jq -c '.[] | {id, state, detail}'",
+    also="ask \"/api/v1/receipts?limit=3\" | jq -c '.[] | {id, state, detail}'",
 )
 HELD_BACK = Cause(
     "People, or the brake, hold the row back",

@@ -12,8 +12,7 @@ from controlplane.render.runbooks.place import Place
 from controlplane.render.runbooks.step import Step
 
 _STANDING = (
-    'curl -fsS "$CONTROL/api/v1/standing" '
-    "| jq -c '.pools[].endpoints[] | {name: .endpoint.name, pool: .endpoint.pool, up, detail}'"
+    "ask /api/v1/standing | jq -c '.pools[].endpoints[] | {name: .endpoint.name, pool: .endpoint.pool, up, detail}'"
 )
 
 
@@ -121,7 +120,7 @@ def _restart(_: Policy, __: Row | None, place: Place) -> Step | None:
 
 def _keep(_: Policy, __: Row | None, place: Place) -> Step | None:
     kept = 'KEPT="${KEPT:-$(mktemp -d)}"\ncontrolplane record --for 30m > "$KEPT/signals.jsonl"\n'
-    kept += 'curl -fsS "$CONTROL/api/v1/standing" > "$KEPT/standing.json"'
+    kept += 'ask /api/v1/standing > "$KEPT/standing.json"'
     if place.kubectl:
         kept += f'\n{place.kubectl} logs -l "$SELECTOR" --tail=2000 --prefix > "$KEPT/engines.log"'
     elif place.logs:
@@ -203,7 +202,7 @@ def _let_go(_: Policy, __: Row | None, ___: Place) -> Step | None:
         "longer `for` and `hold` times shows what would have calmed it.",
         'controlplane brake release --why "cause found, see the incident" || echo "it is not on"',
         "nothing is braked.",
-        'curl -fsS "$CONTROL/api/v1/standing" | jq -r .braked',
+        "ask /api/v1/standing | jq -r .braked",
         undo='controlplane brake pull --why "it goes on"',
     )
 
@@ -242,7 +241,7 @@ def _free(_: Policy, __: Row | None, ___: Place) -> Step | None:
         'SERVER="$(cat "$CONTROLPLANE_STATE_DIR/lock")"\nps -eo pid,pcpu,ni,args --sort=-pcpu | head -n 8\n'
         'renice -n -5 -p "$SERVER" || echo "needs root: ask for more CPU for its cgroup instead"',
         "the loop is less than 0.1 s late.",
-        "curl -fsS \"$CONTROL/metrics\" | grep '^controlplane_loop_lag_seconds'",
+        "ask /metrics | grep '^controlplane_loop_lag_seconds'",
         undo='renice -n 0 -p "$SERVER" || true',
     )
 

@@ -10,6 +10,13 @@ from controlplane.fleet.model import PRIMARY, EnvoySpec, KubernetesSpec
 from controlplane.policy.model import Policy
 from controlplane.render import markdown, promql
 
+_ASK = """\
+ask() {    # PATH: what the API says, with the token of this machine, which stays out of the list of processes
+  local trust=() pinned="$CONTROLPLANE_STATE_DIR/server.pem"
+  [ ! -e "$pinned" ] || trust=(--cacert "$pinned")
+  printf 'header = "authorization: Bearer %s"\\n' "$(cat "$CONTROLPLANE_STATE_DIR/token")" |
+    curl -fsS "${trust[@]}" -K - "$CONTROL$1"
+}"""
 _PLACEHOLDER = re.compile(r"\{[a-z]+\}")
 
 
@@ -44,6 +51,7 @@ class Place:
         lines = [
             'export CONTROLPLANE_STATE_DIR="${CONTROLPLANE_STATE_DIR:-state}"    # or the --state-dir of the server',
             'CONTROL="${CONTROL:-$(cat "$CONTROLPLANE_STATE_DIR/url")}"    # its address, as it prints it at its start',
+            _ASK,
         ]
         if self.envoy:
             lines += [

@@ -121,6 +121,7 @@
     fetching = true;
     try {
       const answer = await fetch(main().dataset.fragment || "/fragment", { cache: "no-store", signal: AbortSignal.timeout(DEADLINE_MS) });
+      if (answer.status === 401) location.assign("/login"); // the session is over
       if (!answer.ok) throw new Error("status " + answer.status);
       show(await answer.text());
       freshAt = Date.now();
@@ -151,20 +152,21 @@
     });
   }
 
-  // --- levers: the operator's token goes with the request and is kept nowhere --------------------------------------
+  // --- levers: the session's cookie goes by itself, and with it what only this page was told ------------------------
 
   document.addEventListener("submit", async (event) => {
     const form = event.target.closest("form.act");
     if (!form) return;
     event.preventDefault();
     const said = form.querySelector("output");
-    const { token, ...body } = Object.fromEntries(new FormData(form));
+    const page = document.querySelector("meta[name=csrf]");
+    const body = Object.fromEntries(new FormData(form));
     said.textContent = "asking ...";
     try {
       const answer = await fetch(form.dataset.post, {
         method: "POST",
-        headers: { authorization: "Bearer " + token, "content-type": "application/json" },
-        body: JSON.stringify({ ...body, by: "console" }),
+        headers: { "x-csrf-token": page.content, "content-type": "application/json" },
+        body: JSON.stringify({ ...body, by: page.dataset.who || "console" }),
       });
       const told = await answer.json();
       said.textContent = answer.ok ? "done" : told.title + (told.detail ? ": " + told.detail : "");

@@ -1,31 +1,23 @@
-// The console's buttons: each names the path it posts to. Who, why and the operator's token are asked for; the token is
-// kept for as long as this tab is open, and nowhere else.
+// The console's buttons: each names the path it posts to. Why is asked for; who is the session's. The session's cookie goes
+// by itself, and with it what only this page was told, so that no other site can press a button.
 "use strict";
 
 (() => {
-  const kept = (key, question) => {
-    const known = sessionStorage.getItem(key) || prompt(question) || "";
-    if (known) sessionStorage.setItem(key, known);
-    return known;
-  };
-
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-say]");
     if (!button) return;
     const why = prompt(button.textContent.trim() + ": why?");
     if (!why) return;
-    const who = kept("who", "Who are you? It is kept with what you say.");
-    const token = kept("token", "The operator's token (the file `token` in the state directory)");
-    if (!who || !token) return;
+    const page = document.querySelector("meta[name=csrf]");
     button.disabled = true;
     try {
       const answer = await fetch(button.dataset.say, {
         method: "POST",
-        headers: { "content-type": "application/json", authorization: "Bearer " + token },
-        body: JSON.stringify({ who, why }),
+        headers: { "content-type": "application/json", "x-csrf-token": page.content },
+        body: JSON.stringify({ who: page.dataset.who || "console", why }),
       });
-      if (answer.status === 401) sessionStorage.removeItem("token");
-      if (!answer.ok) {
+      if (answer.status === 401) location.assign("/login");
+      else if (!answer.ok) {
         const problem = await answer.json();
         alert(problem.title + (problem.detail ? ": " + problem.detail : ""));
       }

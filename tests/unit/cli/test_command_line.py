@@ -26,13 +26,13 @@ HEAVY = ("sqlalchemy", "fastapi", "torch", "aiohttp", "chaoslib", "grafanalib", 
          "uvicorn", "kubernetes", "apscheduler", "grafana_client", "requests")  # fmt: skip
 COMMANDS = (
     "check", "render", "serve", "status", "heal", "drill", "up", "target", "demo", "level", "pin", "unpin", "approve",
-    "refuse", "release", "brake", "record", "simulate", "dashboards", "lint", "incident",
+    "refuse", "release", "brake", "record", "simulate", "dashboards", "lint", "incident", "token", "audit",
 )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CONTROLPLANE_URL", "CONTROLPLANE_TOKEN", "CONTROLPLANE_STATE_DIR"):
+    for name in ("CONTROLPLANE_URL", "CONTROLPLANE_TOKEN", "CONTROLPLANE_TOKEN_FILE", "CONTROLPLANE_STATE_DIR"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -241,7 +241,8 @@ def test_a_server_is_found_by_its_state_directory_or_by_the_environment(
     (tmp_path / "token").write_text("secret\n")
     assert connect(tmp_path) == Client("http://127.0.0.1:8600", "secret")
     monkeypatch.setenv("CONTROLPLANE_URL", "http://other:1")
-    assert connect(tmp_path) == Client("http://other:1", "secret")
+    with pytest.raises(UsageError, match="no token for http://other:1"):
+        connect(tmp_path)
     monkeypatch.setenv("CONTROLPLANE_TOKEN", "other")
     assert connect(tmp_path / "none") == Client("http://other:1", "other")
 

@@ -128,7 +128,7 @@ async def test_one_that_waits_is_there_in_the_moment_that_the_lease_runs_out(
         if len(slept) == 6:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr(leader.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     world.book.held, world.book.left_s = Term("chat", "b", 7), 2.3
     await world.ours.turn()
     with pytest.raises(asyncio.CancelledError):
@@ -146,7 +146,7 @@ async def test_a_book_that_fails_is_not_asked_without_a_pause(world: World, monk
         if len(slept) == 3:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr(leader.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     world.book.works = False
     with pytest.raises(asyncio.CancelledError):
         await world.ours.keep()

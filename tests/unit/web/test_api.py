@@ -36,8 +36,9 @@ from controlplane.web.changes import Changes
 from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview
 from tests.support import incident_pages, overviews
+from tests.support.doors import FILE_TOKEN, Doors
 
-TOKEN = "a-token-of-the-operator"
+TOKEN = FILE_TOKEN
 NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
 DRILL = Drill("abc123", "node-kill", "P0", timedelta(minutes=5), "somebody", NOW)
 FAULT: dict[str, object] = {"kind": "node-kill", "pool": "primary"}
@@ -57,6 +58,8 @@ POSTS: dict[str, tuple[str, dict[str, object], int]] = {
     "let go of the brake": ("/api/v1/brake/release", {"why": "go on"}, 200),
     "roll out": ("/api/v1/rollouts", {"service": "chat", "to": "next"}, 202),
     "abort a rollout": ("/api/v1/rollouts/abort", {}, 200),
+    "hand out a token": ("/api/v1/tokens", {"name": "grafana", "role": "viewer"}, 201),
+    "take a token back": ("/api/v1/tokens/000000000000/revoke", {}, 200),
 }
 ALERT = Alert("abc", NOW, Status.FIRING, "Overloaded", "chat", labels={"alertname": "Overloaded", "service": "chat"})
 HALT = Halt("smoke", "ann", NOW)
@@ -81,6 +84,7 @@ class Told:
     """Why no instruction can be followed."""
     after: tuple[datetime, str] | None = None
     """Behind which alert a page was to begin."""
+    doors: Doors = field(default_factory=Doors)
 
 
 def lever_ports(told: Told) -> LeverPorts:
@@ -132,6 +136,7 @@ class FakeDesk:
 
 def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     view = overviews.failover()
+    guard, admin = told.doors.ports()
 
     async def events(drill_id: str) -> tuple[Event, ...]:
         return (Event(NOW, "step", f"begins in {drill_id}"),)
@@ -205,7 +210,7 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
         leases=leases, desk=FakeDesk(told), events=events, report=report, halt=halt, inject=inject,
         heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, in_charge=lambda: True,
         lever=lever_ports(told), start_rollout=start_rollout, abort_rollout=abort, newest_rollout=newest,
-        registry=registry, changes=Changes(), token=TOKEN, alerts=alerts,
+        registry=registry, changes=Changes(), alerts=alerts, guard=guard, admin=admin,
     )  # fmt: skip
 
 
@@ -236,8 +241,8 @@ class Server:
     session: aiohttp.ClientSession
     told: Told
 
-    async def get(self, path: str) -> Reply:
-        return await self.send("GET", path)
+    async def get(self, path: str, token: str = TOKEN) -> Reply:
+        return await self.send("GET", path, authorization=f"Bearer {token}" if token else "")
 
     async def post(self, path: str, body: object, token: str = TOKEN) -> Reply:
         return await self.send("POST", path, data=json.dumps(body), authorization=f"Bearer {token}" if token else "")
@@ -292,7 +297,7 @@ async def server() -> AsyncIterator[Server]:
 
 def test_the_list_of_posts_is_every_post_there_is() -> None:
     paths = build_app(ports(Told())).openapi()["paths"]
-    named = {"{drill_id}": DRILL.id, "pins/{level}": "pins/P1", "rows/{level}": "rows/P0"}
+    named = {"{drill_id}": DRILL.id, "{token_id}": "0" * 12, "pins/{level}": "pins/P1", "rows/{level}": "rows/P0"}
     posts = [path for path, item in paths.items() if "post" in item]
     for blank, name in named.items():
         posts = [path.replace(blank, name) for path in posts]
@@ -321,7 +326,7 @@ async def test_without_the_token_nothing_is_done(server: Server, name: str, auth
 async def test_with_the_token_it_is_done(server: Server, name: str) -> None:
     path, body, status = POSTS[name]
     assert (await server.post(path, body)).status == status
-    assert len(server.told.calls) == 1
+    assert len(server.told.calls) == ("/tokens" not in path)
 
 
 @pytest.mark.parametrize("path", [f"/api/v1/drills/{'0' * 12}/heal", f"/api/v1/drills/{'0' * 12}/faults"])
@@ -461,7 +466,7 @@ async def test_a_drill_that_is_not_there_is_not_found(server: Server, path: str)
 async def test_a_path_or_method_that_is_not_there_is_a_problem_document_too(
     server: Server, method: str, path: str, status: int
 ) -> None:
-    answer = await server.send(method, path)
+    answer = await server.send(method, path, authorization=f"Bearer {TOKEN}")
     assert answer.status == status
     assert answer.is_problem
 
@@ -593,11 +598,11 @@ PAGES = ("/", "/fragment", "/healthz", "/readyz", "/metrics", "/api/v1/standing"
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_reading_is_free_and_every_answer_has_the_security_headers(server: Server, path: str) -> None:
+async def test_every_answer_has_the_security_headers(server: Server, path: str) -> None:
     answer = await server.get(path)
     assert answer.status == 200
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["referrer-policy"] == "same-origin"
     assert "default-src 'self'" in answer.headers["content-security-policy"]
     assert TOKEN not in answer.text
     assert server.told.calls == []
@@ -632,7 +637,9 @@ async def test_readiness_names_what_is_missing(server: Server) -> None:
     answer = await server.get("/readyz")
     assert answer.status == 503
     missing = ["primary-0 has not been looked at yet"]
-    assert answer.json == {"ready": False, "not_ready": missing, "in_charge": True}
+    assert answer.json == {
+        "ready": False, "not_ready": missing, "in_charge": True, "role": "leader", "leader": "",
+    }  # fmt: skip
     assert (await server.get("/healthz")).text == "ok\n"
 
 
@@ -648,8 +655,8 @@ async def test_metrics_speak_both_formats(server: Server) -> None:
 
 async def test_the_description_lists_every_route_and_marks_those_that_want_the_token(server: Server) -> None:
     document = (await server.get("/openapi.json")).json
-    pages = {"/", "/fragment", "/events", "/drills/{drill_id}", "/runbooks", "/runbooks/{name}"}
-    pages |= {"/runbooks/{name}/fragment", "/incidents/{incident_id}"}
+    pages = {"/", "/fragment", "/events", "/drills/{drill_id}", "/login", "/logout", "/audit", "/runbooks"}
+    pages |= {"/runbooks/{name}", "/runbooks/{name}/fragment", "/incidents/{incident_id}"}
     pages |= {f"/incidents/{{incident_id}}/{part}" for part in ("report", "fragment")}
     paths = {(r.path.replace(":path", ""), m) for r in _routes(server.app) for m in r.methods if m != "HEAD"}
     routes = {(path, method) for path, method in paths if path not in pages}
@@ -657,8 +664,8 @@ async def test_the_description_lists_every_route_and_marks_those_that_want_the_t
     assert described == routes
     operations = [(method, item) for path in document["paths"].values() for method, item in path.items()]
     assert all(item.get("summary") and item.get("description") and item.get("tags") for _, item in operations)
-    assert {bool(item.get("security")) for method, item in operations if method == "post"} == {True}
-    assert {bool(item.get("security")) for method, item in operations if method == "get"} == {False}
+    free = {"/healthz", "/readyz"}
+    assert {path for path, item in document["paths"].items() for m in item if not item[m]["security"]} == free
 
 
 def _routes(app: FastAPI) -> list[Any]:
@@ -672,7 +679,8 @@ def _routes(app: FastAPI) -> list[Any]:
 async def test_the_event_stream_tells_of_a_change_and_ends_when_the_server_stops(server: Server) -> None:
     changes = Changes()
     app = build_app(replace(ports(Told()), changes=changes))
-    async with serving(app) as url, server.session.get(url + "/events") as answer:
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    async with serving(app) as url, server.session.get(url + "/events", headers=bearer) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["cache-control"] == "no-store"
         assert await _event(answer) == "event: change\ndata: 0\n\n"

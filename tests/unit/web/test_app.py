@@ -13,17 +13,19 @@ from controlplane.slo.verdict import Evidence
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from tests.support import incident_pages, overviews
+from tests.support.doors import Doors
 
 
 def ports(standing: Standing) -> WebPorts:
     nothing = cast("Any", None)
+    guard, admin = Doors().ports()
     return WebPorts(
         standing=lambda: standing, overview=nothing, receipts=nothing, incidents=nothing, drills=nothing,
         drill=nothing, leases=nothing, desk=nothing, events=nothing, report=nothing, halt=nothing, inject=nothing,
         heal_drill=nothing, heal_all=nothing, not_ready=lambda: (), in_charge=lambda: True,
         incident_pages=incident_pages.ports(overviews.idle()),
         lever=nothing, start_rollout=nothing, abort_rollout=nothing, newest_rollout=nothing,
-        registry=CollectorRegistry(), changes=Changes(), token="token", alerts=nothing,
+        registry=CollectorRegistry(), changes=Changes(), alerts=nothing, guard=guard, admin=admin,
     )  # fmt: skip
 
 

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.errors import StoreError
+from controlplane.security.roles import Role
+from controlplane.security.tokens import Principal
+from controlplane.telemetry import Metrics
 from controlplane.web import intake
-from controlplane.web.intake import BODY_AT_MOST, PATH, bearer
+from controlplane.web.intake import BODY_AT_MOST, PATH, DoorPorts, IntakeDoor, webhook_check
 from tests.support.webhooks import GRAFANA, GRAFANA_ALERT, TOKEN, Desk, alert, asgi, desk, told, webhook
 from tests.unit.web.test_api import serving
 
@@ -27,6 +31,19 @@ async def at(tmp_path: Path) -> AsyncIterator[Desk]:
 # -- who is let in -----------------------------------------------------------------------------------------------------
 
 
+KNOWN = {role.value: Principal("somebody", role, "id") for role in Role}
+
+
+async def known(text: str) -> Principal | None:
+    """Know a token by its role's name; the store is down for one of them."""
+    if text == "down":
+        raise StoreError("the database does not answer", "it is down", "wait")
+    return KNOWN.get(text)
+
+
+check = webhook_check(TOKEN, known)
+
+
 def basic(text: str) -> bytes:
     return b"Basic " + base64.b64encode(text.encode())
 
@@ -34,8 +51,8 @@ def basic(text: str) -> bytes:
 @pytest.mark.parametrize(
     "given", [f"Bearer {TOKEN}".encode(), f"bearer {TOKEN}".encode(), basic(f"grafana:{TOKEN}"), basic(f":{TOKEN}")]
 )
-def test_the_token_lets_in_as_bearer_and_as_a_password(given: bytes) -> None:
-    assert bearer(TOKEN)(given)
+async def test_the_token_lets_in_as_bearer_and_as_a_password(given: bytes) -> None:
+    assert await check(given)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +60,19 @@ def test_the_token_lets_in_as_bearer_and_as_a_password(given: bytes) -> None:
     [b"", b"Bearer", b"Bearer ", b"Bearer wrong", f"Bearer {TOKEN}x".encode(), TOKEN.encode(), basic(TOKEN), b"Basic !",
      basic(f"{TOKEN}:"), basic(f"a:b:{TOKEN}"), f"Digest {TOKEN}".encode(), b"Bearer \xff", b"Basic \xff"],
 )  # fmt: skip
-def test_nothing_else_lets_in(given: bytes) -> None:
-    assert not bearer(TOKEN)(given)
+async def test_nothing_else_lets_in(given: bytes) -> None:
+    assert not await check(given)
+
+
+async def test_stored_tokens_let_in_when_they_are_for_webhooks_or_of_an_admin() -> None:
+    assert {role for role in KNOWN if await check(f"Bearer {role}".encode())} == {"webhook", "admin"}
+
+
+async def test_a_token_that_nobody_can_look_up_now_is_503_and_not_401(at: Desk) -> None:
+    door = IntakeDoor(at.door, DoorPorts(at.take, check, Metrics().webhooks_refused))
+    got = await asgi(door, ONE, token="down")
+    assert (got.status, got.headers["retry-after"]) == (503, "5")
+    assert (await asgi(door, ONE)).status == 200
 
 
 async def test_without_the_token_nothing_is_stored(at: Desk) -> None:
