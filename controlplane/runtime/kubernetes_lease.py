@@ -8,6 +8,7 @@ people.
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -267,8 +268,9 @@ class LeaseApi:
             loaders.load_incluster_config(client_configuration=settings)
             inside = NAMESPACE_FILE.read_text(encoding="utf-8").strip() if NAMESPACE_FILE.exists() else ""
         except config.ConfigException:
-            loaders.load_kube_config(client_configuration=settings)
-            inside = str(loaders.list_kube_config_contexts()[1]["context"].get("namespace") or "")
+            file = os.environ.get("KUBECONFIG") or None  # The client looks there once, when it is imported.
+            loaders.load_kube_config(file, client_configuration=settings)
+            inside = str(loaders.list_kube_config_contexts(file)[1]["context"].get("namespace") or "")
         self._namespace = self._namespace or inside or "default"
         settings.retries = 0
         return client.CustomObjectsApi(client.ApiClient(settings))

@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -54,7 +55,18 @@ class Server:
 
     def stop(self, how: str = "immediate") -> None:
         """Stop it: `immediate` as a crash would, `fast` as an administrator does."""
-        self._run("pg_ctl", "-D", self._folder / "data", "-m", how, "-w", "stop")
+        self._run("pg_ctl", "-D", self._folder / "data", "-m", how, "-t", "30", "-w", "stop")
+
+    def end(self) -> None:
+        """End it whatever it takes; its children go with it."""
+        lock = self._folder / "data" / "postmaster.pid"
+        if not lock.exists():
+            return
+        pid = int(lock.read_text().split()[0])
+        try:
+            self.stop()
+        except AssertionError:
+            os.kill(pid, signal.SIGKILL)
 
     def ask(self, statement: str, name: str = "postgres") -> list[Any]:
         """Run one statement behind everybody's back."""
@@ -99,8 +111,7 @@ def server(programs: Path, *, durable: bool = False) -> Iterator[Server]:
         try:
             yield made
         finally:
-            if (folder / "data" / "postmaster.pid").exists():
-                made.stop()
+            made.end()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
