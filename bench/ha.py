@@ -11,14 +11,14 @@ import os
 import random
 import statistics
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from http.client import HTTPException
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Found:
     statuses: Counter[int] = field(default_factory=Counter)
     twice_run: int = 0
     twice_acted: list[str] = field(default_factory=list)
+    retold: int = 0
+    """Messages that were sent again under the same key: whoever gets them can tell."""
     actions: int = 0
     terms: int = 0
 
@@ -76,6 +78,7 @@ def run() -> list[Figure]:
         Figure("alerts lost", lost, f"of {found.posted}", n, COMMAND, "0", lost == 0),
         Figure("residues of faults", len(found.residues), "after the fleet calmed", n, COMMAND, "0",
                not found.residues),
+        Figure("  messages told again under the same key", found.retold, "messages", n, COMMAND),
         Figure("  changes of hands", found.terms, "terms", n, COMMAND),
         *again,
     ]  # fmt: skip
@@ -92,10 +95,11 @@ def kills(database: Server, times: int, seed: int = 9) -> Found:
         tempfile.TemporaryDirectory(prefix="bench-") as name,
         world(Path(name), database.url(), REPLICAS, more) as around,
     ):
-        with Poster(around.replicas) as poster, _row_alerts(around):
+        with Poster(around.replicas) as poster:
             for turn in range(times):
                 around.until_calm()
                 found.drills.append(around.start_drill())
+                _tell_until_taken(around, ends=False)
                 time.sleep(draw.uniform(0.0, INTO_A_DRILL_S))
                 led = around.until_leader()
                 at = led.kill()
@@ -103,6 +107,7 @@ def kills(database: Server, times: int, seed: int = 9) -> Found:
                 found.took.append(time.monotonic() - at)
                 print(f"kill {turn + 1}: {found.took[-1]:.2f} s", flush=True)
                 led.start()
+                _tell_until_taken(around, ends=True)
                 with suppress(TimeoutError):
                     around.until_calm()
                 found.residues += residues(around, database)
@@ -111,31 +116,15 @@ def kills(database: Server, times: int, seed: int = 9) -> Found:
         found.kept = kept(database)
         found.twice_run = twice_run(database, found.drills)
         found.twice_acted = twice_acted(around, database)
+        found.retold = len(around.out.messages) - len(set(around.out.messages))
         found.actions = int(database.ask("SELECT count(*) FROM receipts")[0][0])
         found.terms = int(database.ask("SELECT max(token) FROM leadership")[0][0])
     return found
 
 
-@contextmanager
-def _row_alerts(around: World) -> Iterator[None]:
-    """Have the alert of row P1 come and go all the while, told to any replica."""
-    ended = threading.Event()
-
-    def work() -> None:
-        turn = 0
-        while not ended.wait(4.0):
-            turn += 1
-            alert = told(ALERT, ends=turn % 2 == 0)
-            until(lambda: _tell(around.replicas, alert), "a replica takes the row's alert")
-        until(lambda: _tell(around.replicas, told(ALERT, ends=True)), "a replica takes the end of the row's alert")
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        worker.join()
+def _tell_until_taken(around: World, *, ends: bool) -> None:
+    """Tell any replica that the alert of row P1 fires, or has ended."""
+    until(lambda: _tell(around.replicas, told(ALERT, ends=ends)), "a replica takes the row's alert")
 
 
 def _tell(replicas: Sequence[Replica], alert: dict[str, Any]) -> bool:
@@ -161,21 +150,19 @@ def twice_run(database: Server, asked: Sequence[str]) -> int:
         (str(key), datetime.fromisoformat(begun), datetime.fromisoformat(ended))
         for key, begun, ended in database.ask("SELECT id, started_at, ended_at FROM drills ORDER BY started_at")
     ]
-    beside = sum(later[1] < earlier[2] for earlier, later in zip(ran, ran[1:], strict=False))
+    beside = sum(later[1] < earlier[2] for earlier, later in pairwise(ran))
     return len({key for key, _, _ in ran} - set(asked)) + beside
 
 
 def twice_acted(around: World, database: Server) -> list[str]:
-    """Return engagements that were carried out by two calls, messages that two keys told, and rows engaged twice over."""
+    """Return engagements that were carried out by two calls, and rows that were engaged twice at once."""
     rows = database.ask(
         "SELECT a.id, b.id FROM receipts a JOIN receipts b ON a.level = b.level AND a.episode < b.episode "
         "AND b.intended_at < coalesce(a.reverted_at, a.failed_at, '9') AND a.level <> 'none'"
     )
-    begun = Counter(key for key in set(around.out.messages) if key.endswith("/firing"))
     return [
         *around.out.twice(),
         *(f"{first} and {second} at once" for first, second in rows),
-        *(key for key, count in begun.items() if count > 1),
     ]
 
 

@@ -41,6 +41,7 @@ fleet:
   substrate: {{ process: {{ nodes_dir: nodes }} }}
 probes:
   - http: {{ path: /health, every: 500ms, timeout: 400ms, failures: 2 }}
+  - inference: {{ every: 1s }}
 degradation:
   max_switches_per_hour: 100000
   receivers: {{ hook: {{ webhook: "{url}/receiver" }} }}
@@ -58,7 +59,10 @@ drills:
 _ENDPOINT = """
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-SAID = b'{"id":"1","object":"text_completion","choices":[{"index":0,"text":"pong","finish_reason":"stop"}]}'
+SAID = (
+    b'{"id":"1","object":"text_completion","choices":[{"index":0,"text":"pong","finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
+)
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -72,7 +76,10 @@ class Handler(BaseHTTPRequestHandler):
         pass
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
-_COMPLETION = b'{"id":"1","object":"text_completion","choices":[{"index":0,"text":"pong","finish_reason":"stop"}]}'
+_COMPLETION = (
+    b'{"id":"1","object":"text_completion","choices":[{"index":0,"text":"pong","finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
+)
 
 
 def until(found: Callable[[], Any], what: str, within_s: float = WITHIN_S, every_s: float = 0.02) -> Any:
@@ -318,7 +325,7 @@ class World:
         self, folder: Path, out: Outside, database: str, replicas: int, more: Sequence[str] = (),
         env: Mapping[str, str] | None = None, down_for: str = "3s",
     ) -> None:  # fmt: skip
-        self.out, self.folder = out, folder
+        self.out, self.folder, self.database = out, folder, database
         self.nodes_dir = folder / "nodes"
         for part in ("nodes", "sd", "experiments"):
             (folder / part).mkdir()

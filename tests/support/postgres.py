@@ -85,7 +85,7 @@ class Server:
 
     def drop(self, url: str) -> None:
         """Take a database away, whoever is still connected to it."""
-        self.ask(f"DROP DATABASE {url.partition('@/')[2].partition('?')[0]} WITH (FORCE)")
+        self.ask(f"DROP DATABASE {name_of(url)} WITH (FORCE)")
 
     def make_template(self) -> None:
         """Make the database that a fresh one with our schema is copied from: a tenth of the migrations' time."""
@@ -100,6 +100,11 @@ class Server:
         )  # fmt: skip
         said = self._folder / "log"
         assert done.returncode == 0, f"{done.stderr}\n{said.read_text()[-3000:] if said.exists() else ''}"
+
+
+def name_of(url: str) -> str:
+    """Return the name of the database that a URL of ours leads to."""
+    return url.partition("@/")[2].partition("?")[0]
 
 
 @contextmanager
