@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
@@ -183,7 +184,7 @@ def restarts(database: Server, times: int) -> list[Figure]:
                 database.start()
                 began = time.monotonic()
                 until(lambda: all(_reads(replica) for replica in around.replicas), "every replica reads again")
-                until(lambda at=began: any(s == 200 and t > at for t, s in poster.answers[-50:]), "a webhook is taken")
+                until(partial(_taken_since, poster, began), "a webhook is taken")
                 around.until_leader()
                 back.append(time.monotonic() - began)
                 print(f"restart {turn + 1}: {back[-1]:.2f} s", flush=True)
@@ -201,6 +202,10 @@ def restarts(database: Server, times: int) -> list[Figure]:
         Figure("  webhooks answered anything else but 200", sum(odd.values()), "", n, COMMAND, "0",
                not sum(odd.values())),
     ]  # fmt: skip
+
+
+def _taken_since(poster: Poster, at: float) -> bool:
+    return any(status == 200 and when > at for when, status in poster.answers[-50:])
 
 
 def _reads(replica: Replica) -> bool:

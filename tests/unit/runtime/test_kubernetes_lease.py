@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,15 @@ class World:
         began = [datetime(2026, 1, 1, tzinfo=UTC), datetime(1999, 1, 1, tzinfo=UTC)]
         self.ledgers = StoredTerms(first), StoredTerms(second)
         self.books = tuple(
-            KubernetesTerms(
-                self.lease,
-                self.ledgers[i],
-                lambda i=i: self.clocks[i],
-                lambda i=i: began[i] + timedelta(seconds=self.waited),
-            )  # type: ignore[misc]
-            for i in range(2)
+            KubernetesTerms(self.lease, ledger, partial(self.clock, i), partial(self.time, began[i]))
+            for i, ledger in enumerate(self.ledgers)
         )
+
+    def clock(self, which: int) -> float:
+        return self.clocks[which]
+
+    def time(self, began: datetime) -> datetime:
+        return began + timedelta(seconds=self.waited)
 
     def wait(self, seconds: float) -> None:
         self.waited += seconds
