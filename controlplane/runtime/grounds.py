@@ -1,19 +1,71 @@
 """The ground a fleet stands on: where its endpoints are listed, and what can be broken there."""
 
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
+
+import aiohttp
 
 from controlplane.chaos.fault import FaultDriver
 from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import faults
+from controlplane.fleet.apiserver import Count
 from controlplane.fleet.files import FileInventory
-from controlplane.fleet.inventory import InventorySource
-from controlplane.fleet.model import ProcessSubstrateSpec
+from controlplane.fleet.inventory import InventorySource, Together
+from controlplane.fleet.kubernetes import KubernetesInventory
+from controlplane.fleet.model import Inventory, ProcessSubstrateSpec
 from controlplane.policy.load import Loaded
+from controlplane.telemetry import Metrics
+
+LISTED_WITHIN_S = 15.0
+"""How long one who asks once waits for every list."""
+
+Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
 
 
-def inventory_of(loaded: Loaded) -> InventorySource:
+def counted_by(metrics: Metrics) -> Count:
+    """Return what counts every request to an API server of Kubernetes."""
+
+    def count(verb: str, resource: str, code: str) -> None:
+        metrics.kubernetes_requests.labels(verb, resource, code).inc()
+
+    return count
+
+
+class Grounds:
+    """Says which endpoints the fleet of a policy page has now, wherever its pools are listed."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        fleet = loaded.policy.fleet
+        self._kubernetes = KubernetesInventory(fleet, loaded.base)
+        self._source: InventorySource = Together((FileInventory(fleet, loaded.base), self._kubernetes))
+
+    def read(self) -> Inventory:
+        """Return the endpoints that are known now."""
+        return self._source.read()
+
+    def follow(
+        self, session: aiohttp.ClientSession, metrics: Metrics, spawn: Spawn, changed: Callable[[], None]
+    ) -> None:
+        """Begin to follow whatever tells of its changes; `changed` is called soon after each."""
+        spawn(self._kubernetes.follow(session, counted_by(metrics), changed))
+
+    async def listed(self) -> Inventory:
+        """Ask every list once, and return the endpoints there are."""
+        async with aiohttp.ClientSession() as session:
+            following = asyncio.create_task(self._kubernetes.follow(session, lambda *_: None, lambda: None))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LISTED_WITHIN_S):
+                    await self._kubernetes.tried()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        return self.read()
+
+
+def inventory_of(loaded: Loaded) -> Grounds:
     """Return what says which endpoints the fleet of a policy page has now."""
-    return FileInventory(loaded.policy.fleet, loaded.base)
+    return Grounds(loaded)
 
 
 def fault_driver(loaded: Loaded, state_dir: Path) -> FaultDriver | None:

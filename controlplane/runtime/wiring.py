@@ -56,7 +56,7 @@ from controlplane.runtime.drills import SCORED_DRILLS, DrillDesk
 from controlplane.runtime.election import leadership_of
 from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
-from controlplane.runtime.grounds import fault_driver, inventory_of
+from controlplane.runtime.grounds import counted_by, fault_driver, inventory_of
 from controlplane.runtime.hearing import Hearing
 from controlplane.runtime.histories import Histories, of_drill, signals_kept
 from controlplane.runtime.intake import AlertDesk
@@ -201,7 +201,7 @@ def build(
         return lever.page() if lever else ""
 
     counts = GatewayCounts(wire, lever.counts if lever else str, policy.fleet.pools)
-    looking = Looking(policy, loaded.base, session, wire, pages, gateway_page, background.spawn)
+    looking = Looking(policy, loaded.base, session, wire, pages, gateway_page, background.spawn, counted_by(metrics))
     inference = looking.inference
 
     def endpoints(pool: str) -> tuple[Endpoint, ...]:
@@ -314,6 +314,8 @@ def build(
             noticed=noticed, ask_gateway=counts.ask,
         ),
     )  # fmt: skip
+
+    inventory.follow(session, metrics, background.spawn, observer.inventory_changed)
 
     def busy() -> str:
         return next((r.row.level.value for r in decider.standing().rows if r.phase in AWAY), "")

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from controlplane.errors import ActuatorError
+from controlplane.errors import ActuatorError, UnreachableError
+from controlplane.fleet.kubeconfig import settings_of
 
 Document = dict[str, Any]
 
@@ -111,7 +112,6 @@ class Cluster:
         self, method: str, kind: Kind, namespace: str, rest: tuple[Any, ...], options: Mapping[str, Any]
     ) -> Document:
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415 - see the module
-        from kubernetes.config import ConfigException  # noqa: PLC0415
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
         try:
@@ -124,26 +124,18 @@ class Cluster:
             )  # fmt: skip
         except ApiException as error:
             raise _refused(error) from error
-        except (HTTPError, ConfigException, OSError, ValueError, TypeError) as error:
+        except UnreachableError as error:
+            raise ActuatorError(error.what, error.why, error.fix) from error
+        except (HTTPError, OSError, ValueError, TypeError) as error:
             raise ActuatorError(
                 "cannot ask the Kubernetes API server", f"{type(error).__name__}: {error}",
                 "check the kubeconfig and its context, and that the API server answers",
             ) from error  # fmt: skip
 
     def _connect(self) -> Any:
-        from kubernetes import client, config  # noqa: PLC0415
+        from kubernetes import client  # noqa: PLC0415
 
-        loaders: Any = config  # The client is not typed.
-        settings = client.Configuration()
-        if self._kubeconfig or self._context:
-            loaders.load_kube_config(self._kubeconfig or None, self._context or None, settings)
-        else:
-            try:
-                loaders.load_incluster_config(client_configuration=settings)
-            except config.ConfigException:
-                loaders.load_kube_config(client_configuration=settings)
-        settings.retries = 0  # Whoever asks has a plan for no answer; three more waits are not it.
-        return client.CustomObjectsApi(client.ApiClient(settings))
+        return client.CustomObjectsApi(client.ApiClient(settings_of(self._kubeconfig, self._context)))
 
 
 def _dry(dry_run: bool) -> dict[str, str]:  # noqa: FBT001 - one flag, named at both calls

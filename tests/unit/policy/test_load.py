@@ -264,7 +264,10 @@ def test_a_wrong_row_is_refused_at_its_line(key: str, value: str, line: int, wha
         ("{ pools: {} }", "missing pool `primary`"),
         ("{ pools: { standby: { endpoints: { file: a.json } } } }", "missing pool `primary`"),
         ("{ pools: { primary: {} } }", "`fleet.pools.primary.endpoints` is missing"),
-        ("{ pools: { primary: { endpoints: {} } } }", "needs exactly one of `static` and `file`"),
+        (
+            "{ pools: { primary: { endpoints: {} } } }",
+            "needs exactly one of `static`, `file`, `kubernetes` and `prometheus`",
+        ),
         ("{ pools: { primary: { endpoints: { file: a, static: ['http://b'] } } } }", "exactly one of"),
         ("{ pools: { primary: { endpoints: { static: ['10.0.0.1:80'] } } } }", "`10.0.0.1:80` is not an endpoint"),
         ("{ pools: { primary: { endpoints: { file: a } } }, engine: vlm }", "unknown engine `vlm`"),
