@@ -20,7 +20,6 @@ import controlplane
 from controlplane.chaos.fault import FaultKind
 from controlplane.clock import utcnow
 from controlplane.degradation.actuator import Receipt
-from controlplane.degradation.instruction import Instruction
 from controlplane.errors import ControlplaneError
 from controlplane.flows import faults, people, recover
 from controlplane.flows.observe import Observer
@@ -33,7 +32,7 @@ from controlplane.runtime.doors import Doors, doors
 from controlplane.runtime.drills import SCHEDULE_EVERY
 from controlplane.runtime.histories import KEEP_HISTORY_EVERY, of_incident
 from controlplane.runtime.identity import oidc_ports, settings_of
-from controlplane.runtime.intake import RECONCILE_EVERY, RECOUNT_EVERY
+from controlplane.runtime.intake import RECONCILE_EVERY
 from controlplane.runtime.outbound import outbound_session
 from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
@@ -52,7 +51,7 @@ from controlplane.web.incidents import IncidentPorts
 from controlplane.web.intake import PATH as WEBHOOK_PATH
 from controlplane.web.intake import DoorPorts, IntakeDoor, webhook_check
 from controlplane.web.levers import LeverPorts
-from controlplane.web.page import IncidentView, Overview, ScheduledDrill
+from controlplane.web.page import IncidentView, Overview, Role, ScheduledDrill
 from controlplane.web.rollouts import StartRollout
 from controlplane.web.runbooks import RunbookPorts
 
@@ -171,7 +170,9 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
         await plane.leadership.turn()
         background.spawn(plane.leadership.keep())
-        await _take_part(plane)
+        await plane.charge.tick()
+        background.spawn(plane.charge.keep())
+        background.spawn(plane.hearing.listen())
         await plane.publish()
         await plane.alerts.remember()
         background.spawn(plane.alerts.write())
@@ -191,7 +192,7 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         paces = _schedule(plane, timetable, background, metrics)
         timetable.every(RECONCILE_EVERY, plane.alerts.reconcile, "reconcile")
         if settings.database_url:
-            timetable.every(RECOUNT_EVERY, plane.alerts.recount, "recount")
+            background.spawn(plane.alerts.follow())
         publish_address(settings, url)
         log.info("webhooks are taken", url=url + WEBHOOK_PATH, token_file=str(settings.webhook_token_file))
         log.info("serving", url=url, service=loaded.policy.service, version=controlplane.__version__)
@@ -212,33 +213,9 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
     return 0
 
 
-async def _take_part(plane: Plane) -> None:
-    """Do what is ours to do: settle what was left half done when we come to be in charge, and from then on tend it.
-
-    One that is not in charge shows what the other one has engaged, and touches nothing.
-    """
-    term = plane.leadership.term
-    if term is None:
-        plane.recover.in_hand.receipts.clear()
-        service = plane.loaded.policy.service
-        plane.decider.resume(await plane.books.receipts.open_receipts(service), await _said(plane))
-    elif plane.leadership.acting:
-        await recover.tend_receipts(plane.recover)
-        await recover.heal_expired(plane.recover)
-    elif not plane.recover.in_hand.moving:
-        plane.decider.resume(await recover.settle_receipts(plane.recover), await _said(plane))
-        await recover.settle_drills(plane.recover)
-        plane.leadership.settled(term)
-
-
 async def _reap(plane: Plane) -> None:
     """End overdue faults by the substrate's own record; a replica that is not in charge does so, too."""
     await recover.reap(plane.recover)
-
-
-async def _said(plane: Plane) -> tuple[Instruction, ...]:
-    """Return what people have said that still holds."""
-    return await plane.books.instructions.in_force(plane.loaded.policy.service)
 
 
 async def _ask_gateway(observer: Observer) -> None:
@@ -268,7 +245,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
 
     async def recover_tick() -> None:
         plane.clock.tick()
-        await _take_part(plane)
+        await plane.charge.tick()
         leases = await plane.books.leases.open_leases()
         for kind in FaultKind:
             metrics.faults_active.labels(kind).set(sum(1 for lease in leases if lease.kind is kind))
@@ -335,6 +312,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors) 
             next_drill=_next_drill(plane, utcnow()),
             now=utcnow(),
             version=controlplane.__version__,
+            role=Role(plane.leadership.role, plane.leadership.leader),
         )
 
     def not_ready() -> tuple[str, ...]:
@@ -362,6 +340,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors) 
         heal_all=lambda: recover.heal_all(plane.recover),
         not_ready=not_ready,
         in_charge=lambda: plane.leadership.acting,
+        role=lambda: Role(plane.leadership.role, plane.leadership.leader),
         lever=_lever_ports(plane),
         **_rollout_ports(plane.rollouts),
         alerts=plane.alerts.pages,
@@ -401,6 +380,7 @@ def _lever_ports(plane: Plane) -> LeverPorts:
         end=partial(people.end, plane.people),
         instructions=lambda limit: plane.books.instructions.recent(service, limit),
         recording=plane.recorder.points,
+        acting=lambda: plane.leadership.acting,
     )
 
 

@@ -1,6 +1,7 @@
 """Opening, migrating and using the database: one writer thread, so that every change is whole and in order.
 
-SQLite in WAL mode with `synchronous=FULL` is the embedded default: what a call has returned from is on disk.
+SQLite in WAL mode with `synchronous=FULL` is the embedded default: what a call has returned from is on disk. PostgreSQL
+is for several control planes on several machines; there the server itself ends what one of them left half done.
 """
 
 import asyncio
@@ -14,12 +15,33 @@ from typing import Any, TypeVar
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from controlplane.errors import StoreError
 
 T = TypeVar("T")
+
+TRIES = 3
+"""How often work is done anew whose transaction PostgreSQL called off for the sake of another one."""
+CALLED_OFF = frozenset({"40001", "40P01"})
+"""SQLSTATE of a serialization failure and of a deadlock: nothing was done, and the same again may succeed."""
+MIGRATING = 0x636F6E74726F6C
+"""PostgreSQL's advisory lock of whoever migrates: replicas that start at once come one after the other."""
+CONNECT_WITHIN_S = 3
+_SESSION = {
+    # Somebody who was put to sleep inside a transaction holds rows that the next leader needs: his session is ended
+    # before the lease is, and nothing of it is committed.
+    "idle_in_transaction_session_timeout": "2s",
+    "lock_timeout": "3s",
+    "statement_timeout": "10s",
+    # A client that is gone without a word (its machine lost power) is noticed in seconds, not in hours.
+    "tcp_keepalives_idle": "2",
+    "tcp_keepalives_interval": "1",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "5s",
+}
+"""What PostgreSQL is told of each session of ours."""
 
 
 class Database:
@@ -67,8 +89,14 @@ class Database:
     def _in_transaction(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         began, result = perf_counter(), "ok"
         try:
-            with engine.begin() as connection:
-                return work(connection)
+            for left in reversed(range(TRIES)):
+                try:
+                    with engine.begin() as connection:
+                        return work(connection)
+                except DBAPIError as error:
+                    if not left or getattr(error.orig, "sqlstate", None) not in CALLED_OFF:
+                        raise
+            raise AssertionError("unreachable")  # pragma: no cover
         except SQLAlchemyError as error:
             result = "failed"
             raise _store_error(self._engine.url.render_as_string(), error) from error
@@ -90,23 +118,49 @@ def open_database(url: str) -> Database:
     Raises:
         StoreError: when it cannot be opened or migrated.
     """
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _pragmas)
-        event.listen(engine, "begin", _begin)
     try:
-        with engine.begin() as connection:
+        engine = _engine(url)
+    except (ArgumentError, ImportError) as error:
+        raise StoreError(
+            "the database cannot be opened", f"{type(error).__name__}: {error}",
+            "write a URL such as postgresql+psycopg://user@host/name, and install `controlplane[postgres]` for it",
+        ) from error  # fmt: skip
+    shown = engine.url.render_as_string()
+    try:
+        with engine.execution_options(exclusive=True).begin() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
             migrate(connection)
     except CommandError as error:
         engine.dispose()
         raise StoreError(
-            f"the database {url} is of another version", str(error),
+            f"the database {shown} is of another version", str(error),
             "run the version of controlplane that made it, or restore the backup from before the upgrade",
         ) from error  # fmt: skip
     except SQLAlchemyError as error:
         engine.dispose()
-        raise _store_error(url, error) from error
+        raise _store_error(shown, error) from error
     return Database(engine)
+
+
+def _engine(url: str) -> Engine:
+    """Make an engine; raises whatever SQLAlchemy has against the URL."""
+    if make_url(url).get_backend_name() != "postgresql":
+        engine = create_engine(url)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _pragmas)
+            event.listen(engine, "begin", _begin)
+        return engine
+    told = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
+    given = make_url(url).query.get("options", "")
+    told = f"{told} {given if isinstance(given, str) else ' '.join(given)}".strip()
+    # A connection is tried before it is used: after a restart of the server the first call would fail for nothing.
+    return create_engine(
+        make_url(url).difference_update_query(["options"]), pool_pre_ping=True,
+        connect_args={"connect_timeout": CONNECT_WITHIN_S, "options": told},
+    )  # fmt: skip
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:

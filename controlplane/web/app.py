@@ -47,7 +47,7 @@ from controlplane.web.guard import SECURITY_HEADERS, Guard, GuardPorts
 from controlplane.web.incidents import IncidentPorts, add_incident_pages
 from controlplane.web.levers import LeverPorts, add_lever_routes
 from controlplane.web.oidc import OidcPorts, add_oidc
-from controlplane.web.page import Overview
+from controlplane.web.page import Overview, Role
 from controlplane.web.rollouts import StartRollout, add_rollouts
 from controlplane.web.runbooks import add_runbooks
 from controlplane.web.sessions import add_sessions
@@ -112,6 +112,8 @@ class WebPorts:
     admin: AdminPorts
     oidc: OidcPorts | None = None
     """With whom people may log in besides; None without an identity provider."""
+    role: Callable[[], Role] = lambda: Role("leader", "")
+    """Which of several replicas this is, and who is in charge."""
 
 
 class StartDrill(BaseModel):
@@ -244,11 +246,14 @@ def _probes(app: FastAPI, ports: WebPorts) -> None:
 
     @app.get("/readyz", tags=["self"])
     async def readyz(request: Request) -> JSONResponse:
-        """Say what is not ready yet (to a stranger only whether), and whether this control plane is in charge."""
-        missing = ports.not_ready()
+        """Say what is not ready yet and who is in charge (to a stranger only whether), and which role this one has."""
+        missing, role = ports.not_ready(), ports.role()
         known = request.state.near or request.state.visitor.principal
         told = missing if known or not missing else ("something; a viewer's token shows what",)
-        body = {"ready": not missing, "not_ready": told, "in_charge": ports.in_charge()}
+        body = {
+            "ready": not missing, "not_ready": told, "in_charge": ports.in_charge(), "role": role.name,
+            "leader": role.leader if known else "",
+        }  # fmt: skip
         return JSONResponse(body, 503 if missing else 200)
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["self"])
@@ -335,7 +340,8 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
         """Ask the gates and start a drill; 409 with every reason when they refuse."""
         started = await ports.desk.start(body.experiment, body.requested_by)
         if isinstance(started, Refusal):
-            return _problem(409, "the drill may not start", "; ".join(started.reasons), reasons=started.reasons)
+            fix = _ask_the_leader(ports.role())
+            return _problem(409, "the drill may not start", "; ".join(started.reasons), fix, reasons=started.reasons)
         return _json(started, 202)
 
     @app.post("/api/v1/halt", tags=["drills"])
@@ -366,6 +372,13 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
     async def heal() -> JSONResponse:
         """End every fault there is now."""
         return JSONResponse({"healed": await ports.heal_all()})
+
+
+def _ask_the_leader(role: Role) -> str:
+    """Say whom to ask what only the one in charge can do; empty when that is us."""
+    if role.name == "leader":
+        return ""
+    return f"ask the one in charge: {role.leader}" if role.leader else "nobody is in charge yet; try again in a moment"
 
 
 def _bounded(limit: int) -> int:
