@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+import msgspec
+
 from controlplane.incidents.alert import Alert, Source, Status
 
 Kind = tuple[str, str, Source]
@@ -20,8 +22,7 @@ EVALUATED_AT = "evaluated_at"
 first telling. `expr: vector(time())` with `evaluated_at: "{{ $value }}"` gives it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What one telling changed in the books."""
 
     fingerprint: str

@@ -7,17 +7,22 @@ that the database has to read each statement once.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, select, update
 
-from controlplane.incidents.alert import Alert, Source, Status
+from controlplane.incidents.alert import INSTANTS_KNOWN, Alert, Source, Status
 from controlplane.incidents.firing import Change, Kind
-from controlplane.store.database import Database
+from controlplane.store.database import Database, Execute
 from controlplane.store.schema import alerts
 
-ROWS_A_STATEMENT = (256, 64, 16, 4, 1)
+ROWS_AT_MOST = 256
+"""Rows of one statement."""
+ROWS_STEP = 16
+"""Fewer rows come in multiples of this, and what is left over in one more statement: SQLite reads each of the 31 sizes
+once, and no group takes more than two statements beyond the whole ones."""
 FORGOTTEN_AT_ONCE = 5_000
 """Rows that one transaction deletes at most: others wait for the database meanwhile."""
 ENDED_AT_ONCE = 500
@@ -35,6 +40,7 @@ _SUPERSEDES = """
 _LISTED = " OR (excluded.status = 'firing' AND alerts.status = 'resolved' AND alerts.at < {mark})"
 _SOURCE = {source.value: source for source in Source}
 _STATUS = {status.value: status for status in Status}
+_encode = msgspec.json.Encoder().encode
 _MARKS = {"sqlite": "?", "postgresql": "%s"}
 
 
@@ -60,18 +66,19 @@ class StoredAlerts:
             StoreError: when nothing was written.
         """
         now = _text(at)
+        mark = _MARKS[self._database.dialect]
+        more = () if asked_at is None else (_text(asked_at),)
 
-        def work(connection: Connection) -> tuple[Change, ...]:
-            mark = _MARKS[connection.dialect.name]
-            more = () if asked_at is None else (_text(asked_at),)
+        def work(execute: Execute) -> tuple[Change, ...]:
             changed: list[Change] = []
             for some in _pieces(told):
                 values = [value for alert in some for value in _values(alert, now)]
+                values += more
                 statement = _statement(mark, len(some), listed=asked_at is not None)
-                changed += map(_change, connection.exec_driver_sql(statement, (*values, *more)).fetchall())
+                changed += [_change(row) for row in execute(statement, values)]
             return tuple(changed)
 
-        return await self._database.run(work) if told else ()
+        return await self._database.bulk(work) if told else ()
 
     async def tally(self) -> Mapping[Kind, int]:
         """Return how many fire of each kind."""
@@ -148,6 +155,7 @@ class StoredAlerts:
         return AlertPage(tuple(map(_from_row, shown)), last)
 
 
+@lru_cache
 def _statement(mark: str, rows: int, *, listed: bool) -> str:
     row = f"({', '.join([mark] * len(_COLUMNS))})"
     return (
@@ -161,12 +169,13 @@ def _statement(mark: str, rows: int, *, listed: bool) -> str:
 
 
 def _pieces(told: Sequence[Alert]) -> Iterator[Sequence[Alert]]:
-    """Cut tellings into pieces of the sizes that statements have."""
+    """Cut tellings into pieces of sizes that repeat: whole ones, the rest by sixteens, and what is left."""
     start = 0
-    for size in ROWS_A_STATEMENT:
-        while len(told) - start >= size:
-            yield told[start : start + size]
-            start += size
+    while start < len(told):
+        left = len(told) - start
+        size = ROWS_AT_MOST if left >= ROWS_AT_MOST else left - left % ROWS_STEP or left
+        yield told[start : start + size]
+        start += size
 
 
 def _values(alert: Alert, now: str) -> tuple[str | None, ...]:
@@ -179,13 +188,14 @@ def _values(alert: Alert, now: str) -> tuple[str | None, ...]:
         alert.service,
         _text(alert.ends_at) if alert.ends_at else None,
         alert.source.value,
-        msgspec.json.encode(alert.labels).decode(),
-        msgspec.json.encode(alert.annotations).decode(),
+        str(_encode(alert.labels), "utf-8"),
+        str(_encode(alert.annotations), "utf-8"),
         alert.generator,
         now,
     )
 
 
+@lru_cache(INSTANTS_KNOWN)
 def _text(at: datetime) -> str:
     """Write an aware UTC time as `schema.Instant` does."""
     return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(timespec="microseconds")

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from controlplane.errors import StoreError
 from controlplane.flows import intake
@@ -137,7 +138,7 @@ async def test_alerts_that_were_left_out_are_said_to_be(at: Desk) -> None:
 
 
 async def test_a_watchdog_is_timed_each_time_it_is_heard(at: Desk) -> None:
-    dog = replace(alert("Watchdog"), annotations={EVALUATED_AT: str(later(0).timestamp())})
+    dog = structs.replace(alert("Watchdog"), annotations={EVALUATED_AT: str(later(0).timestamp())})
     for _ in range(2):
         assert await at.take(Webhook((dog,))) is None
     assert at.count("controlplane_watchdog_seconds_count", source="alertmanager") == 2
