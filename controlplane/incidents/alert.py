@@ -21,7 +21,7 @@ NAME_AT_MOST = 256
 """Characters that are kept of a label's name, and of an alert's own name and service."""
 FINGERPRINT_AT_MOST = 64
 INSTANTS_KNOWN = 4096
-"""Times that are remembered as they were written: the alerts of one rule start together, and are told again and again."""
+"""Times that are remembered as they were written: the alerts of one rule start together, and are told over and over."""
 NAMED = ("alertname", "service")
 """Labels that are kept whatever else is left out: the matrix asks for them."""
 

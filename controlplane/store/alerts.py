@@ -4,7 +4,7 @@ Thousands of alerts a second go through `keep`, so it speaks SQL itself: some ro
 that the database has to read each statement once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -18,11 +18,11 @@ from controlplane.incidents.firing import Change, Kind
 from controlplane.store.database import Database, Execute
 from controlplane.store.schema import alerts
 
-ROWS_AT_MOST = 256
-"""Rows of one statement."""
+ROWS_AT_MOST = {"sqlite": 64, "postgresql": 256}
+"""Rows of one statement: PostgreSQL is far away, and SQLite keeps a copy of every page that a statement changes."""
 ROWS_STEP = 16
-"""Fewer rows come in multiples of this, and what is left over in one more statement: SQLite reads each of the 31 sizes
-once, and no group takes more than two statements beyond the whole ones."""
+"""What is left of a group comes in multiples of this, and the rest in one more: so statements repeat, and the database
+reads each once."""
 FORGOTTEN_AT_ONCE = 5_000
 """Rows that one transaction deletes at most: others wait for the database meanwhile."""
 ENDED_AT_ONCE = 500
@@ -65,20 +65,21 @@ class StoredAlerts:
         Raises:
             StoreError: when nothing was written.
         """
-        now = _text(at)
-        mark = _MARKS[self._database.dialect]
-        more = () if asked_at is None else (_text(asked_at),)
+        dialect = self._database.dialect
+        return await self._database.bulk(lambda execute: _keep(execute, dialect, told, at, asked_at)) if told else ()
+
+    async def keep_next(self, gather: Callable[[], tuple[tuple[Alert, ...], datetime]]) -> tuple[Change, ...]:
+        """Write down, as `keep` does, what is gathered when the turn has come, on the store's thread.
+
+        Raises:
+            StoreError: when nothing was written.
+        """
+        dialect = self._database.dialect
 
         def work(execute: Execute) -> tuple[Change, ...]:
-            changed: list[Change] = []
-            for some in _pieces(told):
-                values = [value for alert in some for value in _values(alert, now)]
-                values += more
-                statement = _statement(mark, len(some), listed=asked_at is not None)
-                changed += [_change(row) for row in execute(statement, values)]
-            return tuple(changed)
+            return _keep(execute, dialect, *gather())
 
-        return await self._database.bulk(work) if told else ()
+        return await self._database.bulk(work)
 
     async def tally(self) -> Mapping[Kind, int]:
         """Return how many fire of each kind."""
@@ -155,6 +156,22 @@ class StoredAlerts:
         return AlertPage(tuple(map(_from_row, shown)), last)
 
 
+def _keep(
+    execute: Execute, dialect: str, told: tuple[Alert, ...], at: datetime, asked_at: datetime | None = None
+) -> tuple[Change, ...]:
+    now, mark = _text(at), _MARKS[dialect]
+    changed: list[Change] = []
+    for some in _pieces(told, ROWS_AT_MOST[dialect]):
+        values: list[str | None] = []
+        for alert in some:
+            values += _values(alert, now)
+        if asked_at is not None:
+            values.append(_text(asked_at))
+        statement = _statement(mark, len(some), listed=asked_at is not None)
+        changed += [_change(row) for row in execute(statement, values)]
+    return tuple(changed)
+
+
 @lru_cache
 def _statement(mark: str, rows: int, *, listed: bool) -> str:
     row = f"({', '.join([mark] * len(_COLUMNS))})"
@@ -168,12 +185,12 @@ def _statement(mark: str, rows: int, *, listed: bool) -> str:
     )
 
 
-def _pieces(told: Sequence[Alert]) -> Iterator[Sequence[Alert]]:
+def _pieces(told: Sequence[Alert], at_most: int) -> Iterator[Sequence[Alert]]:
     """Cut tellings into pieces of sizes that repeat: whole ones, the rest by sixteens, and what is left."""
     start = 0
     while start < len(told):
         left = len(told) - start
-        size = ROWS_AT_MOST if left >= ROWS_AT_MOST else left - left % ROWS_STEP or left
+        size = at_most if left >= at_most else left - left % ROWS_STEP or left
         yield told[start : start + size]
         start += size
 

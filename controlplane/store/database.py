@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from controlplane.errors import StoreError
 
 T = TypeVar("T")
-Execute = Callable[[str, Sequence[Any]], list[Any]]
+Execute = Callable[[str, Sequence[Any]], Sequence[Any]]
 """Executes a statement of the driver's own with its values; returns the rows."""
 
 
@@ -176,6 +176,7 @@ def sqlite_url(path: Path) -> str:
 
 _PRAGMAS = (
     "journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON",
+    "temp_store=MEMORY",  # else what a statement may have to take back makes a file each time
     "cache_size=-32000",  # kB: the index of a hundred thousand alerts
     "wal_autocheckpoint=8000",  # pages of 4 kB: a storm would copy its pages into the file again and again
 )  # fmt: skip

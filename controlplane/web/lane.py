@@ -75,7 +75,10 @@ class Lane:
         seen = _Head()
         try:
             httptools.HttpRequestParser(seen).feed_data(head)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except (
+            httptools.HttpParserError,
+            httptools.HttpParserUpgrade,
+        ):  # The first one also for what a callback raises.
             return -1
         lengths = [value for name, value in seen.headers if name == b"content-length"]
         tokens = [value for name, value in seen.headers if name == b"authorization"]
@@ -85,7 +88,7 @@ class Lane:
         return int(lengths[0]) if lengths[0].isdigit() and 0 < int(lengths[0]) <= BODY_AT_MOST else -1
 
     def taken(self, dated: list[tuple[bytes, bytes]]) -> bytes:
-        """Return the whole answer to a webhook that is on disk, with uvicorn's own headers, which change each second."""
+        """Return the answer to a webhook that is on disk, with uvicorn's own headers, which change each second."""
         if dated is not self._dated:
             self._dated, self._taken = dated, _answer(200, [*dated, (b"content-length", b"0")], b"")
         return self._taken
@@ -127,19 +130,23 @@ class LaneProtocol(HttpToolsProtocol):
     # -- uvicorn's side ------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        """A request of uvicorn's begins."""
         self._within = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        """Leave the lane for good where something else than HTTP is asked for."""
         if self.parser.should_upgrade():  # What follows is no HTTP of ours.
             self._closed_to_lane = True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        """A request of uvicorn's is whole, though not answered."""
         self._within = False
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
+        """Hand what arrives to whose turn it is."""
         if self._own or self._behind:
             self._behind += data
             if len(self._behind) > HIGH_WATER_LIMIT:
@@ -148,10 +155,12 @@ class LaneProtocol(HttpToolsProtocol):
             super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Forget what waits; a webhook that is being stored is stored."""
         self._behind.clear()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
+        """Answer what is being stored, and close."""
         if self._own:
             self._last = True
         else:
@@ -203,10 +212,8 @@ class LaneProtocol(HttpToolsProtocol):
         self._lane.door.let_go(self._own)
         self._own = 0
         dated = self.server_state.default_headers
-        if refusal is None and not self._last:
-            answer = self._lane.taken(dated)
-        else:
-            answer = self._unusual(refusal, dated)
+        usual = refusal is None and not self._last
+        answer = self._lane.taken(dated) if usual else self._unusual(refusal, dated)
         if self.transport.is_closing():
             return
         self.server_state.total_requests += 1
@@ -221,7 +228,7 @@ class LaneProtocol(HttpToolsProtocol):
             self.loop.call_soon(self._go_on)
 
     def _unusual(self, refusal: No | None, dated: list[tuple[bytes, bytes]]) -> bytes:
-        status, headers, body = 200, [(b"content-length", b"0")], b""
+        status, (headers, body) = 200, ([(b"content-length", b"0")], b"")
         if refusal is not None:
             self._lane.door.ports.refused.labels(refusal.reason).inc()
             status, (headers, body) = refusal.status, spell(refusal)

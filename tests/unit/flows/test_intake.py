@@ -27,12 +27,20 @@ class Slow:
     let: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
 
-    async def keep(self, told: tuple[Alert, ...], at: datetime, asked_at: datetime | None = None) -> tuple[Change, ...]:
-        self.groups.append(len(told))
-        await self.let.wait()
-        if self.error:
-            raise self.error
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def keep_next(self, gather: Callable[[], tuple[tuple[Alert, ...], datetime]]) -> tuple[Change, ...]:
+        async with self.turn:
+            told, _ = gather()
+            if told:
+                self.groups.append(len(told))
+                await self.let.wait()
+                if self.error:
+                    raise self.error
         return ()
+
+    async def keep(self, told: tuple[Alert, ...], at: datetime, asked_at: datetime | None = None) -> tuple[Change, ...]:
+        return await self.keep_next(lambda: (told, at))
 
     async def tally(self) -> dict[Kind, int]:
         return {}
