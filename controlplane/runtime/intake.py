@@ -54,7 +54,7 @@ class AlertDesk:
         self._look, self._looking, self._looked_at = Look(), asyncio.Lock(), 0.0
         self._reconciling = ReconcilePorts(listing, book, firing.heard, firing.counted, metrics, utcnow)
         self._intake = Intake(IntakePorts(book, firing.heard, metrics, utcnow, self._truncated))
-        self.take = self._intake.take
+        self.take, self.put = self._intake.take, self._intake.put
         self.pages = book.page
 
     async def remember(self) -> None:

@@ -49,7 +49,8 @@ from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.intake import PATH as WEBHOOK_PATH
-from controlplane.web.intake import DoorPorts, IntakeDoor, webhook_check
+from controlplane.web.intake import DoorPorts, IntakeDoor, WebhookCheck
+from controlplane.web.lane import Lane, LaneProtocol
 from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview, Role, ScheduledDrill
 from controlplane.web.rollouts import StartRollout
@@ -143,7 +144,7 @@ def _web_config(app: IntakeDoor, settings: ServeSettings) -> uvicorn.Config:
     """Say how the application is served: no access log (addresses may hold what is nobody's business), TLS if asked."""
     return uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none",
-        server_header=False,
+        server_header=False, http=partial(LaneProtocol, lane=Lane(app)),  # type: ignore[arg-type]
         proxy_headers=bool(settings.trusted_proxies), forwarded_allow_ips=list(settings.trusted_proxies),
         ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
         ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
@@ -184,8 +185,8 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
                 oidc=oidc_ports(settings.oidc, settings.public_url or url, to_provider) if settings.oidc else None,
             )
         )
-        allowed = webhook_check(webhook_token(settings), opened.keeper.of_token)
-        door = IntakeDoor(app, DoorPorts(plane.alerts.take, allowed, metrics.webhooks_refused))
+        allowed = WebhookCheck(webhook_token(settings), opened.keeper.of_token)
+        door = IntakeDoor(app, DoorPorts(plane.alerts.take, plane.alerts.put, allowed, metrics.webhooks_refused))
         server = _Server(_web_config(door, settings))
         web = asyncio.create_task(server.serve(sockets=[listener]))
         background.spawn(_measure_lag(metrics))
