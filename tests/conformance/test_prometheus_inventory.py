@@ -35,7 +35,12 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     with Running(line, here / "log") as running:
         running.until(lambda: listens(port), "it listens")
-        running.until(lambda: len(ask(f"{url}/api/v1/query?query=up").json["data"]["result"]) == 3, "all are scraped")
+
+        def scraped() -> bool:
+            answer = ask(f"{url}/api/v1/query?query=up")
+            return answer.status == 200 and len(answer.json["data"]["result"]) == 3
+
+        running.until(scraped, "all are scraped")
         yield url
 
 
