@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from time import perf_counter
+from random import random
+from time import perf_counter, sleep
 from typing import Any, TypeVar, cast
 
 from alembic import command
@@ -27,6 +28,7 @@ Execute = Callable[[str, Sequence[Any]], Sequence[Any]]
 
 TRIES = 3
 """How often work is done anew whose transaction PostgreSQL called off for the sake of another one."""
+TRY_AGAIN_WITHIN_S = 0.1
 CALLED_OFF = frozenset({"40001", "40P01"})
 """SQLSTATE of a serialization failure and of a deadlock: nothing was done, and the same again may succeed."""
 MIGRATING = 0x636F6E74726F6C
@@ -143,6 +145,7 @@ class Database:
                 except DBAPIError as error:
                     if not left or getattr(error.orig, "sqlstate", None) not in CALLED_OFF:
                         raise
+                sleep(random() * TRY_AGAIN_WITHIN_S)  # noqa: S311 - whoever won is to be through by then
             raise AssertionError("unreachable")  # pragma: no cover
         except SQLAlchemyError as error:
             result = "failed"

@@ -41,7 +41,7 @@ async def test_of_two_that_wait_for_each_other_one_begins_anew_and_both_come_thr
 
     await asyncio.gather(database.run(lambda c: add(1, 2, c)), other.run(lambda c: add(2, 1, c)))
     assert database.run_now(lambda c: [row.n for row in c.execute(text("SELECT n FROM t"))]) == [2, 2]
-    assert len(tries) == 3, "one of them was called off, and came again"
+    assert len(tries) >= 3, "one of them was called off, and came again"
 
 
 async def test_somebody_who_sleeps_inside_a_transaction_keeps_nobody_from_taking_over(
