@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,10 @@ MAY = {
     "actuate": (
         ("patch", "httproutes.gateway.networking.k8s.io", FLEET),
         ("patch", "virtualservices.networking.istio.io", FLEET),
-        ("patch", "deployments.apps/scale", FLEET), ("patch", "horizontalpodautoscalers.autoscaling", FLEET),
+        ("patch", "deployments.apps/scale", FLEET), ("patch", "statefulsets.apps/scale", FLEET),
+        ("create", "inferencemodelrewrites.llm-d.ai", FLEET), ("patch", "horizontalpodautoscalers.autoscaling", FLEET),
     ),
+    "cordon": (("get", "nodes", ""), ("patch", "nodes", "")),
     "chaos": (
         ("get", "namespaces/inference", FLEET), ("delete", "pods", FLEET), ("patch", "pods", FLEET),
         ("create", "pods/eviction", FLEET), ("create", "networkpolicies.networking.k8s.io", FLEET),
@@ -77,6 +80,7 @@ MAY_NOT = {
         ("delete", "httproutes.gateway.networking.k8s.io", FLEET),
         ("delete", "pods", FLEET), ("update", "deployments.apps/scale", FLEET), ("patch", "nodes", ""),
     ),
+    "cordon": (("list", "nodes", ""), ("delete", "pods", FLEET), ("patch", "nodes/status", "")),
     "chaos": (
         ("create", "jobs.batch", FLEET), ("patch", "nodes", ""), ("list", "nodes", ""), ("list", "namespaces", ""),
         ("update", "namespaces/inference", FLEET), ("patch", "httproutes.gateway.networking.k8s.io", FLEET),
@@ -122,6 +126,10 @@ def may(admin: Admin, verb: str, what: str, namespace: str) -> bool:
     return bool(answer["status"]["allowed"])
 
 
+def served(admin: Admin, path: str) -> bool:
+    return admin.ask("GET", path)[0] == 200
+
+
 def put(admin: Admin, objects: list[Object]) -> None:
     for found in objects:
         admin.must("POST", collection(found), found)
@@ -158,7 +166,7 @@ def test_the_operators_kinds_are_valid_strictly(kube_crds: Lab, objects: list[Ob
     for found in theirs:
         path = f"{collection(found)}?dryRun=All&fieldValidation=Strict"
 
-        until(lambda: kube_crds.admin.ask("GET", collection(found))[0] == 200, what="the kind is served")
+        until(partial(served, kube_crds.admin, collection(found)), what="the kind is served")
         status, answer = kube_crds.admin.ask("POST", path, found)
         assert status == 201, answer
 

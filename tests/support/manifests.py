@@ -16,7 +16,7 @@ Object = dict[str, Any]
 
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
 OVERLAYS = ("small", "ha")
-COMPONENTS = ("read-only", "actuate", "chaos", "chaos-burner", "chaos-nodes", "leader")
+COMPONENTS = ("read-only", "actuate", "cordon", "chaos", "chaos-burner", "chaos-nodes", "leader")
 CLUSTER_WIDE = ("Namespace", "ClusterRole", "ClusterRoleBinding")
 _IRREGULAR = {"NetworkPolicy": "networkpolicies"}
 
