@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN ?= run
 RATE ?= 50
 # Debian packages that tests use; installed by `make test` where this user may, else those tests are skipped aloud.
-DEBIAN := prometheus prometheus-alertmanager chromium-headless-shell jq redis-server postgresql etcd-server dpkg-dev openssl
+DEBIAN := prometheus prometheus-alertmanager chromium-headless-shell jq redis-server postgresql etcd-server dpkg-dev openssl systemd
 
 .PHONY: help demo test lint bench render format clean debian kubelab
 help:             ## Print this.

@@ -187,7 +187,7 @@ def open_database(url: str) -> Database:
         engine.dispose()
         raise StoreError(
             f"the database {shown} is of another version", str(error),
-            "run the version of controlplane that made it, or restore the backup from before the upgrade",
+            "run the version that made it, or have that one take it back: controlplane database downgrade",
         ) from error  # fmt: skip
     except SQLAlchemyError as error:
         engine.dispose()

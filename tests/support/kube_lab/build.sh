@@ -7,6 +7,7 @@ if ! command -v dpkg-source >/dev/null || ! command -v apt-get >/dev/null; then
     echo "NOT BUILT: Kubernetes API servers need Debian's dpkg-dev and apt - tests that need them will be skipped"
     exit 0
 fi
+bash "$here/get_kubectl.sh" "$cache/kubectl" || echo "NOT THERE: kubectl - tests that need it will be skipped"
 bash "$here/build_server.sh" "$cache/kubernetes-1.20.2" || echo "NOT BUILT: kubernetes 1.20.2 - tests that need it will be skipped"
 bash "$here/build_crdserver.sh" "$cache/crdserver" || echo "NOT BUILT: the CRD server - tests that need it will be skipped"
 echo "Kubernetes API servers ready after ${SECONDS}s"
