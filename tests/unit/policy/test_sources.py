@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from controlplane.errors import PolicyError, Problem
 from controlplane.fleet.model import EndpointSource, KubernetesEndpoints, PrometheusEndpoints, Scheme
@@ -47,6 +48,7 @@ def test_what_it_leaves_out_is_in_force_and_shown(way: str) -> None:
     assert (spec.namespace, spec.port, spec.scheme) == ("default", 0, Scheme.HTTP)
     shown = found.resolved["fleet"]["pools"]["primary"]["endpoints"]["kubernetes"]
     assert (shown["namespace"], shown["port"], shown["scheme"]) == ("default", 0, "http")
+    assert "scheme: http\n" in yaml.safe_dump(found.resolved), "`controlplane check` prints it so"
 
 
 def test_a_pool_of_prometheus_is_read() -> None:
