@@ -28,7 +28,7 @@ class Books:
 def books(database: Database, term: Callable[[], Term | None] | None = None) -> Books:
     """Open every book of a database; whoever acts gives the term in which it is in charge."""
     return Books(
-        StoredReceipts(database, term), StoredIncidents(database), StoredDrills(database, term),
+        StoredReceipts(database, term), StoredIncidents(database, term), StoredDrills(database, term),
         StoredLeases(database, term),
         StoredHalts(database), StoredInstructions(database), StoredHistories(database),
     )  # fmt: skip

@@ -47,7 +47,7 @@ from controlplane.web.guard import SECURITY_HEADERS, Guard, GuardPorts
 from controlplane.web.incidents import IncidentPorts, add_incident_pages
 from controlplane.web.levers import LeverPorts, add_lever_routes
 from controlplane.web.oidc import OidcPorts, add_oidc
-from controlplane.web.page import IncidentView, Overview, Role
+from controlplane.web.page import Overview, Role
 from controlplane.web.rollouts import StartRollout, add_rollouts
 from controlplane.web.runbooks import add_runbooks
 from controlplane.web.sessions import add_sessions
@@ -80,7 +80,6 @@ class WebPorts:
     standing: Callable[[], Standing]
     overview: Callable[[], Awaitable[Overview]]
     receipts: Callable[[int], Awaitable[tuple[Receipt, ...]]]
-    incidents: Callable[[int], Awaitable[tuple[IncidentView, ...]]]
     drills: Callable[[int], Awaitable[tuple[Drill, ...]]]
     drill: Callable[[str], Awaitable[Drill | None]]
     leases: Callable[[], Awaitable[tuple[Lease, ...]]]
@@ -274,11 +273,6 @@ def _reading(app: FastAPI, ports: WebPorts) -> None:
     async def receipts(limit: int = 50) -> JSONResponse:
         """List the newest actions first."""
         return _json(await ports.receipts(_bounded(limit)))
-
-    @app.get("/api/v1/incidents", tags=["incidents"])
-    async def incidents(limit: int = 50) -> JSONResponse:
-        """List the newest incidents first, each with its timeline."""
-        return _json(await ports.incidents(_bounded(limit)))
 
 
 def _reading_drills(app: FastAPI, ports: WebPorts) -> None:
