@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -71,6 +72,12 @@ def comes_and_goes(here: Path, lab: Lab, hollow: Hollow, port: int) -> list[Figu
         def up() -> dict[str, bool | None]:
             return {e["endpoint"]["name"]: e["up"] for pool in plane.standing()["pools"] for e in pool["endpoints"]}
 
+        def gone(name: str) -> bool:
+            return name not in up()
+
+        def there(name: str) -> bool:
+            return up().get(name) is True
+
         waited(lambda: list(up().values()) == [True] * PODS)
         before = requests(plane)
         began = time.monotonic()
@@ -78,11 +85,11 @@ def comes_and_goes(here: Path, lab: Lab, hollow: Hollow, port: int) -> list[Figu
             name = f"engine-{i % PODS}"
             at = time.monotonic()
             hollow.delete("llm", name)
-            out.append(waited(lambda name=name: name not in up(), at))
+            out.append(waited(partial(gone, name), at))
             hollow.pod("llm", name, "gpu-a", ready=False)
             at = time.monotonic()
             hollow.report("llm", name, ip=f"127.0.1.{i % PODS + 1}")
-            back.append(waited(lambda name=name: up().get(name) is True, at))
+            back.append(waited(partial(there, name), at))
         minutes = (time.monotonic() - began) / 60.0
         asked = requests(plane) - before
     return [

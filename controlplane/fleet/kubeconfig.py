@@ -42,27 +42,27 @@ def settings_of(kubeconfig: str = "", context: str = "") -> Any:
 
 
 def _unusable(kubeconfig: str, context: str, error: Exception) -> UnreachableError:
-    file = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-    found = _contexts(Path(file.split(os.pathsep)[0]))
-    if found is None:
+    given = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    file = Path(given.split(os.pathsep)[0])
+    if not file.exists():
         return UnreachableError(
             f"no kubeconfig at {file}", f"{type(error).__name__}: {error}",
             "name the file under `kubeconfig`, or run in a pod with a service account",
         )  # fmt: skip
-    if context and context not in found:
+    found = _contexts(file)
+    if context and found and context not in found:
         return UnreachableError(
-            f"no context `{context}` in {file}", f"its contexts: {', '.join(found) or 'none'}",
-            "name one of them under `context`",
-        )  # fmt: skip
+            f"no context `{context}` in {file}", f"its contexts: {', '.join(found)}", "name one of them under `context`"
+        )
     return UnreachableError(
-        f"cannot use {file}", f"{type(error).__name__}: {error}", "try it: kubectl --kubeconfig FILE get pods"
+        f"cannot use {file}", f"{type(error).__name__}: {error}", f"try it: kubectl --kubeconfig {file} get pods"
     )
 
 
-def _contexts(file: Path) -> tuple[str, ...] | None:
-    """Return the contexts of a kubeconfig; None where there is no such file, or it is none."""
+def _contexts(file: Path) -> tuple[str, ...]:
+    """Return the contexts of a kubeconfig; none where it is none."""
     try:
         page = yaml.safe_load(file.read_text(encoding="utf-8"))
         return tuple(str(one["name"]) for one in page.get("contexts") or ())
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
-        return None
+        return ()

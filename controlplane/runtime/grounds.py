@@ -15,6 +15,7 @@ from controlplane.fleet.files import FileInventory
 from controlplane.fleet.inventory import InventorySource, Together
 from controlplane.fleet.kubernetes import KubernetesInventory
 from controlplane.fleet.model import Inventory, ProcessSubstrateSpec
+from controlplane.fleet.prometheus import PrometheusInventory
 from controlplane.policy.load import Loaded
 from controlplane.telemetry import Metrics
 
@@ -39,7 +40,9 @@ class Grounds:
     def __init__(self, loaded: Loaded) -> None:
         fleet = loaded.policy.fleet
         self._kubernetes = KubernetesInventory(fleet, loaded.base)
-        self._source: InventorySource = Together((FileInventory(fleet, loaded.base), self._kubernetes))
+        self._prometheus = PrometheusInventory(fleet)
+        files = FileInventory(fleet, loaded.base)
+        self._source: InventorySource = Together((files, self._kubernetes, self._prometheus))
 
     def read(self) -> Inventory:
         """Return the endpoints that are known now."""
@@ -50,16 +53,22 @@ class Grounds:
     ) -> None:
         """Begin to follow whatever tells of its changes; `changed` is called soon after each."""
         spawn(self._kubernetes.follow(session, counted_by(metrics), changed))
+        spawn(self._prometheus.follow(session, changed))
 
     async def listed(self) -> Inventory:
         """Ask every list once, and return the endpoints there are."""
         async with aiohttp.ClientSession() as session:
-            following = asyncio.create_task(self._kubernetes.follow(session, lambda *_: None, lambda: None))
+            following = [
+                asyncio.create_task(self._kubernetes.follow(session, lambda *_: None, lambda: None)),
+                asyncio.create_task(self._prometheus.follow(session, lambda: None)),
+            ]
             with suppress(TimeoutError):
                 async with asyncio.timeout(LISTED_WITHIN_S):
                     await self._kubernetes.tried()
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+                    await self._prometheus.tried()
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
         return self.read()
 
 

@@ -5,12 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from controlplane.probes.wire import Wire
-from tests.support.kube_lab.fixtures import hollow, kube_api, kube_crds, kube_lab, namespace
 from tests.support.processes import nothing_left_behind
 from tests.support.real_kube import REAL
 from tests.support.wires import wired
-
-__all__ = ["hollow", "kube_api", "kube_crds", "kube_lab", "namespace"]
 
 
 def pytest_report_header() -> str:

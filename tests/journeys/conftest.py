@@ -4,10 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.kube_lab.fixtures import hollow, kube_api, kube_crds, kube_lab, namespace
 from tests.support.processes import Fleet, nothing_left_behind
-
-__all__ = ["hollow", "kube_api", "kube_crds", "kube_lab", "namespace"]
 
 
 @pytest.fixture(scope="session", autouse=True)

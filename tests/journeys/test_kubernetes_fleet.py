@@ -44,10 +44,13 @@ def test_endpoints_follow_their_pods_and_what_befalls_them_is_seen(
             plane.until(lambda: up() == {"engine-0": True}, "the pod that was killed is out of the fleet")
             hollow.pod(namespace, "engine-1", "gpu-a", ip="127.0.2.2")
             plane.until(lambda: up() == {"engine-0": True, "engine-1": True}, "it is back")
-            hollow.report(namespace, "engine-0", ip="127.0.2.1", restarts=1, ended="OOMKilled")
             killed = {"service": "chat", "pool": "primary", "signal": "pods_oom_killed"}
-            plane.until(
-                lambda: plane.metrics().value("controlplane_signal_value", **killed) == 1, "the kill is counted"
-            )
+
+            def kills() -> float | None:
+                return plane.metrics().value("controlplane_signal_value", **killed)
+
+            plane.until(lambda: kills() == 0, "kills of its pods are counted from now on")
+            hollow.report(namespace, "engine-0", ip="127.0.2.1", restarts=1, ended="OOMKilled")
+            plane.until(lambda: kills() == 1, "the kill is counted")
             asked = {"verb": "list", "resource": "pods", "code": "200"}
             assert plane.metrics().value("controlplane_kubernetes_requests_total", **asked) == 2, "pool and probe"

@@ -13,7 +13,7 @@ _numbers = count()
 
 
 @pytest.fixture(scope="session")
-def kube_lab(clean_machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:  # noqa: ARG001 - the check ends last
+def kube_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Run a real Kubernetes control plane (API server, controllers); skips where it is not built."""
     why = missing()
     if why:
@@ -29,7 +29,7 @@ def kube_api(kube_lab: Lab) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kube_crds(clean_machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:  # noqa: ARG001 - likewise
+def kube_crds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Run a present-day server of custom resources (strict fields, CEL; no pods); skips where it is not built."""
     why = missing(crds=True)
     if why:
