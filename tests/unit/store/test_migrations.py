@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, insert, inspect, select
-from sqlalchemy.types import JSON, Float, Integer
+from sqlalchemy.types import JSON, Boolean, Float, Integer
 
 from controlplane.store.database import alembic_config, migrate, open_database
 from controlplane.store.schema import metadata
@@ -62,6 +62,8 @@ def _value(column: Any) -> Any:
         return _value(next(iter(column.foreign_keys)).column)
     if isinstance(column.type, JSON):
         return {}
+    if isinstance(column.type, Boolean):
+        return True
     if isinstance(column.type, Integer | Float):
         return 1
     return f"{column.table.name} {column.name}"[: getattr(column.type, "length", None) or 200]

@@ -27,7 +27,7 @@ def url(postgres_server: Server) -> Iterator[str]:
 async def test_of_two_that_wait_for_each_other_one_begins_anew_and_both_come_through(
     database: Database, other: Database
 ) -> None:
-    tries: list[str] = []
+    tries, held = list[str](), list[int]()
     database.run_now(lambda c: c.execute(text("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER)")))
     database.run_now(lambda c: c.execute(text("INSERT INTO t VALUES (1, 0), (2, 0)")))
 
@@ -35,8 +35,9 @@ async def test_of_two_that_wait_for_each_other_one_begins_anew_and_both_come_thr
         tries.append(f"{first}{second}")
         for row in (first, second):
             connection.execute(text("UPDATE t SET n = n + 1 WHERE id = :id"), {"id": row})
+            held.append(row)
             deadline = time.monotonic() + 5
-            while len(tries) < 2 and time.monotonic() < deadline:  # Both hold their first row now.
+            while len(held) < 2 and time.monotonic() < deadline:  # From here on both hold their first row.
                 time.sleep(0.01)
 
     await asyncio.gather(database.run(lambda c: add(1, 2, c)), other.run(lambda c: add(2, 1, c)))
