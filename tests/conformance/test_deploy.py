@@ -28,7 +28,7 @@ from tests.support.processes import until
 
 pytestmark = [
     pytest.mark.journey,
-    pytest.mark.skipif(not kubectl(), reason="kubectl is not there: run `make kube-lab`"),
+    pytest.mark.skipif(not kubectl(), reason="kubectl is not there: see tests/support/kube_lab/get_kubectl.sh"),
 ]
 
 ACCOUNT = "system:serviceaccount:controlplane:controlplane"
