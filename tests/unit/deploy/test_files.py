@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from controlplane.cli import app
-from controlplane.degradation.actuators.kubernetes import AUTOSCALERS, DEPLOYMENTS
+from controlplane.degradation.actuators.kubernetes import AUTOSCALERS, WORKLOADS
 from controlplane.degradation.actuators.route_documents import ROUTES
 from controlplane.policy.load import load
 from controlplane.render.artefacts import render
@@ -131,7 +131,8 @@ def test_the_role_of_levers_covers_what_levers_change() -> None:
     }
     for kind in ROUTES.values():
         assert allowed[kind.group, kind.plural] == {"get", "patch"}
-    assert allowed[DEPLOYMENTS.group, f"{DEPLOYMENTS.plural}/scale"] == {"get", "patch"}
+    for workload in WORKLOADS.values():
+        assert allowed[workload.group, f"{workload.plural}/scale"] == {"get", "patch"}
     assert {kind.group for kind in AUTOSCALERS} == {"autoscaling"}
     assert allowed["autoscaling", AUTOSCALERS[0].plural] == {"get", "list", "patch"}
 
