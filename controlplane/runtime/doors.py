@@ -17,7 +17,7 @@ from controlplane.settings import ServeSettings
 from controlplane.store.audit import StoredAudit
 from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.store.tokens import StoredSessions, StoredTokens
-from controlplane.web.admin import AdminPorts, read_head, spell_checked
+from controlplane.web.api.admin import AdminPorts, read_head, spell_checked
 from controlplane.web.auth import Keeper
 from controlplane.web.guard import GuardPorts
 from controlplane.web.sessions import cookie_name

@@ -45,14 +45,14 @@ from controlplane.settings import ServeSettings
 from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.telemetry import Metrics, configure_logging
 from controlplane.tls import check_files
+from controlplane.web.api.levers import LeverPorts
+from controlplane.web.api.rollouts import StartRollout
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.intake import PATH as WEBHOOK_PATH
 from controlplane.web.intake import DoorPorts, IntakeDoor, webhook_check
-from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview, ScheduledDrill
-from controlplane.web.rollouts import StartRollout
 from controlplane.web.runbooks import RunbookPorts
 
 EVALUATE_EVERY = timedelta(milliseconds=500)

@@ -7,7 +7,7 @@ from controlplane.security.chain import Break, Checked, Deed, Head, Link, agains
 from controlplane.security.limits import Limiter
 from controlplane.security.roles import Role, Scraping
 from controlplane.security.tokens import Session, Token, digest, spell
-from controlplane.web.admin import AdminPorts
+from controlplane.web.api.admin import AdminPorts
 from controlplane.web.auth import Keeper
 from controlplane.web.guard import GuardPorts
 from controlplane.web.sessions import cookie_name

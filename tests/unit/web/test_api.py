@@ -31,9 +31,9 @@ from controlplane.incidents.alert import Alert, Status
 from controlplane.render.reports.drill import Report
 from controlplane.signals.recording import Point
 from controlplane.store.alerts import AlertPage
+from controlplane.web.api.levers import LeverPorts
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
-from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview
 from tests.support import incident_pages, overviews
 from tests.support.doors import FILE_TOKEN, Doors

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from controlplane.errors import UsageError
 from controlplane.incidents.alert import Alert
+from controlplane.web.answers import json_answer
 
 
 class AlertsFound(Protocol):
@@ -27,20 +28,19 @@ AlertPages = Callable[[int, tuple[datetime, str] | None], Awaitable[AlertsFound]
 """(how many at most, behind which one) -> some of what fires."""
 
 
-def add_alert_routes(app: FastAPI, pages: AlertPages, answer: Callable[[object], JSONResponse]) -> None:
+def add_alert_routes(app: FastAPI, pages: AlertPages) -> None:
     """Add the route.
 
     Args:
         app: what it is added to.
         pages: gives what fires.
-        answer: makes a JSON answer of a value.
     """
 
     @app.get("/api/v1/alerts", tags=["incidents"])
     async def alerts(limit: int = 100, after: str = "") -> JSONResponse:
         """List what fires by our books, what changed last first; `next` is the `after` of the next page, or null."""
         found = await pages(max(1, min(limit, 500)), _read(after) if after else None)
-        return answer({"alerts": found.alerts, "next": _spell(found.after)})
+        return json_answer({"alerts": found.alerts, "next": _spell(found.after)})
 
 
 def _spell(after: tuple[datetime, str] | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi import Path as UrlPath
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.errors import UsageError
@@ -18,11 +18,9 @@ from controlplane.security.chain import NOTHING, AuditBook, Checked, Head, Link
 from controlplane.security.roles import Role
 from controlplane.security.tokens import Principal, Token, TokenBook, digest, spell
 from controlplane.web.answers import json_answer
-from controlplane.web.doors import audit_html
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,127}$"
 NOTED = r"^[0-9]{1,18}:[0-9a-f]{64}$"
-SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +107,6 @@ def _audit(app: FastAPI, ports: AdminPorts) -> None:
     async def check(noted: Annotated[str, Query(max_length=100)] = "") -> JSONResponse:
         """Follow the log's chain and name every place where it breaks; `noted` is a head known from elsewhere."""
         return json_answer(spell_checked(await ports.audit.check(read_head(noted))))
-
-    @app.get("/audit", response_class=HTMLResponse, include_in_schema=False)
-    async def page(before: Annotated[int | None, Query(ge=1)] = None) -> str:
-        return audit_html(await ports.audit.recent(SHOWN, before), SHOWN, ports.now())
 
 
 def read_head(text: str) -> Head | None:

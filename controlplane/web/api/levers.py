@@ -21,8 +21,8 @@ from controlplane.errors import UsageError
 from controlplane.flows.people import Said
 from controlplane.policy import quantity
 from controlplane.signals.recording import Point, spell_points
+from controlplane.web.answers import json_answer, problem
 
-Answer = Callable[..., JSONResponse]
 _LEVEL = Annotated[str, UrlPath(pattern=r"^(none|P0|P1|P2)$")]
 _ROW = Annotated[str, UrlPath(pattern=r"^P[0-2]$")]
 TAGS: list[str | Enum] = ["degradation"]
@@ -60,29 +60,22 @@ _Say = Callable[[Kind, str, Word, timedelta | None], Awaitable[JSONResponse]]
 _End = Callable[[Kind, str, Word], Awaitable[JSONResponse]]
 
 
-def add_lever_routes(app: FastAPI, ports: LeverPorts, answer: Answer, problem: Answer) -> None:
-    """Add the routes.
-
-    Args:
-        app: what they are added to.
-        ports: what they ask for.
-        answer: makes a JSON answer of a value: (value, status).
-        problem: makes a problem document: (status, what, why, fix).
-    """
+def add_lever_routes(app: FastAPI, ports: LeverPorts) -> None:
+    """Add the routes."""
 
     async def say(kind: Kind, level: str, word: Word, lasts: timedelta | None) -> JSONResponse:
         said = await ports.instruct(Said(kind, Level(level), word.who, word.why, lasts))
         if isinstance(said, Refused):
             return problem(409, f"the instruction to {kind} {level} cannot be followed", said.why)
-        return answer(said, 201)
+        return json_answer(said, 201)
 
     async def end(kind: Kind, level: str, word: Word) -> JSONResponse:
         ended = await ports.end(kind, Level(level), word.who, word.why)
         if isinstance(ended, Refused):
             return problem(409, "there is nothing to end", ended.why)
-        return answer(ended)
+        return json_answer(ended)
 
-    _reading(app, ports, answer)
+    _reading(app, ports)
     _pins(app, say, end)
     _rows(app, say)
 
@@ -104,11 +97,11 @@ def _lasts(text: str | None) -> timedelta | None:
     return lasts
 
 
-def _reading(app: FastAPI, ports: LeverPorts, answer: Answer) -> None:
+def _reading(app: FastAPI, ports: LeverPorts) -> None:
     @app.get("/api/v1/instructions", tags=TAGS)
     async def instructions(limit: int = 50) -> JSONResponse:
         """List what people have told the matrix, the newest first."""
-        return answer(await ports.instructions(max(1, min(limit, 500))))
+        return json_answer(await ports.instructions(max(1, min(limit, 500))))
 
     @app.get("/api/v1/recording", tags=TAGS)
     async def recording(lasts: Annotated[str, Query(alias="for")] = "10m") -> PlainTextResponse:
@@ -122,7 +115,7 @@ def _reading(app: FastAPI, ports: LeverPorts, answer: Answer) -> None:
         table = [
             {"from": phase, "cue": cue, "to": to.to, "effects": to.effects} for (phase, cue), to in TRANSITIONS.items()
         ]
-        return answer(table)
+        return json_answer(table)
 
 
 def _pins(app: FastAPI, say: _Say, end: _End) -> None:

@@ -1,0 +1,186 @@
+"""The API of the drills: asked for, watched, halted, healed; and the faults that are in force. Called by `app`."""
+
+from pathlib import PurePath
+from typing import Annotated
+
+from fastapi import Body, FastAPI, HTTPException
+from fastapi import Path as UrlPath
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from controlplane.chaos.drill import Drill
+from controlplane.chaos.fault import FaultKind
+from controlplane.chaos.parameters import settled
+from controlplane.chaos.redundancy import spell_preview
+from controlplane.chaos.safety import Go, Refusal
+from controlplane.chaos.score import last_before, months, regressions, times_s, within_objective
+from controlplane.errors import UsageError
+from controlplane.flows.faults import FaultRequest
+from controlplane.policy import quantity
+from controlplane.render.reports.drill import markdown_report
+from controlplane.web.answers import bounded, json_answer, problem
+from controlplane.web.api.ports import WebPorts
+
+EXPERIMENT_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
+
+
+class StartDrill(BaseModel):
+    """The body of a request to start a drill."""
+
+    model_config = ConfigDict(extra="forbid")
+    experiment: str = Field(pattern=EXPERIMENT_NAME)
+    requested_by: str = Field(default="api", max_length=128)
+
+
+class StopAll(BaseModel):
+    """The body of a request to halt every drill."""
+
+    model_config = ConfigDict(extra="forbid")
+    why: str = Field(min_length=1, max_length=500)
+    by: str = Field(default="api", max_length=128)
+
+
+class Resume(BaseModel):
+    """The body of a request to let drills start again."""
+
+    model_config = ConfigDict(extra="forbid")
+    by: str = Field(default="api", max_length=128)
+
+
+class Inject(BaseModel):
+    """The body of a request to inject a fault; sent by the Chaos Toolkit extension."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: FaultKind
+    pool: str = Field(max_length=128)
+    endpoints: str = "100%"
+    down_for: str = "10s"
+    only: list[Annotated[str, Field(max_length=128)]] = Field(default=[], max_length=1000)
+    parameters: dict[str, float | str] = {}
+
+    def request(self) -> FaultRequest:
+        """Return the request with its units read.
+
+        Raises:
+            UsageError: when a unit or a parameter is wrong.
+        """
+        try:
+            share, lasts = quantity.ratio(self.endpoints), quantity.duration(self.down_for)
+        except ValueError as error:
+            raise UsageError("the fault request is not usable", f"expected {error}", "mend the experiment") from error
+        parameters = settled(self.kind, self.parameters)
+        return FaultRequest(self.kind, self.pool, share, lasts, tuple(self.only), parameters)
+
+
+def add_drills(app: FastAPI, ports: WebPorts) -> None:
+    """Add the routes."""
+    _reading(app, ports)
+    _acting(app, ports)
+
+
+def _reading(app: FastAPI, ports: WebPorts) -> None:
+    @app.get("/api/v1/drills", tags=["drills"])
+    async def drills(limit: int = 50) -> JSONResponse:
+        """List the newest drills first."""
+        return json_answer(await ports.drills(bounded(limit)))
+
+    @app.get("/api/v1/drills/{drill_id}", tags=["drills"])
+    async def drill(drill_id: str) -> JSONResponse:
+        """Return one drill."""
+        return json_answer(await the_drill(ports, drill_id))
+
+    @app.get("/api/v1/drills/{drill_id}/events", tags=["drills"])
+    async def events(drill_id: str) -> JSONResponse:
+        """List what happened in a drill, as it happens, oldest first."""
+        await the_drill(ports, drill_id)
+        return json_answer(await ports.events(drill_id))
+
+    @app.get("/api/v1/drills/{drill_id}/report", tags=["drills"])
+    async def report(drill_id: str) -> JSONResponse:
+        """Return the report of one drill as Markdown, with its times, and where its page and its journal are."""
+        found = await ports.report(await the_drill(ports, drill_id))
+        drill, journal = found.drill, PurePath(found.drill.journal or "no-journal")
+        worse = [str(regression) for regression in regressions(drill, last_before(drill, found.drills))]
+        return json_answer(
+            {
+                "drill": drill,
+                "times_s": times_s(drill),
+                "within_objective": within_objective(drill),
+                "regressions": worse,
+                "months": months(found.drills),
+                "markdown": markdown_report(found),
+                "markdown_path": journal.with_suffix(".md"),
+                "html_path": journal.with_suffix(".html"),
+            }
+        )
+
+    @app.get("/api/v1/experiments/{experiment}/preview", tags=["drills"])
+    async def preview(experiment: Annotated[str, UrlPath(pattern=EXPERIMENT_NAME)]) -> JSONResponse:
+        """Say what a drill would break, what survives, at what load, and whether the gates are open."""
+        found, asked = await ports.desk.preview(experiment)
+        reasons = asked.reasons if isinstance(asked, Refusal) else ()
+        seen = asked.seen if isinstance(asked, Go) else ()
+        return json_answer({"preview": found, "words": spell_preview(found), "refused": reasons, "gates": seen})
+
+    @app.get("/api/v1/halt", tags=["drills"])
+    async def halted() -> JSONResponse:
+        """Return the halt in force, or null."""
+        return json_answer({"halt": await ports.halt()})
+
+    @app.get("/api/v1/leases", tags=["drills"])
+    async def leases() -> JSONResponse:
+        """List the faults in force."""
+        return json_answer(await ports.leases())
+
+
+def _acting(app: FastAPI, ports: WebPorts) -> None:
+    drill_id_path = UrlPath(pattern=r"^[0-9a-f]{1,32}$")
+
+    @app.post("/api/v1/drills", status_code=202, tags=["drills"])
+    async def start(body: StartDrill) -> JSONResponse:
+        """Ask the gates and start a drill; 409 with every reason when they refuse."""
+        started = await ports.desk.start(body.experiment, body.requested_by)
+        if isinstance(started, Refusal):
+            return problem(409, "the drill may not start", "; ".join(started.reasons), reasons=started.reasons)
+        return json_answer(started, 202)
+
+    @app.post("/api/v1/halt", tags=["drills"])
+    async def halt(body: StopAll) -> JSONResponse:
+        """Stop every drill, end every fault, and block new ones until they are resumed."""
+        in_force, healed = await ports.desk.halt(body.why, body.by)
+        return json_answer({"halt": in_force, "healed": healed})
+
+    @app.post("/api/v1/resume", tags=["drills"])
+    async def resume(body: Resume) -> JSONResponse:
+        """Let drills start again; `halt` is the one that was in force, or null."""
+        return json_answer({"halt": await ports.desk.resume(body.by)})
+
+    @app.post("/api/v1/drills/{drill_id}/faults", status_code=201, tags=["drills"])
+    async def inject(drill_id: Annotated[str, drill_id_path], body: Annotated[Inject, Body()]) -> JSONResponse:
+        """Inject a fault for a running drill; for the Chaos Toolkit extension."""
+        found = await the_drill(ports, drill_id)
+        leases = await ports.inject(found, body.request())
+        return json_answer({"leases": leases}, 201)
+
+    @app.post("/api/v1/drills/{drill_id}/heal", tags=["drills"])
+    async def heal_drill(drill_id: Annotated[str, drill_id_path]) -> JSONResponse:
+        """End every fault of one drill now."""
+        await the_drill(ports, drill_id)
+        return JSONResponse({"healed": await ports.heal_drill(drill_id)})
+
+    @app.post("/api/v1/heal", tags=["drills"])
+    async def heal() -> JSONResponse:
+        """End every fault there is now."""
+        return JSONResponse({"healed": await ports.heal_all()})
+
+
+async def the_drill(ports: WebPorts, drill_id: str) -> Drill:
+    """Return a drill.
+
+    Raises:
+        HTTPException: 404 when there is none of that id.
+    """
+    found = await ports.drill(drill_id)
+    if found is None:
+        raise HTTPException(404, f"no drill {drill_id}")
+    return found
