@@ -12,6 +12,7 @@ from controlplane.chaos.drill import Drill, DrillPhase, Event, Halt, Measured, O
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.fleet.model import Endpoint
 from controlplane.store.database import Database
+from controlplane.store.pages import Mark, newest
 from controlplane.store.schema import drill_events, drill_slots, drills, halts, leases
 
 
@@ -50,9 +51,9 @@ class StoredDrills:
             lambda c: c.execute(update(drills).where(drills.c.id == drill.id).values(_outcome(drill)))
         )
 
-    async def recent(self, limit: int) -> tuple[Drill, ...]:
-        """Return the newest drills first."""
-        query = select(drills).order_by(drills.c.started_at.desc()).limit(limit)
+    async def recent(self, limit: int, after: Mark | None = None) -> tuple[Drill, ...]:
+        """Return the newest drills first, those behind a mark where one is given."""
+        query = newest(select(drills), drills.c.started_at, drills.c.id, limit, after)
         return await self._database.run(lambda c: tuple(_drill(r) for r in c.execute(query)))
 
     async def get(self, drill_id: str) -> Drill | None:

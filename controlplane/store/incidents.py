@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from controlplane.incidents.incident import Entry, Incident, IncidentState
 from controlplane.store.database import Database
+from controlplane.store.pages import Mark, newest
 from controlplane.store.schema import incidents, timeline
 
 
@@ -69,14 +70,12 @@ class StoredIncidents:
 
         return await self._database.run(work)
 
-    async def recent(self, service: str, limit: int) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
+    async def recent(
+        self, service: str, limit: int, after: Mark | None = None
+    ) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
         """Return the newest incidents first, each with its timeline, oldest entry first."""
-        query = (
-            select(incidents)
-            .where(incidents.c.service == service)
-            .order_by(incidents.c.detected_at.desc())
-            .limit(limit)
-        )
+        mine = select(incidents).where(incidents.c.service == service)
+        query = newest(mine, incidents.c.detected_at, incidents.c.id, limit, after)
 
         def work(connection: Connection) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
             found = [_from_row(r) for r in connection.execute(query)]

@@ -24,8 +24,3 @@ def problem(status: int, what: str, why: str = "", fix: str = "", **more: object
     """Answer with what is wrong, why, and the way out."""
     body = {"type": "about:blank", "title": what, "status": status, "detail": why, "fix": fix, **more}
     return JSONResponse(body, status, media_type="application/problem+json")
-
-
-def bounded(limit: int) -> int:
-    """Return how many items of a list are given."""
-    return max(1, min(limit, 500))

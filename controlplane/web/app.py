@@ -4,6 +4,7 @@ What each route needs stands in `access`; `guard`, in front of it all, sees to i
 9457).
 """
 
+from functools import cache
 from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request
@@ -13,27 +14,33 @@ from fastapi.staticfiles import StaticFiles
 import controlplane
 from controlplane.render.reports.drill import html_report
 from controlplane.security.tokens import csrf_of
-from controlplane.web.access import described
 from controlplane.web.answers import json_answer
 from controlplane.web.api.admin import add_admin
 from controlplane.web.api.alerts import add_alert_routes
+from controlplane.web.api.description import described
+from controlplane.web.api.discovery import add_discovery
 from controlplane.web.api.drills import add_drills, the_drill
 from controlplane.web.api.events import add_events
+from controlplane.web.api.experiments import add_experiments
 from controlplane.web.api.fleet import add_fleet
 from controlplane.web.api.health import add_health
 from controlplane.web.api.incidents import add_incidents
 from controlplane.web.api.levers import add_lever_routes
+from controlplane.web.api.matrix import add_matrix
 from controlplane.web.api.ports import WebPorts
 from controlplane.web.api.receipts import add_receipts
 from controlplane.web.api.rollouts import add_rollouts
 from controlplane.web.api.runbooks import add_runbook_texts
+from controlplane.web.api.signals import add_signals
 from controlplane.web.auth import Visitor
 from controlplane.web.console import STATIC_DIR, overview_fragment, overview_html
 from controlplane.web.doors import audit_html
+from controlplane.web.etag import EntityTags
 from controlplane.web.guard import Guard
 from controlplane.web.incidents import add_incident_pages
 from controlplane.web.oidc import add_oidc
 from controlplane.web.problems import add_problems
+from controlplane.web.red import Counted
 from controlplane.web.runbooks import add_runbooks
 from controlplane.web.sessions import add_sessions
 
@@ -51,9 +58,12 @@ def build_app(ports: WebPorts) -> FastAPI:
     _console(app, ports)
     _doors(app, ports)
     _api(app, ports)
+    # The last one added stands first.
+    app.add_middleware(cast("Any", EntityTags))
     app.add_middleware(cast("Any", Guard), routes=lambda: app.routes, ports=ports.guard)
+    app.add_middleware(cast("Any", Counted), requests=ports.requests)
     describe = app.openapi
-    app.openapi = lambda: described(describe())  # type: ignore[method-assign] # FastAPI's own way to extend it
+    app.openapi = cache(lambda: described(describe()))  # type: ignore[method-assign] # FastAPI's own way to extend it
     return app
 
 
@@ -96,11 +106,15 @@ def _doors(app: FastAPI, ports: WebPorts) -> None:
 def _api(app: FastAPI, ports: WebPorts) -> None:
     """Add what machines read and do."""
     add_health(app, ports)
-    add_events(app, ports.changes)
+    add_events(app, ports.changes, ports.requests)
+    add_discovery(app, ports)
     add_fleet(app, ports)
+    add_signals(app, ports.signals)
+    add_matrix(app, ports)
     add_receipts(app, ports)
     add_incidents(app, ports)
     add_drills(app, ports)
+    add_experiments(app, ports)
     add_runbook_texts(app, ports.incident_pages.runbooks)
     add_alert_routes(app, ports.alerts)
     add_lever_routes(app, ports.lever)

@@ -1,15 +1,17 @@
 """`GET /api/v1/alerts`: what fires now by our books, page by page. Called by `app`."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from controlplane.errors import UsageError
 from controlplane.incidents.alert import Alert
 from controlplane.web.answers import json_answer
+from controlplane.web.api.shapes import gives
+from controlplane.web.paging import After, Limit, link_next, read_mark, spell_mark
 
 
 class AlertsFound(Protocol):
@@ -24,6 +26,15 @@ class AlertsFound(Protocol):
         """When the last one changed, and its fingerprint, where there are more."""
 
 
+@dataclass(frozen=True, slots=True)
+class AlertList:
+    """A page of what fires."""
+
+    alerts: tuple[Alert, ...]
+    next: str | None
+    """The `after` of the next page."""
+
+
 AlertPages = Callable[[int, tuple[datetime, str] | None], Awaitable[AlertsFound]]
 """(how many at most, behind which one) -> some of what fires."""
 
@@ -36,28 +47,12 @@ def add_alert_routes(app: FastAPI, pages: AlertPages) -> None:
         pages: gives what fires.
     """
 
-    @app.get("/api/v1/alerts", tags=["incidents"])
-    async def alerts(limit: int = 100, after: str = "") -> JSONResponse:
+    @app.get("/api/v1/alerts", tags=["incidents"], responses=gives(AlertList, Link="The next page (RFC 8288)."))
+    async def alerts(request: Request, limit: Limit = 100, after: After = "") -> JSONResponse:
         """List what fires by our books, what changed last first; `next` is the `after` of the next page, or null."""
-        found = await pages(max(1, min(limit, 500)), _read(after) if after else None)
-        return json_answer({"alerts": found.alerts, "next": _spell(found.after)})
-
-
-def _spell(after: tuple[datetime, str] | None) -> str | None:
-    return None if after is None else f"{after[0].isoformat()}~{after[1]}"
-
-
-def _read(text: str) -> tuple[datetime, str]:
-    """Read where a page goes on.
-
-    Raises:
-        UsageError: when it is not what an earlier page gave.
-    """
-    at, tilde, fingerprint = text.replace(" ", "+").partition("~")
-    try:
-        started = datetime.fromisoformat(at)
-    except ValueError as error:
-        raise UsageError("no such page", str(error), "take `next` of an earlier answer as `after`") from error
-    if not tilde or started.tzinfo is None:
-        raise UsageError("no such page", f"`{text}` names no alert", "take `next` of an earlier answer as `after`")
-    return started, fingerprint
+        found = await pages(limit, read_mark(after))
+        onward = spell_mark(found.after) if found.after else None
+        answer = json_answer(AlertList(found.alerts, onward))
+        if onward:
+            link_next(request, answer, onward)
+        return answer

@@ -1,10 +1,25 @@
 """What machines ask to know how the control plane itself fares: `/healthz`, `/readyz`, `/metrics`. Called by `app`."""
 
+from dataclasses import dataclass
+
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client.exposition import choose_encoder
 
+from controlplane.web.answers import json_answer
 from controlplane.web.api.ports import WebPorts
+from controlplane.web.api.shapes import gives
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Whether every part is ready."""
+
+    ready: bool
+    not_ready: tuple[str, ...]
+    """What is missing, in words."""
+    in_charge: bool
+    """Whether this control plane moves levers, or another one on the same database does."""
 
 
 def add_health(app: FastAPI, ports: WebPorts) -> None:
@@ -15,14 +30,13 @@ def add_health(app: FastAPI, ports: WebPorts) -> None:
         """Say that the event loop turns."""
         return "ok\n"
 
-    @app.get("/readyz", tags=["self"])
+    @app.get("/readyz", tags=["self"], responses=gives(Ready) | gives(Ready, 503, "Not ready."))
     async def readyz(request: Request) -> JSONResponse:
         """Say what is not ready yet (to a stranger only whether), and whether this control plane is in charge."""
         missing = ports.not_ready()
         known = request.state.near or request.state.visitor.principal
         told = missing if known or not missing else ("something; a viewer's token shows what",)
-        body = {"ready": not missing, "not_ready": told, "in_charge": ports.in_charge()}
-        return JSONResponse(body, 503 if missing else 200)
+        return json_answer(Ready(not missing, told, ports.in_charge()), 503 if missing else 200)
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["self"])
     async def metrics(request: Request) -> Response:

@@ -7,6 +7,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from controlplane.chaos.drill import Drill, Event, Halt
+from controlplane.chaos.experiment import ExperimentFile
 from controlplane.chaos.fault import Lease
 from controlplane.chaos.redundancy import Preview
 from controlplane.chaos.safety import Go, Refusal
@@ -15,15 +16,18 @@ from controlplane.flows.faults import FaultRequest
 from controlplane.flows.rollout import Refused
 from controlplane.flows.standing import Standing
 from controlplane.render.reports.drill import Report
+from controlplane.telemetry import Requests
 from controlplane.web.api.admin import AdminPorts
 from controlplane.web.api.alerts import AlertPages
 from controlplane.web.api.levers import LeverPorts
 from controlplane.web.api.rollouts import StartRollout
+from controlplane.web.api.signals import SignalPorts
 from controlplane.web.changes import Changes
 from controlplane.web.guard import GuardPorts
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.oidc import OidcPorts
 from controlplane.web.page import IncidentView, Overview
+from controlplane.web.paging import Newest
 
 
 class Desk(Protocol):
@@ -48,9 +52,10 @@ class WebPorts:
 
     standing: Callable[[], Standing]
     overview: Callable[[], Awaitable[Overview]]
-    receipts: Callable[[int], Awaitable[tuple[Receipt, ...]]]
-    incidents: Callable[[int], Awaitable[tuple[IncidentView, ...]]]
-    drills: Callable[[int], Awaitable[tuple[Drill, ...]]]
+    receipts: Newest[Receipt]
+    receipt: Callable[[str], Awaitable[Receipt | None]]
+    incidents: Newest[IncidentView]
+    drills: Newest[Drill]
     drill: Callable[[str], Awaitable[Drill | None]]
     leases: Callable[[], Awaitable[tuple[Lease, ...]]]
     desk: Desk
@@ -74,7 +79,15 @@ class WebPorts:
     start_rollout: StartRollout
     abort_rollout: Callable[[str], Awaitable[Receipt | Refused]]
     newest_rollout: Callable[[], Awaitable[Receipt | None]]
+    signals: SignalPorts
+    """What the signals are, and what they were."""
+    experiments: Callable[[], Awaitable[tuple[ExperimentFile, ...]]]
+    """Every experiment there is, by name."""
+    metrics_path: str
+    """Where an engine's metrics page is, behind its base URL."""
     registry: CollectorRegistry
+    requests: Requests
+    """Counts what is asked and answered."""
     changes: Changes
     alerts: AlertPages
     """What fires by our books."""

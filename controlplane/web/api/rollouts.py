@@ -2,9 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.degradation.actuator import Receipt
@@ -12,6 +12,7 @@ from controlplane.errors import UsageError
 from controlplane.flows.rollout import Refused
 from controlplane.policy import quantity
 from controlplane.web.answers import json_answer, problem
+from controlplane.web.api.shapes import gives
 
 StartRollout = Callable[[str, str, tuple[float, ...], timedelta, str], Awaitable[Receipt | Refused]]
 """Service, pool, steps, hold, who asks."""
@@ -61,8 +62,8 @@ def add_rollouts(
         newest: returns the newest rollout's receipt.
     """
 
-    @app.post("/api/v1/rollouts", status_code=202, tags=["degradation"])
-    async def begin(body: RolloutBody) -> Any:
+    @app.post("/api/v1/rollouts", status_code=202, tags=["degradation"], responses=gives(Receipt, 202, "It begins."))
+    async def begin(body: RolloutBody) -> JSONResponse:
         """Give a pool traffic by steps, judged at each; 409 with the reason when that may not begin."""
         steps, hold = body.read()
         begun = await start(body.service, body.to, steps, hold, body.requested_by)
@@ -72,15 +73,15 @@ def add_rollouts(
             else json_answer(begun, 202)
         )
 
-    @app.post("/api/v1/rollouts/abort", tags=["degradation"])
-    async def call_off(body: AbortBody) -> Any:
+    @app.post("/api/v1/rollouts/abort", tags=["degradation"], responses=gives(Receipt))
+    async def call_off(body: AbortBody) -> JSONResponse:
         """Call the rollout off: all traffic goes back to the primary pool."""
         ended = await abort(body.requested_by)
         return (
             problem(409, "nothing is called off", ended.why) if isinstance(ended, Refused) else json_answer(ended, 200)
         )
 
-    @app.get("/api/v1/rollouts/newest", tags=["degradation"])
-    async def last() -> Any:
+    @app.get("/api/v1/rollouts/newest", tags=["degradation"], responses=gives(Receipt | None))
+    async def last() -> JSONResponse:
         """Return the newest rollout's receipt, or null."""
         return json_answer(await newest())
