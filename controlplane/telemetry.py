@@ -111,13 +111,20 @@ class Requests:
             "controlplane_http_request_seconds", "Seconds until a request was answered.", ("route",),
             buckets=_FAST_S, registry=registry,
         )  # fmt: skip
-        in_flight = Gauge("controlplane_http_requests_in_flight", "Requests that are under way.", registry=registry)
-        in_flight.set_function(lambda: self.under_way)
+        self._in_flight = Gauge(
+            "controlplane_http_requests_in_flight", "Requests that are under way.", registry=registry
+        )
+        self._in_flight.set_function(lambda: self.under_way)
         self.listeners = Gauge("controlplane_event_listeners", "Who listens to /events.", registry=registry)
         self.listeners_dropped = Counter(
             "controlplane_event_listeners_dropped", "Listeners of /events that were let go, by why (slow, too_many).",
             ("why",), registry=registry,
         )  # fmt: skip
+
+    def describe(self) -> list[Metric]:
+        """Return what is counted."""
+        every = (self._requests, self._seconds, self._in_flight, self.listeners, self.listeners_dropped)
+        return [family for metric in every for family in metric.describe()]
 
     def answered(self, route: str, method: str, status: int, took_s: float) -> None:
         """Count one request by its route's template."""
