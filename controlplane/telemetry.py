@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -121,10 +122,10 @@ class Requests:
             ("why",), registry=registry,
         )  # fmt: skip
 
-    def describe(self) -> list[Metric]:
-        """Return what is counted."""
-        every = (self._requests, self._seconds, self._in_flight, self.listeners, self.listeners_dropped)
-        return [family for metric in every for family in metric.describe()]
+    @property
+    def collectors(self) -> tuple[MetricWrapperBase, ...]:
+        """Return what is counted, metric by metric."""
+        return self._requests, self._seconds, self._in_flight, self.listeners, self.listeners_dropped
 
     def answered(self, route: str, method: str, status: int, took_s: float) -> None:
         """Count one request by its route's template."""
@@ -145,6 +146,11 @@ class Metrics:
         self._of_drills(self.registry)
         self._of_alerts(self.registry)
         self._of_itself(self.registry)
+
+    def collectors(self) -> tuple[MetricWrapperBase | Told | Looks, ...]:
+        """Return every metric of ours."""
+        own = [value for value in vars(self).values() if isinstance(value, MetricWrapperBase | Told | Looks)]
+        return (*own, *self.requests.collectors)
 
     def _of_service(self, reg: CollectorRegistry) -> None:
         """What is seen of the service, and what is done about it."""
