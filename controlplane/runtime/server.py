@@ -41,6 +41,7 @@ from controlplane.runtime.reading import experiments_of, metrics_path
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
 from controlplane.runtime.state_dir import held, operator_token, publish_address, webhook_token
+from controlplane.runtime.triage import COUNT_EVERY, TRIAGE_EVERY, handling
 from controlplane.runtime.wiring import Plane, build
 from controlplane.security.outbound import OutboundSpec
 from controlplane.settings import ServeSettings
@@ -56,7 +57,6 @@ from controlplane.web.incidents import IncidentPorts
 from controlplane.web.intake import PATH as WEBHOOK_PATH
 from controlplane.web.intake import DoorPorts, IntakeDoor, webhook_check
 from controlplane.web.page import IncidentView, Overview, ScheduledDrill
-from controlplane.web.paging import Mark
 from controlplane.web.runbooks import RunbookPorts
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
@@ -282,6 +282,8 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         await asyncio.to_thread(plane.keep)
 
     timetable.every(LEARN_EVERY, learn, "learn")
+    timetable.every(TRIAGE_EVERY, plane.triage.tick, "triage")
+    timetable.every(COUNT_EVERY, plane.triage.count, "count incidents")
     timetable.every(HEAR_EVERY, plane.hear, "hear")
     timetable.every(KEEP_EVERY, keep, "keep")
     timetable.every(KEEP_HISTORY_EVERY, plane.histories.tick, "histories")
@@ -320,9 +322,9 @@ async def _measure_lag(metrics: Metrics) -> None:
 def _web_ports(plane: Plane, settings: ServeSettings, metrics: Metrics, changes: Changes, opened: Doors) -> WebPorts:
     books, policy, service = plane.books, plane.loaded.policy, plane.loaded.policy.service
 
-    async def incidents(limit: int, after: Mark | None = None) -> tuple[IncidentView, ...]:
+    async def incidents(limit: int) -> tuple[IncidentView, ...]:
         return tuple(
-            IncidentView(incident, entries) for incident, entries in await books.incidents.recent(service, limit, after)
+            IncidentView(incident, entries) for incident, entries in await books.incidents.recent(service, limit)
         )
 
     async def overview() -> Overview:
@@ -351,7 +353,6 @@ def _web_ports(plane: Plane, settings: ServeSettings, metrics: Metrics, changes:
         overview=overview,
         receipts=partial(books.receipts.recent, service),
         receipt=books.receipts.get,
-        incidents=incidents,
         drills=books.drills.recent,
         drill=books.drills.get,
         leases=books.leases.open_leases,
@@ -398,7 +399,7 @@ def _incident_ports(plane: Plane, incidents: Callable[[int], Awaitable[tuple[Inc
         library.subjects, library.text, policy.thresholds, library.dashboard, plane.standing, incidents, utcnow,
         controlplane.__version__,
     )  # fmt: skip
-    return IncidentPorts(report, books)
+    return IncidentPorts(report, books, handling(plane.triage, plane.standing, plane.changed))
 
 
 def _lever_ports(plane: Plane) -> LeverPorts:

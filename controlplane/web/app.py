@@ -24,7 +24,6 @@ from controlplane.web.api.events import add_events
 from controlplane.web.api.experiments import add_experiments
 from controlplane.web.api.fleet import add_fleet
 from controlplane.web.api.health import add_health
-from controlplane.web.api.incidents import add_incidents
 from controlplane.web.api.levers import add_lever_routes
 from controlplane.web.api.matrix import add_matrix
 from controlplane.web.api.ports import WebPorts
@@ -112,7 +111,6 @@ def _api(app: FastAPI, ports: WebPorts) -> None:
     add_signals(app, ports.signals)
     add_matrix(app, ports)
     add_receipts(app, ports)
-    add_incidents(app, ports)
     add_drills(app, ports)
     add_experiments(app, ports)
     add_runbook_texts(app, ports.incident_pages.runbooks)

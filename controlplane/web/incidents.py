@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
 from markupsafe import Markup
 
@@ -26,6 +26,7 @@ from controlplane.render.reports.incident import (
 )
 from controlplane.render.runbooks.subject import Subject
 from controlplane.web.console import STATIC_DIR, draw_standing
+from controlplane.web.handling import HandlingPorts, add_handling, add_single, csrf_field
 from controlplane.web.reading import html_of, section
 from controlplane.web.runbooks import Reading, RunbookPorts, readings_of
 
@@ -65,6 +66,10 @@ class IncidentPage:
     suspects: Markup
     address: str
     """The page's own path."""
+    csrf: str
+    """What its forms send back."""
+    refused: str
+    """Why what was asked for last was not done; empty otherwise."""
     now: datetime
     version: str
 
@@ -76,9 +81,11 @@ class IncidentPorts:
     report: Callable[[str], Awaitable[IncidentReport | None]]
     """Everything that is known of an incident, by its id."""
     runbooks: RunbookPorts
+    handling: HandlingPorts
+    """What people may say about them."""
 
 
-async def page_of(ports: IncidentPorts, report: IncidentReport) -> IncidentPage:
+async def page_of(ports: IncidentPorts, report: IncidentReport, csrf: str = "", refused: str = "") -> IncidentPage:
     """Put an incident, the values of this moment and its row's runbook together."""
     books, incident = ports.runbooks, report.incident
     standing = books.standing()
@@ -101,6 +108,8 @@ async def page_of(ports: IncidentPorts, report: IncidentReport) -> IncidentPage:
         html_of(section(text, "By hand"), at),
         html_of(section(text, "Likely causes, and how to tell them apart"), at),
         f"/incidents/{quote(incident.id, safe='')}",
+        csrf,
+        refused[:500],
         books.now(),
         books.version,
     )
@@ -126,6 +135,7 @@ def _done(receipt: Receipt, report: IncidentReport) -> Done:
 
 def add_incident_pages(app: FastAPI, ports: IncidentPorts, answer: Callable[..., Response]) -> None:
     """Add the pages and the report; an id holds slashes, so what is asked of it comes before it is asked for alone."""
+    add_handling(app, ports.handling)
 
     async def found(incident_id: str) -> IncidentReport:
         report = await ports.report(incident_id)
@@ -149,14 +159,17 @@ def add_incident_pages(app: FastAPI, ports: IncidentPorts, answer: Callable[...,
             }
         )
 
+    add_single(app, ports.handling)
+
     @app.get("/incidents/{incident_id:path}/report", response_class=HTMLResponse, include_in_schema=False)
     async def paper(incident_id: str) -> str:
         return html_report(await found(incident_id))
 
     @app.get("/incidents/{incident_id:path}/fragment", response_class=HTMLResponse, include_in_schema=False)
-    async def fragment(incident_id: str) -> str:
-        return draw_standing("_incident.html", await page_of(ports, await found(incident_id)))
+    async def fragment(request: Request, incident_id: str) -> str:
+        return draw_standing("_incident.html", await page_of(ports, await found(incident_id), csrf_field(request)))
 
     @app.get("/incidents/{incident_id:path}", response_class=HTMLResponse, include_in_schema=False)
-    async def page(incident_id: str) -> str:
-        return draw_standing("incident.html", await page_of(ports, await found(incident_id)))
+    async def page(request: Request, incident_id: str, refused: str = "") -> str:
+        made = await page_of(ports, await found(incident_id), csrf_field(request), refused)
+        return draw_standing("incident.html", made)

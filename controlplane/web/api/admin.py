@@ -18,8 +18,8 @@ from controlplane.security.chain import NOTHING, AuditBook, Checked, Head, Link
 from controlplane.security.roles import Role
 from controlplane.security.tokens import Principal, Token, TokenBook, digest, spell
 from controlplane.web.answers import json_answer
-from controlplane.web.api.shapes import gives, pages
 from controlplane.web.paging import After, Limit, page_of, read_key, sliced, spell_key
+from controlplane.web.shapes import gives, pages
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,127}$"
 LAST = 2**31 - 1

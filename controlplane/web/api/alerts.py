@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 
 from controlplane.incidents.alert import Alert
 from controlplane.web.answers import json_answer
-from controlplane.web.api.shapes import gives
 from controlplane.web.paging import After, Limit, link_next, read_mark, spell_mark
+from controlplane.web.shapes import gives
 
 
 class AlertsFound(Protocol):

@@ -4,7 +4,7 @@ from typing import Any
 
 from controlplane.security.roles import Need
 from controlplane.web.access import NEEDS
-from controlplane.web.api.shapes import PROBLEM, spelled_out
+from controlplane.web.shapes import PROBLEM, spelled_out
 
 _WRITES = ("post", "put", "patch", "delete")
 _KEY = {

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from controlplane.fleet.model import GATEWAY_POOL
 from controlplane.flows.standing import Standing
 from controlplane.web.api.ports import WebPorts
-from controlplane.web.api.shapes import gives
+from controlplane.web.shapes import gives
 
 
 @dataclass(frozen=True, slots=True)

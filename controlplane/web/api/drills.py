@@ -22,8 +22,8 @@ from controlplane.render.reports.drill import markdown_report
 from controlplane.web.answers import json_answer, problem
 from controlplane.web.api.experiments import EXPERIMENT_NAME
 from controlplane.web.api.ports import WebPorts
-from controlplane.web.api.shapes import gives, pages
 from controlplane.web.paging import After, Limit, page_of, read_mark, sliced, spell_key, spell_mark
+from controlplane.web.shapes import gives, pages
 
 
 class StartDrill(BaseModel):

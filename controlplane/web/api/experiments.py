@@ -12,8 +12,8 @@ from controlplane.chaos.redundancy import Preview, spell_preview
 from controlplane.chaos.safety import Go, Refusal
 from controlplane.web.answers import json_answer
 from controlplane.web.api.ports import WebPorts
-from controlplane.web.api.shapes import gives, pages
 from controlplane.web.paging import After, Limit, page_of, sliced, spell_key
+from controlplane.web.shapes import gives, pages
 
 EXPERIMENT_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 

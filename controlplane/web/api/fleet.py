@@ -16,8 +16,8 @@ from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Verdict
 from controlplane.web.answers import json_answer
 from controlplane.web.api.ports import WebPorts
-from controlplane.web.api.shapes import gives, pages
 from controlplane.web.paging import After, Limit, page_of, sliced, spell_key
+from controlplane.web.shapes import gives, pages
 
 NAME_FILTER = Query(max_length=253, description="Only what is called so.")
 

@@ -8,7 +8,7 @@ from prometheus_client.exposition import choose_encoder
 
 from controlplane.web.answers import json_answer
 from controlplane.web.api.ports import WebPorts
-from controlplane.web.api.shapes import gives
+from controlplane.web.shapes import gives
 
 
 @dataclass(frozen=True, slots=True)

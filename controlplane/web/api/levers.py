@@ -22,8 +22,8 @@ from controlplane.flows.people import Said
 from controlplane.policy import quantity
 from controlplane.signals.recording import Point, spell_points
 from controlplane.web.answers import json_answer, problem
-from controlplane.web.api.shapes import gives, pages
 from controlplane.web.paging import After, Limit, Newest, page_of, read_mark, spell_mark
+from controlplane.web.shapes import gives, pages
 
 _LEVEL = Annotated[str, UrlPath(pattern=r"^(none|P0|P1|P2)$")]
 _ROW = Annotated[str, UrlPath(pattern=r"^P[0-2]$")]

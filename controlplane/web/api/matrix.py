@@ -12,7 +12,7 @@ from controlplane.degradation.matrix import LEVELS, Level, Mode
 from controlplane.flows.standing import RowStanding, Standing
 from controlplane.web.answers import json_answer
 from controlplane.web.api.ports import WebPorts
-from controlplane.web.api.shapes import gives
+from controlplane.web.shapes import gives
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from controlplane.web.changes import Changes
 from controlplane.web.guard import GuardPorts
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.oidc import OidcPorts
-from controlplane.web.page import IncidentView, Overview
+from controlplane.web.page import Overview
 from controlplane.web.paging import Newest
 
 
@@ -54,7 +54,6 @@ class WebPorts:
     overview: Callable[[], Awaitable[Overview]]
     receipts: Newest[Receipt]
     receipt: Callable[[str], Awaitable[Receipt | None]]
-    incidents: Newest[IncidentView]
     drills: Newest[Drill]
     drill: Callable[[str], Awaitable[Drill | None]]
     leases: Callable[[], Awaitable[tuple[Lease, ...]]]

@@ -9,8 +9,8 @@ from fastapi.responses import JSONResponse
 from controlplane.degradation.actuator import Receipt
 from controlplane.web.answers import json_answer
 from controlplane.web.api.ports import WebPorts
-from controlplane.web.api.shapes import gives, pages
 from controlplane.web.paging import After, Limit, page_of, read_mark, spell_mark
+from controlplane.web.shapes import gives, pages
 
 
 def add_receipts(app: FastAPI, ports: WebPorts) -> None:

@@ -12,7 +12,7 @@ from controlplane.errors import UsageError
 from controlplane.flows.rollout import Refused
 from controlplane.policy import quantity
 from controlplane.web.answers import json_answer, problem
-from controlplane.web.api.shapes import gives
+from controlplane.web.shapes import gives
 
 StartRollout = Callable[[str, str, tuple[float, ...], timedelta, str], Awaitable[Receipt | Refused]]
 """Service, pool, steps, hold, who asks."""

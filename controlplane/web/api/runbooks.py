@@ -9,9 +9,9 @@ from fastapi import Path as UrlPath
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from controlplane.render.runbooks.subject import Subject
-from controlplane.web.api.shapes import pages
 from controlplane.web.paging import After, Limit, page_of, sliced, spell_key
 from controlplane.web.runbooks import RunbookPorts
+from controlplane.web.shapes import pages
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from controlplane.slo.threshold import Threshold
 from controlplane.slo.verdict import Evidence
 from controlplane.web.answers import json_answer
 from controlplane.web.api.levers import read_lasts
-from controlplane.web.api.shapes import gives, pages
 from controlplane.web.paging import After, Limit, page_of, sliced, spell_key
+from controlplane.web.shapes import gives, pages
 
 SHOWN_POINTS = 400
 """Of one pool's history; longer ones are thinned to the lowest and the highest value of each stretch."""

@@ -21,9 +21,9 @@ def ports(standing: Standing) -> WebPorts:
     nothing = cast("Any", None)
     guard, admin = Doors().ports()
     return WebPorts(
-        standing=lambda: standing, overview=nothing, receipts=nothing, receipt=nothing, incidents=nothing,
+        standing=lambda: standing, overview=nothing, receipts=nothing, receipt=nothing,
         drills=nothing, drill=nothing, leases=nothing, desk=nothing, events=nothing, report=nothing, halt=nothing,
-        inject=nothing,        heal_drill=nothing, heal_all=nothing, not_ready=lambda: (), in_charge=lambda: True,
+        inject=nothing, heal_drill=nothing, heal_all=nothing, not_ready=lambda: (), in_charge=lambda: True,
         incident_pages=incident_pages.ports(overviews.idle()),
         lever=nothing, start_rollout=nothing, abort_rollout=nothing, newest_rollout=nothing,
         signals=nothing, experiments=nothing, metrics_path="/metrics", registry=CollectorRegistry(),
