@@ -65,6 +65,20 @@ class FencedError(StoreError):
 class UnreachableError(ControlplaneError):
     """A server we need does not answer."""
 
+    exit_code = 4
+
+
+class NotNowError(ControlplaneError):
+    """It may not be done now: a gate is closed, a row stands otherwise, the same is under way. Nothing was done."""
+
+    exit_code = 3
+
+
+class NotAllowedError(ControlplaneError):
+    """The credential does not open this. Nothing was done."""
+
+    exit_code = 5
+
 
 class ActuatorError(ControlplaneError):
     """A lever did not move, or could not be read back."""

@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -98,6 +99,40 @@ class Looks:
         return made, seconds
 
 
+class Requests:
+    """What the application was asked and answered, by route: rate, errors, duration, and what is under way."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.under_way = 0
+        self._requests = Counter(
+            "controlplane_http_requests", "Requests that were answered, by route, method and status.",
+            ("route", "method", "status"), registry=registry,
+        )  # fmt: skip
+        self._seconds = Histogram(
+            "controlplane_http_request_seconds", "Seconds until a request was answered.", ("route",),
+            buckets=_FAST_S, registry=registry,
+        )  # fmt: skip
+        self._in_flight = Gauge(
+            "controlplane_http_requests_in_flight", "Requests that are under way.", registry=registry
+        )
+        self._in_flight.set_function(lambda: self.under_way)
+        self.listeners = Gauge("controlplane_event_listeners", "Who listens to /events.", registry=registry)
+        self.listeners_dropped = Counter(
+            "controlplane_event_listeners_dropped", "Listeners of /events that were let go, by why (slow, too_many).",
+            ("why",), registry=registry,
+        )  # fmt: skip
+
+    @property
+    def collectors(self) -> tuple[MetricWrapperBase, ...]:
+        """Return what is counted, metric by metric."""
+        return self._requests, self._seconds, self._in_flight, self.listeners, self.listeners_dropped
+
+    def answered(self, route: str, method: str, status: int, took_s: float) -> None:
+        """Count one request by its route's template."""
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(took_s)
+
+
 class Metrics:
     """The control plane's own metrics; names start with `controlplane_`, units are base units."""
 
@@ -112,6 +147,11 @@ class Metrics:
         self._of_drills(self.registry)
         self._of_alerts(self.registry)
         self._of_itself(self.registry)
+
+    def collectors(self) -> tuple[MetricWrapperBase | Told | Looks, ...]:
+        """Return every metric of ours."""
+        own = [value for value in vars(self).values() if isinstance(value, MetricWrapperBase | Told | Looks)]
+        return (*own, *self.requests.collectors)
 
     def _of_service(self, reg: CollectorRegistry) -> None:
         """What is seen of the service, and what is done about it."""
@@ -285,6 +325,7 @@ class Metrics:
             "controlplane_refusals", "Requests that were not let in, by the status they were answered with.",
             ("status",), registry=reg,
         )  # fmt: skip
+        self.requests = Requests(reg)
         self.looks = Looks(reg)
         self.probes_skipped = Counter(
             "controlplane_probes_skipped", "Looks left out because the one before had not ended.",

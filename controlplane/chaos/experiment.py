@@ -92,6 +92,18 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
+class ExperimentFile:
+    """A file in the experiments directory."""
+
+    name: str
+    """The file's, without its ending."""
+    experiment: Experiment | None
+    """None when it may not be run as it is written."""
+    problems: tuple[Problem, ...]
+    """What is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Walk:
     """How Chaos Toolkit says a run went."""
 

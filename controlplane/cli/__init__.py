@@ -1,7 +1,7 @@
 """The command line: one file a command group.
 
 What a command needs is imported when it is called, not before: that keeps `controlplane --help` under 0.2 s.
-Exit status: 0 done, 1 failure, 2 wrong usage or input.
+Exit status: `errors` has each kind's; `controlplane --help` lists them.
 """
 
 import sys
@@ -21,6 +21,7 @@ from controlplane.cli import (
     incident,
     lever,
     lint,
+    look,
     plane,
     policy,
     remote,
@@ -31,7 +32,14 @@ from controlplane.cli import (
 )
 from controlplane.errors import ControlplaneError
 
+EXIT_STATUS = (
+    "Exit status: 0 done; 1 failure, or an outcome that is not good (a drill that failed, a chain that is broken); "
+    "2 wrong usage or input; 3 refused: it may not be done now; 4 a server does not answer; 5 the credential does not "
+    "open it; 130 interrupted."
+)
+
 app = typer.Typer(
+    epilog=EXIT_STATUS,
     name="controlplane",
     help="A resilience control plane for LLM inference fleets.",
     no_args_is_help=True,
@@ -60,7 +68,7 @@ def root(
     """Watch a fleet, degrade it by plan, and prove the plan with real faults.
 
     A control plane elsewhere is named by --url and --token-file, or by CONTROLPLANE_URL and CONTROLPLANE_TOKEN or
-    CONTROLPLANE_TOKEN_FILE. Exit status: 0 done, 1 failure, 2 wrong usage or input, 130 interrupted.
+    CONTROLPLANE_TOKEN_FILE.
     """
     remote.named.set(remote.Remote(url, token_file, ca_file))
 
@@ -76,6 +84,7 @@ incident.register(app)
 chaos.register(app)
 rollout.register(app)
 fleet.register(app)
+look.register(app)
 security.register(app)
 database.register(app)
 target.register(app)

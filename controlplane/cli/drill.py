@@ -5,17 +5,33 @@ from typing import Annotated, Any
 
 import typer
 
+from controlplane.cli import complete
 from controlplane.cli.plane import DEFAULT_PAGE, DEFAULT_STATE, AsJson, StateDir
 
 PHASES = ("detected", "decided", "acted", "verified", "healed", "recovered")
 POLL_S = 0.25
+
+Experiment = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a file in the experiments directory, without its ending.", autocompletion=complete.experiments
+    ),
+]
+DrillId = Annotated[
+    str,
+    typer.Argument(help="The drill's id, as `controlplane drill list` shows it.", autocompletion=complete.drills),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     group = typer.Typer(help="Break the fleet on purpose and time the matrix.", no_args_is_help=True)
     group.command("run")(run)
+    group.command("start")(start)
+    group.command("preview")(preview)
     group.command("list")(list_drills)
+    group.command("show")(show)
+    group.command("heal")(heal)
     group.command("plan")(plan)
     group.command("report")(report)
     app.add_typer(group, name="drill")
@@ -24,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    experiment: Annotated[str, typer.Argument(help="Name of a file in the experiments directory, without its ending.")],
+    experiment: Experiment,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
     dry_run: Annotated[
@@ -56,6 +72,54 @@ def run(
     raise typer.Exit(0 if drill["outcome"] == "passed" else 1)
 
 
+def start(experiment: Experiment, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """Start an experiment as a drill and do not wait for it; exit status 3 when a gate refuses."""
+    import getpass
+
+    from controlplane.cli.client import connect
+    from controlplane.cli.output import out, print_json
+
+    body = {"experiment": experiment, "requested_by": getpass.getuser()}
+    drill = connect(state_dir).post("/api/v1/drills", body)
+    print_json(drill) if as_json else out.print(drill["id"])
+
+
+def preview(experiment: Experiment, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """Say what would break, what survives, and what the gates say; touches nothing. Exit status 1 when refused."""
+    from controlplane.cli.client import connect
+
+    _preview(connect(state_dir).get(f"/api/v1/experiments/{_quoted(experiment)}/preview"), as_json)
+
+
+def show(drill: DrillId, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """Show how a drill stands, and what has happened in it so far."""
+    from controlplane.cli.client import connect
+    from controlplane.cli.output import clock_time, out, print_json
+
+    server = connect(state_dir)
+    found = server.get(f"/api/v1/drills/{_quoted(drill)}")
+    events = server.get(f"/api/v1/drills/{_quoted(drill)}/events")
+    if as_json:
+        print_json({"drill": found, "events": events})
+        return
+    print_outcome(found)
+    for event in events:
+        out.print(f"{clock_time(event['at'])}  {event['text']}", markup=False)
+
+
+def heal(drill: DrillId, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """End every fault of one drill now; `controlplane halt` ends the drill itself, too."""
+    from controlplane.cli.client import connect
+    from controlplane.cli.output import out, print_json
+
+    done = connect(state_dir).post(f"/api/v1/drills/{_quoted(drill)}/heal", {})
+    if as_json:
+        print_json(done)
+        return
+    for line in done["healed"]:
+        out.print(line, markup=False)
+
+
 def _quoted(name: str) -> str:
     from urllib.parse import quote
 
@@ -84,14 +148,18 @@ def _preview(found: dict[str, Any], as_json: bool) -> None:
 def halt(
     why: Annotated[str, typer.Option("--why", help="The reason, for the record and for who finds drills halted.")],
     state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
 ) -> None:
     """Stop every drill, end every fault, and let nothing new start until `controlplane resume`."""
     import getpass
 
     from controlplane.cli.client import connect
-    from controlplane.cli.output import out
+    from controlplane.cli.output import out, print_json
 
     done = connect(state_dir).post("/api/v1/halt", {"why": why, "by": getpass.getuser()})
+    if as_json:
+        print_json(done)
+        return
     for line in done["healed"]:
         out.print(line, markup=False)
     count = len(done["healed"])
@@ -99,14 +167,18 @@ def halt(
     out.print(f"{count} fault{'' if count == 1 else 's'} leased; `controlplane resume` lets drills start again")
 
 
-def resume(state_dir: StateDir = DEFAULT_STATE) -> None:
+def resume(state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Let drills start again after `controlplane halt`."""
     import getpass
 
     from controlplane.cli.client import connect
-    from controlplane.cli.output import out
+    from controlplane.cli.output import out, print_json
 
-    ended = connect(state_dir).post("/api/v1/resume", {"by": getpass.getuser()})["halt"]
+    said = connect(state_dir).post("/api/v1/resume", {"by": getpass.getuser()})
+    if as_json:
+        print_json(said)
+        return
+    ended = said["halt"]
     out.print(
         f"drills may start again; halted was: {ended['why']}" if ended else "drills were not halted", markup=False
     )
@@ -129,7 +201,7 @@ def list_drills(state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) ->
 
 
 def report(
-    drill: Annotated[str, typer.Argument(help="The drill's id, as `controlplane drill list` shows it.")],
+    drill: DrillId,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from controlplane.cli import complete
 from controlplane.cli.plane import DEFAULT_STATE, AsJson, StateDir
 
-Row = Annotated[str, typer.Argument(help="A row of the matrix, such as P1.")]
+Row = Annotated[str, typer.Argument(help="A row of the matrix, such as P1.", autocompletion=complete.levels)]
 Why = Annotated[str, typer.Option("--why", help="The reason; it is kept, and stands on the timeline.")]
 Who = Annotated[str, typer.Option("--who", help="Who says it.", envvar="CONTROLPLANE_WHO", show_default="you")]
 
@@ -84,53 +85,56 @@ def level_lines(standing: dict[str, Any]) -> list[Any]:
 
 
 def pin(
-    row: Annotated[str, typer.Argument(help="A row such as P1; `none` lets no row begin anything.")],
+    row: Annotated[
+        str, typer.Argument(help="A row such as P1; `none` lets no row begin anything.", autocompletion=complete.levels)
+    ],
     why: Why,
     lasts: Annotated[str | None, typer.Option("--for", help="How long, such as 30m.", show_default="no end")] = None,
     who: Who = "",
     state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
 ) -> None:
     """Put a row in force and keep it there, whatever its trigger says."""
     body = {"for": lasts} if lasts else {}
     held = _say(state_dir, f"/pins/{row}", why, who, **body)
     until = f" until {held['until']}" if held["until"] else ""
-    _print(f"{row} is pinned{until}")
+    _print(held, f"{row} is pinned{until}", as_json)
 
 
-def unpin(row: Row, why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE) -> None:
+def unpin(row: Row, why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """End a pin: the row follows its trigger again."""
-    _say(state_dir, f"/pins/{row}/end", why, who)
-    _print(f"{row} follows its trigger again")
+    _print(_say(state_dir, f"/pins/{row}/end", why, who), f"{row} follows its trigger again", as_json)
 
 
-def approve(row: Row, why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE) -> None:
+def approve(row: Row, why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Let a row engage that waits for approval."""
-    _say(state_dir, f"/rows/{row}/approve", why, who)
-    _print(f"{row} engages")
+    _print(_say(state_dir, f"/rows/{row}/approve", why, who), f"{row} engages", as_json)
 
 
-def refuse(row: Row, why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE) -> None:
+def refuse(row: Row, why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Have a row left alone until its trigger has cleared."""
-    _say(state_dir, f"/rows/{row}/refuse", why, who)
-    _print(f"{row} is left alone until its trigger has cleared")
+    _print(
+        _say(state_dir, f"/rows/{row}/refuse", why, who), f"{row} is left alone until its trigger has cleared", as_json
+    )
 
 
-def release(row: Row, why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE) -> None:
+def release(row: Row, why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Begin to give a row's traffic back now, by its steps."""
-    _say(state_dir, f"/rows/{row}/release", why, who)
-    _print(f"{row} is being released")
+    _print(_say(state_dir, f"/rows/{row}/release", why, who), f"{row} is being released", as_json)
 
 
-def brake_release(why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE) -> None:
+def brake_release(why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Let go of the brake: rows act by themselves again."""
-    _say(state_dir, "/brake/release", why, who)
-    _print("rows act by themselves again")
+    _print(_say(state_dir, "/brake/release", why, who), "rows act by themselves again", as_json)
 
 
-def brake_pull(why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE) -> None:
+def brake_pull(why: Why, who: Who = "", state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Pull the brake: nothing engages or is given back by itself."""
-    _say(state_dir, "/brake", why, who)
-    _print("nothing engages or is given back by itself; taking traffic back from an ill primary goes on")
+    _print(
+        _say(state_dir, "/brake", why, who),
+        "nothing engages or is given back by itself; taking traffic back from an ill primary goes on",
+        as_json,
+    )
 
 
 def _say(state_dir: Path, path: str, why: str, who: str, **more: str) -> Any:
@@ -146,7 +150,10 @@ def _user() -> str:
         return "somebody"
 
 
-def _print(text: str) -> None:
-    from controlplane.cli.output import out
+def _print(said: object, text: str, as_json: bool) -> None:
+    from controlplane.cli.output import out, print_json
 
-    out.print(text)
+    if as_json:
+        print_json(said)
+    else:
+        out.print(text)

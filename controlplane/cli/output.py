@@ -1,5 +1,6 @@
 """How the command line prints: errors, tables, times."""
 
+import json
 from datetime import datetime
 
 from rich.console import Console
@@ -9,6 +10,9 @@ from controlplane.errors import ControlplaneError, PolicyError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+PIPED_COLUMNS = 200
+"""How wide a table is where no terminal says."""
 
 BAND_STYLES = {"ok": "green", "warn": "yellow", "breach": "red", "unknown": "dim"}
 LEVEL_STYLES = {"none": "green", "P2": "yellow", "P1": "dark_orange", "P0": "bold red"}
@@ -30,6 +34,16 @@ def _print_reasons(why: str, fix: str) -> None:
     for label, text in (("why", why), ("fix", fix)):
         if text:
             err.print(Text.assemble((f"  {label}: ", "dim"), text), soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON: the one form of `--json`, indented at a terminal, as it is in a pipe."""
+    out.print_json(json.dumps(value)) if out.is_terminal else out.file.write(json.dumps(value, indent=2) + "\n")
+
+
+def wide() -> Console:
+    """Return where tables are printed: the terminal, or a wide page where there is none."""
+    return out if out.is_terminal else Console(width=PIPED_COLUMNS, highlight=False)
 
 
 def seconds(value: float | None) -> str:

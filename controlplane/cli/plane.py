@@ -181,10 +181,11 @@ def heal(
     state_dir: Annotated[
         Path | None, typer.Option(help="Where state is kept.", show_default="`state/` beside the page")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """End every fault that is leased and print what was done; works with the control plane dead, too."""
     from controlplane.cli.client import connect
-    from controlplane.cli.output import out
+    from controlplane.cli.output import out, print_json
     from controlplane.errors import UnreachableError
     from controlplane.settings import state_dir_beside
 
@@ -196,6 +197,9 @@ def heal(
         from controlplane.runtime.heal import heal_offline
 
         done = heal_offline(load(page), where)
+    if as_json:
+        print_json({"healed": list(done)})
+        return
     for line in done:
         out.print(line)
     out.print(f"{len(done)} fault{'' if len(done) == 1 else 's'} leased")

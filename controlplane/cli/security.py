@@ -83,13 +83,14 @@ def _wide() -> Any:
 def revoke(
     token_id: Annotated[str, typer.Argument(help="Its id, as `controlplane token list` shows it.")],
     state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
 ) -> None:
     """Take a token back, and end every session that it opened."""
     from controlplane.cli.client import connect
-    from controlplane.cli.output import out
+    from controlplane.cli.output import out, print_json
 
     done = connect(state_dir).post(f"/api/v1/tokens/{token_id}/revoke", {})
-    out.print(f"revoked {done['revoked']}")
+    print_json(done) if as_json else out.print(f"revoked {done['revoked']}")
 
 
 def list_rows(
@@ -106,7 +107,7 @@ def list_rows(
     from controlplane.cli.client import connect
     from controlplane.cli.output import clock_time, out
 
-    rows = connect(state_dir).get(f"/api/v1/audit?limit={limit}")
+    rows = connect(state_dir).every("/api/v1/audit", limit)
     if as_json:
         out.print_json(json.dumps(rows))
         return

@@ -16,10 +16,12 @@ from controlplane.security.tokens import FILE
 from controlplane.settings import ServeSettings
 from controlplane.store.audit import StoredAudit
 from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.store.replays import StoredReplays
 from controlplane.store.tokens import StoredSessions, StoredTokens
-from controlplane.web.admin import AdminPorts, read_head, spell_checked
+from controlplane.web.api.admin import AdminPorts, read_head, spell_checked
 from controlplane.web.auth import Keeper
 from controlplane.web.guard import GuardPorts
+from controlplane.web.once import Once
 from controlplane.web.sessions import cookie_name
 
 
@@ -52,6 +54,7 @@ def doors(database: Database, settings: ServeSettings, file_token: str, refused:
         scraping=Scraping(settings.scrape),
         secure=settings.browsers_use_https,
         refused=refused,
+        once=Once(StoredReplays(database), utcnow),
     )
     return Doors(keeper, guard, AdminPorts(tokens, audit, keeper.forget, utcnow))
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from controlplane.chaos.experiment import Experiment, overreach
+from controlplane.chaos.experiment import Experiment, ExperimentFile, overreach
 from controlplane.chaos.experiment import read as read_experiment
-from controlplane.errors import ExperimentError, UsageError
+from controlplane.errors import ExperimentError, Problem, UsageError
 
 
 def find_experiment(directory: Path, name: str, pools: Mapping[str, int]) -> tuple[Experiment, Path]:
@@ -29,14 +29,35 @@ def find_experiment(directory: Path, name: str, pools: Mapping[str, int]) -> tup
             f"no experiment `{name}` in {directory}", f"there are: {', '.join(known) or 'none'}",
             "name one of them, or the directory with --experiments",
         )  # fmt: skip
-    try:
-        page = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ExperimentError(f"cannot read {path}", str(error), "mend the file") from error
-    experiment, problems = read_experiment(name, page)
-    problems = problems or (overreach(experiment, pools) if experiment else ())
+    experiment, problems = _read(path, pools)
     if experiment is None or problems:
         first, *more = problems
         also = f" (and {len(more)} more)" if more else ""
         raise ExperimentError(f"{first.where}: {first.what}{also}", first.why, first.fix)
     return experiment, path
+
+
+def list_experiments(directory: Path, pools: Mapping[str, int]) -> tuple[ExperimentFile, ...]:
+    """Read every experiment there is, by name.
+
+    Args:
+        directory: where experiments are.
+        pools: how many endpoints each pool has now.
+    """
+    found = []
+    for path in sorted(directory.glob("*.yaml")):
+        try:
+            experiment, problems = _read(path, pools)
+        except ExperimentError as error:
+            experiment, problems = None, (Problem(path.name, error.what, error.why, error.fix),)
+        found.append(ExperimentFile(path.stem, None if problems else experiment, problems))
+    return tuple(found)
+
+
+def _read(path: Path, pools: Mapping[str, int]) -> tuple[Experiment | None, tuple[Problem, ...]]:
+    try:
+        page = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ExperimentError(f"cannot read {path}", str(error), "mend the file") from error
+    experiment, problems = read_experiment(path.stem, page)
+    return experiment, problems or (overreach(experiment, pools) if experiment else ())

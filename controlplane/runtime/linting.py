@@ -119,7 +119,7 @@ def today() -> date:
 def known_of(policy: Policy) -> Known:
     """Return what the control plane of a policy can expose: names, labels, and the values of labels with a list."""
     own: dict[str, frozenset[str]] = {}
-    for collector in (value for name, value in vars(Metrics()).items() if name != "registry"):
+    for collector in Metrics().collectors():
         labels = _labels(collector)
         for family in collector.describe():
             ends = {"le"} if family.type == "histogram" else set()

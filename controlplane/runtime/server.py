@@ -30,11 +30,13 @@ from controlplane.render.wording import page_name
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.doors import Doors, doors
 from controlplane.runtime.drills import SCHEDULE_EVERY
+from controlplane.runtime.happenings import LOOKED_AT, Seen, follow, seen
 from controlplane.runtime.histories import KEEP_HISTORY_EVERY, of_incident
 from controlplane.runtime.identity import oidc_ports, settings_of
 from controlplane.runtime.intake import RECONCILE_EVERY
 from controlplane.runtime.outbound import outbound_session
 from controlplane.runtime.prewarming import PREWARM_EVERY
+from controlplane.runtime.reading import experiments_of, metrics_path
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
 from controlplane.runtime.state_dir import held, operator_token, publish_address, webhook_token
@@ -45,15 +47,16 @@ from controlplane.settings import ServeSettings
 from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.telemetry import Metrics, configure_logging
 from controlplane.tls import check_files
+from controlplane.web.api.levers import LeverPorts
+from controlplane.web.api.rollouts import StartRollout
+from controlplane.web.api.signals import SignalPorts
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.intake import PATH as WEBHOOK_PATH
 from controlplane.web.intake import DoorPorts, IntakeDoor, WebhookCheck
 from controlplane.web.lane import Lane, LaneProtocol
-from controlplane.web.levers import LeverPorts
 from controlplane.web.page import IncidentView, Overview, Role, ScheduledDrill
-from controlplane.web.rollouts import StartRollout
 from controlplane.web.runbooks import RunbookPorts
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
@@ -178,7 +181,7 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         await plane.alerts.remember()
         background.spawn(plane.alerts.write())
         opened = doors(database, settings, token, lambda status: metrics.refusals.labels(status).inc())
-        ports = _web_ports(plane, metrics, changes, opened)
+        ports = _web_ports(plane, settings, metrics, changes, opened)
         app = build_app(
             replace(
                 ports,
@@ -190,6 +193,7 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         server = _Server(_web_config(door, settings))
         web = asyncio.create_task(server.serve(sockets=[listener]))
         background.spawn(_measure_lag(metrics))
+        background.spawn(follow(changes, partial(_look, plane), asyncio.sleep))
         paces = _schedule(plane, timetable, background, metrics)
         timetable.every(RECONCILE_EVERY, plane.alerts.reconcile, "reconcile")
         if settings.database_url:
@@ -287,6 +291,13 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
     return paces
 
 
+async def _look(plane: Plane) -> Seen:
+    """Return how everything stands that listeners are told of."""
+    books = plane.books
+    incidents = await books.incidents.open_incidents(plane.loaded.policy.service)
+    return seen(plane.standing(), await books.drills.recent(LOOKED_AT), incidents, await books.halts.current())
+
+
 async def _measure_lag(metrics: Metrics) -> None:
     while True:
         before = monotonic()
@@ -294,8 +305,8 @@ async def _measure_lag(metrics: Metrics) -> None:
         metrics.loop_lag.set(max(0.0, monotonic() - before - LAG_EVERY_S))
 
 
-def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors) -> WebPorts:
-    books, service = plane.books, plane.loaded.policy.service
+def _web_ports(plane: Plane, settings: ServeSettings, metrics: Metrics, changes: Changes, opened: Doors) -> WebPorts:
+    books, policy, service = plane.books, plane.loaded.policy, plane.loaded.policy.service
 
     async def incidents(limit: int) -> tuple[IncidentView, ...]:
         return tuple(
@@ -327,7 +338,8 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors) 
     return WebPorts(
         standing=plane.standing,
         overview=overview,
-        receipts=lambda limit: books.receipts.recent(service, limit),
+        receipts=partial(books.receipts.recent, service),
+        receipt=books.receipts.get,
         drills=books.drills.recent,
         drill=books.drills.get,
         leases=books.leases.open_leases,
@@ -345,7 +357,11 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors) 
         lever=_lever_ports(plane),
         **_rollout_ports(plane.rollouts),
         alerts=plane.alerts.pages,
+        signals=SignalPorts(plane.standing, policy.thresholds, plane.recorder.points, books.histories.history),
+        experiments=experiments_of(settings.experiments_dir, plane.standing),
+        metrics_path=metrics_path(policy),
         registry=metrics.registry,
+        requests=metrics.requests,
         changes=changes,
         guard=opened.guard,
         admin=opened.admin,
@@ -379,7 +395,7 @@ def _lever_ports(plane: Plane) -> LeverPorts:
     return LeverPorts(
         instruct=partial(people.instruct, plane.people),
         end=partial(people.end, plane.people),
-        instructions=lambda limit: plane.books.instructions.recent(service, limit),
+        instructions=partial(plane.books.instructions.recent, service),
         recording=plane.recorder.points,
         acting=lambda: plane.leadership.acting,
     )

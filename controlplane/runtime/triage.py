@@ -22,6 +22,7 @@ from controlplane.runtime.books import Books
 from controlplane.telemetry import Metrics
 from controlplane.web.handling import HandlingPorts
 from controlplane.web.page import IncidentView
+from controlplane.web.paging import Mark
 
 TRIAGE_EVERY = timedelta(seconds=1)
 COUNT_EVERY = timedelta(seconds=15)
@@ -113,8 +114,8 @@ def handling(desk: TriageDesk, standing: Callable[[], Standing], changed: Callab
     service, book = desk.policy.service, desk.books.incidents
     ports = RespondPorts(service, book, changed, desk.now)
 
-    async def find(wanted: Wanted, limit: int) -> tuple[IncidentView, ...]:
-        return tuple(IncidentView(*found) for found in await book.find_whole(service, wanted, limit))
+    async def find(wanted: Wanted, limit: int, after: Mark | None = None) -> tuple[IncidentView, ...]:
+        return tuple(IncidentView(*found) for found in await book.find_whole(service, wanted, limit, after))
 
     async def get(incident_id: str) -> IncidentView | None:
         found = await book.get(incident_id)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, delete, func, select, update
 from controlplane.incidents.alert import INSTANTS_KNOWN, Alert, Source, Status
 from controlplane.incidents.firing import Change, Kind
 from controlplane.store.database import Database, Execute
+from controlplane.store.pages import Mark, newest
 from controlplane.store.schema import alerts
 
 ROWS_AT_MOST = {"sqlite": 64, "postgresql": 256}
@@ -138,18 +139,10 @@ class StoredAlerts:
             gone += now_gone
         return gone
 
-    async def page(self, limit: int, after: tuple[datetime, str] | None = None) -> AlertPage:
+    async def page(self, limit: int, after: Mark | None = None) -> AlertPage:
         """Return what fires, what changed last first, from behind a change and a fingerprint on."""
-        query = (
-            select(alerts)
-            .where(alerts.c.status == Status.FIRING.value)
-            .order_by(alerts.c.at.desc(), alerts.c.fingerprint.desc())
-            .limit(limit + 1)
-        )
-        if after:
-            at, fingerprint = after
-            same = (alerts.c.at == at) & (alerts.c.fingerprint < fingerprint)
-            query = query.where((alerts.c.at <= at) & ((alerts.c.at < at) | same))
+        firing = select(alerts).where(alerts.c.status == Status.FIRING.value)
+        query = newest(firing, alerts.c.at, alerts.c.fingerprint, limit + 1, after)
         rows = await self._database.run(lambda c: c.execute(query).fetchall())
         shown = rows[:limit]
         last = (shown[-1].at, shown[-1].fingerprint) if len(rows) > limit else None

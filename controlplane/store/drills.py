@@ -14,6 +14,7 @@ from controlplane.degradation.fencing import Term
 from controlplane.fleet.model import Endpoint
 from controlplane.store.database import Database
 from controlplane.store.leader import guard
+from controlplane.store.pages import Mark, newest
 from controlplane.store.schema import drill_events, drill_slots, drills, halts, leases
 
 
@@ -64,9 +65,9 @@ class StoredDrills:
         running = (drills.c.id == drill.id) & (drills.c.outcome == Outcome.RUNNING.value)
         await self._database.run(lambda c: c.execute(update(drills).where(running).values(_outcome(drill))))
 
-    async def recent(self, limit: int) -> tuple[Drill, ...]:
-        """Return the newest drills first."""
-        query = select(drills).order_by(drills.c.started_at.desc()).limit(limit)
+    async def recent(self, limit: int, after: Mark | None = None) -> tuple[Drill, ...]:
+        """Return the newest drills first, those behind a mark where one is given."""
+        query = newest(select(drills), drills.c.started_at, drills.c.id, limit, after)
         return await self._database.run(lambda c: tuple(_drill(r) for r in c.execute(query)))
 
     async def get(self, drill_id: str) -> Drill | None:

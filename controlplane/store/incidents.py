@@ -17,6 +17,7 @@ from controlplane.incidents.incident import Entry, Incident, IncidentState, Seve
 from controlplane.incidents.response import Refused, Word, respond
 from controlplane.store.database import Database
 from controlplane.store.leader import guard
+from controlplane.store.pages import Mark, newest
 from controlplane.store.schema import drill_events, incident_members, incidents, timeline
 
 KEYS_AT_ONCE = 500
@@ -105,14 +106,14 @@ class StoredIncidents:
 
     async def find(self, service: str, wanted: Wanted, limit: int) -> tuple[Incident, ...]:
         """Return the incidents that are asked for, newest first."""
-        query = _asked(service, wanted).limit(limit)
+        query = newest(_asked(service, wanted), incidents.c.detected_at, incidents.c.id, limit, None)
         return await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(query)))
 
     async def find_whole(
-        self, service: str, wanted: Wanted, limit: int
+        self, service: str, wanted: Wanted, limit: int, after: Mark | None = None
     ) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
         """Return the incidents that are asked for, newest first, each with its timeline, oldest entry first."""
-        query = _asked(service, wanted).limit(limit)
+        query = newest(_asked(service, wanted), incidents.c.detected_at, incidents.c.id, limit, after)
 
         def work(connection: Connection) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
             return tuple((_from_row(row), _timeline(connection, row)) for row in connection.execute(query).fetchall())
@@ -147,7 +148,7 @@ class StoredIncidents:
 
 
 def _asked(service: str, wanted: Wanted) -> Select[Any]:
-    query = select(incidents).where(incidents.c.service == service).order_by(incidents.c.detected_at.desc())
+    query = select(incidents).where(incidents.c.service == service)
     if wanted.state:
         query = query.where(incidents.c.state == wanted.state)
     if wanted.level:

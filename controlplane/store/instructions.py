@@ -8,6 +8,7 @@ from sqlalchemy import Row, insert, select, update
 from controlplane.degradation.instruction import Instruction, Kind
 from controlplane.degradation.matrix import Level
 from controlplane.store.database import Database
+from controlplane.store.pages import Mark, newest
 from controlplane.store.schema import instructions
 
 
@@ -47,14 +48,10 @@ class StoredInstructions:
         )
         return await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(query)))
 
-    async def recent(self, service: str, limit: int) -> tuple[Instruction, ...]:
-        """Return the newest first."""
-        query = (
-            select(instructions)
-            .where(instructions.c.service == service)
-            .order_by(instructions.c.at.desc())
-            .limit(limit)
-        )
+    async def recent(self, service: str, limit: int, after: Mark | None = None) -> tuple[Instruction, ...]:
+        """Return the newest first, those behind a mark where one is given."""
+        mine = select(instructions).where(instructions.c.service == service)
+        query = newest(mine, instructions.c.at, instructions.c.id, limit, after)
         return await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(query)))
 
 

@@ -24,6 +24,7 @@ from controlplane.degradation.matrix import Level
 from controlplane.incidents.incident import Incident
 from controlplane.store.database import Database
 from controlplane.store.leader import guard
+from controlplane.store.pages import Mark, newest
 from controlplane.store.schema import receipts
 
 OF_AN_INCIDENT = 50
@@ -102,12 +103,17 @@ class StoredReceipts:
         )
         return await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(query)))
 
-    async def recent(self, service: str, limit: int) -> tuple[Receipt, ...]:
-        """Return the newest receipts first."""
-        query = (
-            select(receipts).where(receipts.c.service == service).order_by(receipts.c.decided_at.desc()).limit(limit)
-        )
+    async def recent(self, service: str, limit: int, after: Mark | None = None) -> tuple[Receipt, ...]:
+        """Return the newest receipts first, those behind a mark where one is given."""
+        mine = select(receipts).where(receipts.c.service == service)
+        query = newest(mine, receipts.c.decided_at, receipts.c.id, limit, after)
         return await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(query)))
+
+    async def get(self, receipt_id: str) -> Receipt | None:
+        """Return one receipt; None when there is none of that id."""
+        query = select(receipts).where(receipts.c.id == receipt_id)
+        row = await self._database.run(lambda c: c.execute(query).one_or_none())
+        return _from_row(row) if row else None
 
     async def of_incident(self, incident: Incident) -> tuple[Receipt, ...]:
         """Return what was done about an incident, oldest first: its rows' actions from its beginning to its end."""
@@ -116,8 +122,8 @@ class StoredReceipts:
         query = select(receipts).where(mine, receipts.c.decided_at >= incident.detected_at)
         if incident.resolved_at:
             query = query.where(receipts.c.decided_at <= incident.resolved_at)
-        newest = query.order_by(receipts.c.decided_at.desc()).limit(OF_AN_INCIDENT)
-        found = await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(newest)))
+        last = query.order_by(receipts.c.decided_at.desc()).limit(OF_AN_INCIDENT)
+        found = await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(last)))
         return found[::-1]
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -306,4 +307,17 @@ audit_head = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("number", Integer, nullable=False),
     Column("hash", String(64), nullable=False),
+)
+
+# Writes that may be sent again: what they were answered, for a day.
+replays = Table(
+    "replays",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("content", String(64), nullable=False),
+    Column("begun_at", Instant, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("headers", JSON, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("replays_by_time", "begun_at"),
 )

@@ -41,12 +41,20 @@ NEEDS: Mapping[tuple[str, str], Need] = {
     ("GET", "/audit"): Need.ADMIN,
     # Reading.
     ("GET", "/api/v1/standing"): Need.VIEWER,
+    ("GET", "/api/v1/fleet"): Need.VIEWER,
+    ("GET", "/api/v1/fleet/endpoints"): Need.VIEWER,
+    ("GET", "/api/v1/verdicts"): Need.VIEWER,
+    ("GET", "/api/v1/signals"): Need.VIEWER,
+    ("GET", "/api/v1/signals/{signal}/history"): Need.VIEWER,
+    ("GET", "/api/v1/matrix"): Need.VIEWER,
     ("GET", "/api/v1/receipts"): Need.VIEWER,
+    ("GET", "/api/v1/receipts/{receipt_id}"): Need.VIEWER,
     ("GET", "/api/v1/incidents"): Need.VIEWER,
     ("GET", "/api/v1/incidents/statistics"): Need.VIEWER,
     ("GET", "/api/v1/incidents/{incident_id}"): Need.VIEWER,
     ("GET", "/api/v1/incidents/{incident_id}/report"): Need.VIEWER,
     ("GET", "/api/v1/alerts"): Need.VIEWER,
+    ("GET", "/api/v1/runbooks"): Need.VIEWER,
     ("GET", "/api/v1/runbooks/{name}"): Need.VIEWER,
     ("GET", "/api/v1/instructions"): Need.VIEWER,
     ("GET", "/api/v1/recording"): Need.VIEWER,
@@ -56,6 +64,8 @@ NEEDS: Mapping[tuple[str, str], Need] = {
     ("GET", "/api/v1/drills/{drill_id}"): Need.VIEWER,
     ("GET", "/api/v1/drills/{drill_id}/events"): Need.VIEWER,
     ("GET", "/api/v1/drills/{drill_id}/report"): Need.VIEWER,
+    ("GET", "/api/v1/experiments"): Need.VIEWER,
+    ("GET", "/api/v1/experiments/{experiment}"): Need.VIEWER,
     ("GET", "/api/v1/experiments/{experiment}/preview"): Need.VIEWER,
     ("GET", "/api/v1/halt"): Need.VIEWER,
     ("GET", "/api/v1/leases"): Need.VIEWER,
@@ -117,21 +127,3 @@ def spelled(route: BaseRoute) -> str:
     """Return a route's path as OpenAPI spells it: without the kind of its parameters."""
     path: str = getattr(route, "path", UNKNOWN_PATH)
     return path.replace(":path}", "}")
-
-
-def described(document: dict[str, Any]) -> dict[str, Any]:
-    """Write into an OpenAPI document what each operation needs, and how that is proven."""
-    schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
-    schemes["token"] = {"type": "http", "scheme": "bearer", "description": "A token, or the state directory's own."}
-    schemes["session"] = {"type": "apiKey", "in": "cookie", "name": "controlplane", "description": "The console's."}
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            need = NEEDS.get((method.upper(), path), Need.ADMIN)
-            operation["x-needs"] = need.value
-            operation["security"] = [] if need is Need.ANYONE else [{"token": []}, {"session": []}]
-            if need is not Need.ANYONE:
-                operation["responses"] |= {
-                    "401": {"description": "No valid credential came with the request."},
-                    "403": {"description": f"The credential does not open what needs a {need}."},
-                }
-    return document

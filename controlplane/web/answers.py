@@ -3,6 +3,7 @@
 from math import isfinite
 from typing import Any
 
+import msgspec
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 
@@ -12,7 +13,11 @@ RETRY_AFTER_S = 2
 
 def json_answer(value: object, status: int = 200) -> JSONResponse:
     """Answer with a value as JSON; a bound that is endless (a P99 beyond the last bucket) has no number there: null."""
-    return JSONResponse(_finite(jsonable_encoder(value)), status)
+    return JSONResponse(_finite(jsonable_encoder(value, custom_encoder={msgspec.Struct: _fields})), status)
+
+
+def _fields(value: msgspec.Struct) -> Any:
+    return jsonable_encoder(msgspec.structs.asdict(value))
 
 
 def _finite(value: Any) -> Any:

@@ -28,6 +28,7 @@ from controlplane.web.access import asked
 from controlplane.web.answers import problem
 from controlplane.web.auth import Doorkeeper, Visitor
 from controlplane.web.console import CONTENT_SECURITY_POLICY
+from controlplane.web.once import Once
 
 MAX_BODY_BYTES = 1 << 20
 """No request of ours has a body near this; alerts come in by a door of their own."""
@@ -82,6 +83,8 @@ class GuardPorts:
     """By address: ten wrong credentials at once, then one every six seconds."""
     writes: Limiter = field(default_factory=_writes)
     """By credential: a hundred at once, then twenty a second."""
+    once: Once = field(default_factory=Once)
+    """Answers a write that is sent again, without doing it again."""
     repeats: Repeats = field(default_factory=lambda: Repeats(60))
 
 
@@ -123,6 +126,7 @@ class Guard:
         send = self._dressed(scope, send)
         headers = Headers(scope=scope)
         path, need = asked(self._routes(), scope)
+        scope.setdefault("state", {})["route"] = path
         try:
             visitor = await self._ports.keeper.visitor(headers, active=not path.endswith(BY_ITSELF))
         except StoreError as error:
@@ -132,7 +136,7 @@ class Guard:
             return
         source = scope["client"][0] if scope.get("client") else ""
         request = _Asked(scope, headers, path, need, source, visitor)
-        scope.setdefault("state", {}).update(visitor=visitor, near=is_near(source, headers), source=source)
+        scope["state"].update(visitor=visitor, near=is_near(source, headers), source=source)
         refusal = await self._refusal(request)
         if refusal is not None:
             await refusal(scope, receive, send)
@@ -214,6 +218,15 @@ class Guard:
             refusal = await self._refuse(request, 403, "the form is not of this session's pages")
             await refusal(request.scope, receive, send)
             return
+
+        async def deed(send: Send) -> None:
+            await self._recorded(request, body, receive, send)
+
+        visitor = request.visitor.principal
+        await self._ports.once.serve(request.scope, _key(visitor), body, send, deed)
+
+    async def _recorded(self, request: _Asked, body: bytes, receive: Receive, send: Send) -> None:
+        """Have a write done, and put into the log that it was asked for and how it ended."""
         why, detail = _said(request.headers, body)
         heard = _Heard(send)
         try:

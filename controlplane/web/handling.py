@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 from urllib.parse import parse_qs, quote
 
 from fastapi import FastAPI, HTTPException, Query, Request
@@ -25,6 +25,8 @@ from controlplane.web.answers import json_answer, problem
 from controlplane.web.auth import Visitor
 from controlplane.web.console import draw_standing
 from controlplane.web.page import IncidentView
+from controlplane.web.paging import After, Limit, Mark, page_of, read_mark, spell_mark
+from controlplane.web.shapes import pages
 
 LISTED = 100
 MEMBERS_SHOWN = 200
@@ -35,12 +37,18 @@ _DRILL = Literal["", "true", "false"]
 _POOL = Annotated[str, Query(max_length=128)]
 
 
+class Finding(Protocol):
+    """The incidents that are asked for, newest first."""
+
+    async def __call__(self, wanted: Wanted, limit: int, after: Mark | None = None) -> tuple[IncidentView, ...]:
+        """Return so many at most, those behind a mark where one is given."""
+
+
 @dataclass(frozen=True, slots=True)
 class HandlingPorts:
     """What the outside may ask of incidents."""
 
-    find: Callable[[Wanted, int], Awaitable[tuple[IncidentView, ...]]]
-    """The incidents that are asked for, newest first."""
+    find: Finding
     get: Callable[[str], Awaitable[IncidentView | None]]
     members: Callable[[str, int], Awaitable[tuple[Member, ...]]]
     """What belongs to an incident: what still holds first."""
@@ -141,12 +149,19 @@ def _wanted(state: str, level: str, drill: str, pool: str) -> Wanted:
 
 
 def _listing(app: FastAPI, ports: HandlingPorts) -> None:
-    @app.get("/api/v1/incidents", tags=TAGS)
+    @app.get("/api/v1/incidents", tags=TAGS, responses=pages(IncidentView))
     async def incidents(
-        limit: int = 50, state: _STATES = "", level: _LEVELS = "", drill: _DRILL = "", pool: _POOL = ""
+        request: Request,
+        limit: Limit = 50,
+        after: After = "",
+        state: _STATES = "",
+        level: _LEVELS = "",
+        drill: _DRILL = "",
+        pool: _POOL = "",
     ) -> JSONResponse:
         """List incidents, the newest first, each with its timeline; of a state, a level, a pool, drills' or real."""
-        return json_answer(await ports.find(_wanted(state, level, drill, pool), max(1, min(limit, 500))))
+        found = await ports.find(_wanted(state, level, drill, pool), limit + 1, read_mark(after))
+        return page_of(request, found, limit, lambda view: spell_mark((view.incident.detected_at, view.incident.id)))
 
     @app.get("/api/v1/incidents/statistics", tags=TAGS)
     async def statistics() -> JSONResponse:

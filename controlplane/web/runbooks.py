@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
 from controlplane.flows.standing import RowStanding, Standing
@@ -106,14 +106,6 @@ def add_runbooks(app: FastAPI, ports: RunbookPorts) -> None:
     @app.get("/runbooks", response_class=HTMLResponse, include_in_schema=False)
     async def index() -> str:
         return draw_standing("runbook.html", await found(INDEX))
-
-    @app.get("/api/v1/runbooks/{name:path}", response_class=PlainTextResponse, tags=["runbooks"])
-    async def markdown(name: str) -> str:
-        """Return a runbook as Markdown, with what people wrote on it."""
-        text = await ports.text(name.removesuffix(".md"))
-        if text is None:
-            raise HTTPException(404, "there is no such runbook")
-        return text
 
     @app.get("/runbooks/{name:path}/fragment", response_class=HTMLResponse, include_in_schema=False)
     async def fragment(name: str) -> str:

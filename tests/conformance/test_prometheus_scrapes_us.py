@@ -38,7 +38,7 @@ class Prometheus:
 
 
 def configuration(fleet: Fleet, plane: Plane, here: Path) -> Path:
-    """Write what a person would: our rules, the fleet's `file_sd` lists, the control plane.
+    """Write what a person would: our rules, the fleet as the control plane discovers it, the control plane.
 
     Slow groups are evaluated at the pace of the fast ones: a test cannot wait a minute.
     """
@@ -49,7 +49,7 @@ def configuration(fleet: Fleet, plane: Plane, here: Path) -> Path:
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(quick)],
         "scrape_configs": [
-            {"job_name": "fleet", "file_sd_configs": [{"files": [f"{fleet.run_dir}/sd/*.json"]}]},
+            {"job_name": "fleet", "http_sd_configs": [{"url": f"{plane.url}/sd"}]},
             {"job_name": "controlplane", "static_configs": [{"targets": [urlsplit(plane.url).netloc]}]},
         ],
     }
@@ -91,6 +91,13 @@ def test_every_endpoint_and_the_control_plane_are_targets_that_answer(prometheus
         *prometheus.fleet.endpoints, "controlplane",
     }  # fmt: skip
     assert [(t["scrapeUrl"], t["lastError"]) for t in targets if t["health"] != "up"] == []
+
+
+def test_what_is_discovered_says_of_each_engine_where_it_belongs(prometheus: Prometheus) -> None:
+    found = [t for t in prometheus.api("targets")["activeTargets"] if t["labels"]["job"] == "fleet"]
+    assert {(t["labels"]["service"], t["scrapeUrl"].rpartition("/")[2]) for t in found} == {("reference", "metrics")}
+    pools = {t["labels"]["endpoint"]: (t["labels"]["pool"], bool(t["labels"]["node"])) for t in found}
+    assert pools == {name: (name.rpartition("-")[0], True) for name in prometheus.fleet.endpoints}
 
 
 def test_every_rule_is_healthy_and_evaluates_without_an_error(prometheus: Prometheus) -> None:

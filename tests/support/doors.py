@@ -5,11 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 from controlplane.security.chain import Break, Checked, Deed, Head, Link, against, extend, follow
 from controlplane.security.limits import Limiter
+from controlplane.security.replays import KEPT, Answer, Known, Sent
 from controlplane.security.roles import Role, Scraping
 from controlplane.security.tokens import Session, Token, digest, spell
-from controlplane.web.admin import AdminPorts
+from controlplane.web.api.admin import AdminPorts
 from controlplane.web.auth import Keeper
 from controlplane.web.guard import GuardPorts
+from controlplane.web.once import Once
 from controlplane.web.sessions import cookie_name
 
 FILE_TOKEN = "a-token-of-the-operator"
@@ -100,12 +102,37 @@ class MemoryAudit:
 
 
 @dataclass(slots=True)
+class MemoryReplays:
+    """Keys of writes in memory; `broken` raises instead of keeping any."""
+
+    kept: dict[str, tuple[Sent, Answer | None]] = field(default_factory=dict)
+    broken: Exception | None = None
+
+    async def begin(self, sent: Sent) -> Known | None:
+        if self.broken:
+            raise self.broken
+        self.kept = {key: one for key, one in self.kept.items() if one[0].at >= sent.at - KEPT}
+        if sent.key in self.kept:
+            before, answer = self.kept[sent.key]
+            return Known(before.content, answer)
+        self.kept[sent.key] = sent, None
+        return None
+
+    async def end(self, key: str, answer: Answer) -> None:
+        self.kept[key] = self.kept[key][0], answer
+
+    async def forget(self, key: str) -> None:
+        self.kept.pop(key, None)
+
+
+@dataclass(slots=True)
 class Doors:
     """Everything that says who may come in."""
 
     now: datetime = NOW
     tokens: MemoryTokens = field(default_factory=MemoryTokens)
     sessions: MemorySessions = field(default_factory=MemorySessions)
+    replays: MemoryReplays = field(default_factory=MemoryReplays)
     audit: MemoryAudit = field(default_factory=MemoryAudit)
     refused: list[int] = field(default_factory=list)
     secure: bool = False
@@ -135,5 +162,6 @@ class Doors:
         guard = GuardPorts(
             keeper, self.audit, lambda: self.now, self.clock_s, scraping=self.scraping, secure=self.secure,
             refused=self.refused.append, writes=self.writes,
+            once=Once(self.replays, lambda: self.now),
         )  # fmt: skip
         return guard, AdminPorts(self.tokens, self.audit, keeper.forget, lambda: self.now)

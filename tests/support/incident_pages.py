@@ -18,6 +18,7 @@ from controlplane.render.reports.incident import IncidentReport
 from controlplane.web.handling import HandlingPorts
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.page import IncidentView, Overview
+from controlplane.web.paging import Mark
 from controlplane.web.runbooks import RunbookPorts
 from tests.support import overviews
 
@@ -96,10 +97,12 @@ def handling(view: Overview, limits: list[int] | None = None) -> HandlingPorts:
     """
     kept = {of.incident.id: of for of in view.incidents}
 
-    async def find(wanted: Wanted, limit: int) -> tuple[IncidentView, ...]:
+    async def find(wanted: Wanted, limit: int, after: Mark | None = None) -> tuple[IncidentView, ...]:
         if limits is not None:
             limits.append(limit)
-        return tuple(v for v in kept.values() if wanted.state in ("", v.incident.state))[:limit]
+        ordered = sorted(kept.values(), key=_mark, reverse=True)
+        fitting = [view for view in ordered if wanted.state in ("", view.incident.state)]
+        return tuple([view for view in fitting if after is None or _mark(view) < after][:limit])
 
     async def get(incident_id: str) -> IncidentView | None:
         return kept.get(incident_id)
@@ -121,3 +124,7 @@ def handling(view: Overview, limits: list[int] | None = None) -> HandlingPorts:
         return of_service("chat", (of.incident for of in kept.values()), view.now)
 
     return HandlingPorts(find, get, members, say, counted, lambda: view.standing, lambda: view.now, view.version)
+
+
+def _mark(view: IncidentView) -> Mark:
+    return view.incident.detected_at, view.incident.id

@@ -47,6 +47,7 @@ def board(policy: Policy) -> Board:
             Section("Keeping up", (Shelf(7, ((8, _lag()), (8, _evaluation()), (8, _evaluations()))),)),
             Section("Probes", (Shelf(7, ((8, _looks()), (8, _look_seconds()), (8, _skipped()))),)),
             Section("Store", (Shelf(7, ((12, _store_seconds()), (12, _store_rate()))),)),
+            Section("API and console", (Shelf(7, ((8, _requests()), (8, _request_seconds()), (8, _held()))),)),
             Section("Webhooks", (Shelf(7, ((8, _webhooks()), (8, _commits()), (8, _watchdog()))),)),
             Section("Process", (Shelf(7, ((8, _cpu()), (8, _memory()), (8, _files()))),)),
         ),
@@ -179,6 +180,29 @@ def _store_rate() -> Panel:
         "Transactions per second, by how they ended. Failed: the database refused, is locked or gone; nothing is "
         "touched that could not be stored before.", unit="ops", defaults={"min": 0},
         overrides=[matching("/^failed$/", "red"), matching("/^ok$/", palette.POOLS["primary"])],
+    )  # fmt: skip
+
+
+def _requests() -> Panel:
+    made = f"sum by (status) (rate(controlplane_http_requests_total{{{OURS}}}[$__rate_interval]))"
+    return lines( "Requests", [target(made, "{{status}}")],
+        "Requests per second, by the status they were answered with. 401 and 403: somebody without the right; 5xx: us.",
+        unit="ops", defaults={"min": 0}, overrides=[matching("/^5/", "red"), matching("/^4/", "yellow")],
+    )  # fmt: skip
+
+
+def _request_seconds() -> Panel:
+    return lines( "Time of a request", _quantiles("controlplane_http_request_seconds", "instance", _EACH),
+        "API and console; within a histogram bucket's error. The time by route is in the metric.", unit="s",
+        defaults={"min": 0}, overrides=[dashed("/ median$/")],
+    )  # fmt: skip
+
+
+def _held() -> Panel:
+    under_way = f"max by (instance) (controlplane_http_requests_in_flight{{{OURS}}})"
+    listening = f"max by (instance) (controlplane_event_listeners{{{OURS}}})"
+    return lines( "Under way", [target(under_way, f"{_EACH} requests", "A"), target(listening, f"{_EACH} listen", "B")],
+        "Requests that are being answered, and open pages and programs that listen for changes.", defaults={"min": 0},
     )  # fmt: skip
 
 

@@ -17,7 +17,15 @@ from typer.testing import CliRunner
 from controlplane.cli import app, client, main, output
 from controlplane.cli.client import Client, connect
 from controlplane.cli.drill import since_fault
-from controlplane.errors import ControlplaneError, PolicyError, Problem, UnreachableError, UsageError
+from controlplane.errors import (
+    ControlplaneError,
+    NotAllowedError,
+    NotNowError,
+    PolicyError,
+    Problem,
+    UnreachableError,
+    UsageError,
+)
 from controlplane.policy.load import load
 from controlplane.target.errors import TargetError
 
@@ -92,7 +100,7 @@ LONG = "a/path/" * 20 + "file"
     ("error", "status"),
     [
         (ControlplaneError("it broke", f"because of {LONG}", "mend it"), 1),
-        (UnreachableError("it broke", f"because of {LONG}", "mend it"), 1),
+        (UnreachableError("it broke", f"because of {LONG}", "mend it"), 4),
         (UsageError("it broke", f"because of {LONG}", "mend it"), 2),
         (TargetError("it broke", f"because of {LONG}", "mend it"), 1),
     ],
@@ -191,8 +199,8 @@ def test_an_answer_is_read_and_the_token_is_sent() -> None:
 
 @pytest.mark.parametrize(
     ("status", "kind", "exit_code"),
-    [(400, UsageError, 2), (404, UsageError, 2), (422, UsageError, 2), (401, ControlplaneError, 1),
-     (409, ControlplaneError, 1), (500, ControlplaneError, 1), (503, ControlplaneError, 1)],
+    [(400, UsageError, 2), (404, UsageError, 2), (422, UsageError, 2), (401, NotAllowedError, 5),
+     (403, NotAllowedError, 5), (409, NotNowError, 3), (500, ControlplaneError, 1), (503, ControlplaneError, 1)],
 )  # fmt: skip
 def test_a_problem_document_becomes_the_error_it_was_made_from(
     status: int, kind: type[ControlplaneError], exit_code: int

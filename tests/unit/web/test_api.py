@@ -3,11 +3,11 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import pytest
@@ -16,29 +16,34 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Gauge
 
 from controlplane.chaos.drill import Drill, Event, Halt, Outcome
-from controlplane.chaos.fault import Lease
+from controlplane.chaos.experiment import Experiment, ExperimentFile, PlannedFault
+from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.redundancy import Preview, Target
 from controlplane.chaos.safety import Go, Refusal
 from controlplane.degradation.actuator import Receipt
 from controlplane.degradation.instruction import Instruction, Kind, Refused
 from controlplane.degradation.matrix import Level
-from controlplane.errors import FaultError, UsageError
+from controlplane.errors import FaultError, Problem, UsageError
 from controlplane.flows.faults import FaultRequest
 from controlplane.flows.people import Said
 from controlplane.flows.rollout import Refused as RolloutRefused
 from controlplane.flows.standing import Standing
 from controlplane.incidents.alert import Alert, Status
+from controlplane.incidents.history import History, Trace
 from controlplane.incidents.incident import Incident
 from controlplane.incidents.response import Refused as NotHeard
 from controlplane.incidents.response import Verb
 from controlplane.render.reports.drill import Report
 from controlplane.signals.recording import Point
 from controlplane.store.alerts import AlertPage
+from controlplane.telemetry import Requests
+from controlplane.web.api.levers import LeverPorts
+from controlplane.web.api.signals import SignalPorts
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.incidents import IncidentPorts
-from controlplane.web.levers import LeverPorts
-from controlplane.web.page import Overview
+from controlplane.web.page import Overview, Role
+from controlplane.web.paging import Mark
 from tests.support import incident_pages, overviews
 from tests.support.doors import FILE_TOKEN, Doors
 
@@ -71,6 +76,15 @@ POSTS: dict[str, tuple[str, dict[str, object], int]] = {
     "take a token back": ("/api/v1/tokens/000000000000/revoke", {}, 200),
 }
 ALERT = Alert("abc", NOW, Status.FIRING, "Overloaded", "chat", labels={"alertname": "Overloaded", "service": "chat"})
+EXPERIMENTS = (
+    ExperimentFile("broken", None, (Problem("broken.yaml", "not an experiment", "it is empty", "mend the file"),)),
+    ExperimentFile(
+        "node-kill", Experiment("node-kill", "Kill a node", "", "P0", "one node", faults=(
+            PlannedFault(FaultKind.NODE_KILL, "primary", 0.5, 0, timedelta(seconds=8), {}),
+        )), (),
+    ),
+)  # fmt: skip
+T = TypeVar("T")
 HALT = Halt("smoke", "ann", NOW)
 PREVIEW = Preview(
     (Target("node-kill", "primary", ("primary-0",), timedelta(seconds=8)),), 4, ("primary-0",), "primary",
@@ -121,9 +135,10 @@ def lever_ports(told: Told) -> LeverPorts:
         told.calls.append(f"{who}: end {kind} {level}: {why}")
         return Refused(told.refused) if told.refused else Instruction("i1", "chat", kind, level, "ann", "peak", NOW)
 
-    async def instructions(limit: int) -> tuple[Instruction, ...]:
+    async def instructions(limit: int, after: Mark | None = None) -> tuple[Instruction, ...]:
         told.limits.append(limit)
-        return (Instruction("i1", "chat", Kind.PIN, Level.P1, "ann", "peak", NOW),)
+        said = (Instruction("i1", "chat", Kind.PIN, Level.P1, "ann", "peak", NOW),)
+        return behind(said, limit, after, lambda one: (one.at, one.id))
 
     def recording(lasts: timedelta) -> tuple[Point, ...]:
         return (Point(NOW - lasts, "primary", "availability", 1.0, 5),)
@@ -154,6 +169,12 @@ class FakeDesk:
     async def resume(self, by: str) -> Halt | None:
         self.told.calls.append(f"resume for {by}")
         return HALT
+
+
+def behind(found: tuple[T, ...], limit: int, after: Mark | None, mark_of: Callable[[T], Mark]) -> tuple[T, ...]:
+    """Return a page of what is there, as the store does."""
+    ordered = sorted(found, key=mark_of, reverse=True)
+    return tuple([one for one in ordered if after is None or mark_of(one) < after][:limit])
 
 
 def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
@@ -198,13 +219,22 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     async def drill(drill_id: str) -> Drill | None:
         return DRILL if drill_id == DRILL.id else None
 
-    async def receipts(limit: int) -> tuple[Receipt, ...]:
+    async def receipts(limit: int, after: Mark | None = None) -> tuple[Receipt, ...]:
         told.limits.append(limit)
-        return view.receipts
+        return behind(view.receipts, limit, after, lambda one: (one.decided_at, one.id))
 
-    async def drills(limit: int) -> tuple[Drill, ...]:
+    async def receipt(receipt_id: str) -> Receipt | None:
+        return next((one for one in view.receipts if one.id == receipt_id), None)
+
+    async def experiments() -> tuple[ExperimentFile, ...]:
+        return EXPERIMENTS
+
+    async def kept(about: str) -> History:
+        return (Trace("primary", "latency_p99", ((NOW.timestamp(), 0.4),)),) if about == DRILL.id else ()
+
+    async def drills(limit: int, after: Mark | None = None) -> tuple[Drill, ...]:
         told.limits.append(limit)
-        return view.drills
+        return behind(view.drills, limit, after, lambda one: (one.started_at, one.id))
 
     async def leases() -> tuple[Lease, ...]:
         return view.leases
@@ -223,11 +253,13 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     registry = CollectorRegistry()
     Gauge("controlplane_thing", "A thing.", registry=registry).set(1)
     return WebPorts(
-        standing=standing, overview=overview, receipts=receipts, drills=drills, drill=drill,
-        incident_pages=incident_ports(told, view),
+        standing=standing, overview=overview, receipts=receipts, receipt=receipt,
+        drills=drills, drill=drill, incident_pages=incident_ports(told, view),
         leases=leases, desk=FakeDesk(told), events=events, report=report, halt=halt, inject=inject,
-        heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, in_charge=lambda: True,
+        heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, in_charge=lambda: True, role=lambda: Role("leader", ""),
         lever=lever_ports(told), start_rollout=start_rollout, abort_rollout=abort, newest_rollout=newest,
+        signals=SignalPorts(standing, incident_pages.policy().thresholds, lever_ports(told).recording, kept),
+        experiments=experiments, metrics_path="/metrics", requests=Requests(registry),
         registry=registry, changes=Changes(), alerts=alerts, guard=guard, admin=admin,
     )  # fmt: skip
 
@@ -367,8 +399,8 @@ async def test_an_instruction_carries_who_why_and_how_long(server: Server) -> No
     answer = await server.post("/api/v1/pins/none", {"why": "racks", "who": "ann", "for": "1h30m"})
     assert server.told.said == [Said(Kind.PIN, Level.NONE, "ann", "racks", timedelta(minutes=90))]
     assert (answer.json["kind"], answer.json["until"]) == ("pin", "2026-11-21T04:34:05+00:00")
-    assert (await server.get("/api/v1/instructions?limit=9999")).json[0]["who"] == "ann"
-    assert server.told.limits == [500]
+    assert (await server.get("/api/v1/instructions?limit=500")).json[0]["who"] == "ann"
+    assert server.told.limits == [501]
 
 
 @pytest.mark.parametrize(
@@ -414,12 +446,12 @@ async def test_a_recording_is_a_line_a_value(server: Server) -> None:
 
 
 async def test_what_fires_comes_page_by_page(server: Server) -> None:
-    first = (await server.get("/api/v1/alerts?limit=9999")).json
+    first = (await server.get("/api/v1/alerts?limit=500")).json
     assert [alert["name"] for alert in first["alerts"]] == ["Overloaded"]
     assert (await server.get(f"/api/v1/alerts?after={first['next']}")).json["next"] is None
     assert server.told.after == (ALERT.starts_at, ALERT.fingerprint)
     assert server.told.limits == [500, 100]
-    for wrong in ("abc", "2026-11-21T03:04:05~abc", "2026-11-21T03:04:05Z"):
+    for wrong in ("abc", "W10", "WyIyMDI2LTExLTIxVDAzOjA0OjA1IiwiYSJd"):
         assert (await server.get(f"/api/v1/alerts?after={wrong}")).status == 400
 
 
@@ -598,17 +630,17 @@ async def test_a_drill_is_started_for_who_asked(server: Server) -> None:
 
 @pytest.mark.parametrize("path", ["receipts", "incidents", "drills"])
 @pytest.mark.parametrize(
-    ("asked", "given"),
-    [("", 50), ("?limit=7", 7), ("?limit=0", 1), ("?limit=-1", 1), ("?limit=501", 500), (f"?limit={'9' * 40}", 500)],
-    ids=["default", "seven", "none", "negative", "one too many", "huge"],
+    ("asked", "given"), [("", 50), ("?limit=7", 7), ("?limit=500", 500)], ids=["default", "seven", "most"]
 )
 async def test_lists_are_bounded(server: Server, path: str, asked: str, given: int) -> None:
     assert (await server.get(f"/api/v1/{path}{asked}")).status == 200
-    assert server.told.limits == [given]
+    assert server.told.limits == [given + 1], "one more than the page has tells whether there is another"
 
 
-@pytest.mark.parametrize("limit", ["many", "1.5", "", "NaN", "9" * 5000])
-async def test_a_limit_that_is_no_number_is_not_valid(server: Server, limit: str) -> None:
+@pytest.mark.parametrize("limit", ["many", "1.5", "", "NaN", "9" * 5000, "0", "-1", "501", "9" * 40])
+async def test_a_limit_that_is_no_number_or_out_of_bounds_is_not_valid_and_nothing_is_clamped(
+    server: Server, limit: str
+) -> None:
     answer = await server.get(f"/api/v1/drills?limit={limit}")
     assert answer.status == 422
     assert answer.is_problem
@@ -714,6 +746,7 @@ async def test_the_event_stream_tells_of_a_change_and_ends_when_the_server_stops
     async with serving(app) as url, server.session.get(url + "/events", headers=bearer) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["cache-control"] == "no-store"
+        assert await _event(answer) == "retry: 2000\n\n"
         assert await _event(answer) == "event: change\ndata: 0\n\n"
         changes.tell()
         changes.tell()

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from controlplane.flows.standing import Standing
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
+from controlplane.telemetry import Requests
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from tests.support import incident_pages, overviews
@@ -20,12 +21,13 @@ def ports(standing: Standing) -> WebPorts:
     nothing = cast("Any", None)
     guard, admin = Doors().ports()
     return WebPorts(
-        standing=lambda: standing, overview=nothing, receipts=nothing, drills=nothing,
-        drill=nothing, leases=nothing, desk=nothing, events=nothing, report=nothing, halt=nothing, inject=nothing,
-        heal_drill=nothing, heal_all=nothing, not_ready=lambda: (), in_charge=lambda: True,
+        standing=lambda: standing, overview=nothing, receipts=nothing, receipt=nothing,
+        drills=nothing, drill=nothing, leases=nothing, desk=nothing, events=nothing, report=nothing, halt=nothing,
+        inject=nothing, heal_drill=nothing, heal_all=nothing, not_ready=lambda: (), in_charge=lambda: True, role=lambda: Role("leader", ""),
         incident_pages=incident_pages.ports(overviews.idle()),
         lever=nothing, start_rollout=nothing, abort_rollout=nothing, newest_rollout=nothing,
-        registry=CollectorRegistry(), changes=Changes(), alerts=nothing, guard=guard, admin=admin,
+        signals=nothing, experiments=nothing, metrics_path="/metrics", registry=CollectorRegistry(),
+        requests=Requests(CollectorRegistry()), changes=Changes(), alerts=nothing, guard=guard, admin=admin,
     )  # fmt: skip
 
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.degradation.actuator import Receipt
 from controlplane.errors import UsageError
 from controlplane.flows.rollout import Refused
 from controlplane.policy import quantity
+from controlplane.web.answers import json_answer, problem
+from controlplane.web.shapes import gives
 
 StartRollout = Callable[[str, str, tuple[float, ...], timedelta, str], Awaitable[Receipt | Refused]]
 """Service, pool, steps, hold, who asks."""
@@ -50,8 +52,6 @@ def add_rollouts(
     start: StartRollout,
     abort: Callable[[str], Awaitable[Receipt | Refused]],
     newest: Callable[[], Awaitable[Receipt | None]],
-    answer: Callable[[object, int], Any],
-    refuse: Callable[[int, str, str], Any],
 ) -> None:
     """Add the routes.
 
@@ -60,24 +60,28 @@ def add_rollouts(
         start: begins a rollout.
         abort: calls it off, for somebody.
         newest: returns the newest rollout's receipt.
-        answer: makes a response of a value and a status.
-        refuse: makes a problem document of a status, what and why.
     """
 
-    @app.post("/api/v1/rollouts", status_code=202, tags=["degradation"])
-    async def begin(body: RolloutBody) -> Any:
+    @app.post("/api/v1/rollouts", status_code=202, tags=["degradation"], responses=gives(Receipt, 202, "It begins."))
+    async def begin(body: RolloutBody) -> JSONResponse:
         """Give a pool traffic by steps, judged at each; 409 with the reason when that may not begin."""
         steps, hold = body.read()
         begun = await start(body.service, body.to, steps, hold, body.requested_by)
-        return refuse(409, "the rollout may not begin", begun.why) if isinstance(begun, Refused) else answer(begun, 202)
+        return (
+            problem(409, "the rollout may not begin", begun.why)
+            if isinstance(begun, Refused)
+            else json_answer(begun, 202)
+        )
 
-    @app.post("/api/v1/rollouts/abort", tags=["degradation"])
-    async def call_off(body: AbortBody) -> Any:
+    @app.post("/api/v1/rollouts/abort", tags=["degradation"], responses=gives(Receipt))
+    async def call_off(body: AbortBody) -> JSONResponse:
         """Call the rollout off: all traffic goes back to the primary pool."""
         ended = await abort(body.requested_by)
-        return refuse(409, "nothing is called off", ended.why) if isinstance(ended, Refused) else answer(ended, 200)
+        return (
+            problem(409, "nothing is called off", ended.why) if isinstance(ended, Refused) else json_answer(ended, 200)
+        )
 
-    @app.get("/api/v1/rollouts/newest", tags=["degradation"])
-    async def last() -> Any:
+    @app.get("/api/v1/rollouts/newest", tags=["degradation"], responses=gives(Receipt | None))
+    async def last() -> JSONResponse:
         """Return the newest rollout's receipt, or null."""
-        return answer(await newest(), 200)
+        return json_answer(await newest())

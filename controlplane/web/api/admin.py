@@ -2,14 +2,14 @@
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi import Path as UrlPath
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.errors import UsageError
@@ -18,11 +18,12 @@ from controlplane.security.chain import NOTHING, AuditBook, Checked, Head, Link
 from controlplane.security.roles import Role
 from controlplane.security.tokens import Principal, Token, TokenBook, digest, spell
 from controlplane.web.answers import json_answer
-from controlplane.web.doors import audit_html
+from controlplane.web.paging import After, Limit, page_of, read_key, sliced, spell_key
+from controlplane.web.shapes import gives, pages
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,127}$"
+LAST = 2**31 - 1
 NOTED = r"^[0-9]{1,18}:[0-9a-f]{64}$"
-SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,55 @@ class CreateToken(BaseModel):
     """A duration such as `90d`; none for a token that holds until it is revoked."""
 
 
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    """A token without its secret."""
+
+    id: str
+    name: str
+    role: Role
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+    revoked_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handed(TokenView):
+    """A token that was just handed out."""
+
+    token: str
+    """Its secret, shown this once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Which token was taken back."""
+
+    revoked: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One row of the audit log."""
+
+    number: int
+    at: datetime
+    who: str
+    role: str
+    credential: str
+    source: str
+    action: str
+    why: str
+    outcome: str
+    detail: str
+    before: str
+    """The hash of the row before."""
+    hash: str
+
+
 def add_admin(app: FastAPI, ports: AdminPorts) -> None:
     """Add the routes."""
     _tokens(app, ports)
@@ -53,7 +103,12 @@ def add_admin(app: FastAPI, ports: AdminPorts) -> None:
 
 
 def _tokens(app: FastAPI, ports: AdminPorts) -> None:
-    @app.post("/api/v1/tokens", status_code=201, tags=["security"])
+    @app.post(
+        "/api/v1/tokens",
+        status_code=201,
+        tags=["security"],
+        responses=gives(Handed, 201, "Handed out; `token` is the secret."),
+    )
     async def create(request: Request, body: CreateToken) -> JSONResponse:
         """Hand out a token; its secret is in this answer, and never shown again."""
         by, now = _principal(request), ports.now()
@@ -62,21 +117,23 @@ def _tokens(app: FastAPI, ports: AdminPorts) -> None:
         text = spell(token_id, secrets.token_urlsafe(32))
         token = Token(token_id, body.name, body.role, digest(text), now, by.name, now + lasts if lasts else None)
         await ports.tokens.add(token)
-        return json_answer({"token": text, **_shown(token)}, 201)
+        return json_answer(Handed(token=text, **_shown(token)), 201)
 
-    @app.get("/api/v1/tokens", tags=["security"])
-    async def tokens() -> JSONResponse:
+    @app.get("/api/v1/tokens", tags=["security"], responses=pages(TokenView))
+    async def tokens(request: Request, limit: Limit = 500, after: After = "") -> JSONResponse:
         """List every token that was handed out, without its secret; the newest first."""
-        return json_answer([_shown(token) for token in await ports.tokens.every()])
+        every = [TokenView(**_shown(token)) for token in await ports.tokens.every()]
+        found = sliced(every, limit, after, lambda token: token.id)
+        return page_of(request, found, limit, lambda token: spell_key(token.id))
 
-    @app.post("/api/v1/tokens/{token_id}/revoke", tags=["security"])
+    @app.post("/api/v1/tokens/{token_id}/revoke", tags=["security"], responses=gives(Revoked))
     async def revoke(request: Request, token_id: Annotated[str, UrlPath(pattern="^[0-9a-f]{12}$")]) -> JSONResponse:
         """End a token and every session that it opened, now."""
         done = await ports.tokens.revoke(token_id, ports.now(), _principal(request).name)
         ports.forget()
         if not done:
             raise HTTPException(404, f"no token {token_id} that still holds")
-        return json_answer({"revoked": token_id})
+        return json_answer(Revoked(token_id))
 
 
 def _lasts(text: str | None) -> Any:
@@ -98,21 +155,34 @@ def _shown(token: Token) -> dict[str, Any]:
 
 
 def _audit(app: FastAPI, ports: AdminPorts) -> None:
-    @app.get("/api/v1/audit", tags=["security"])
+    @app.get("/api/v1/audit", tags=["security"], responses=pages(AuditRow))
     async def audit(
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100, before: Annotated[int | None, Query(ge=1)] = None
+        request: Request,
+        limit: Limit = 100,
+        after: After = "",
+        before: Annotated[int | None, Query(ge=1, le=LAST, description="Rows with a lower number than this.")] = None,
     ) -> JSONResponse:
-        """List the newest rows of the audit log first; `before` goes on from an older one's number."""
-        return json_answer([_row(link) for link in await ports.audit.recent(limit, before)])
+        """List the newest rows of the audit log first."""
+        found = await ports.audit.recent(limit + 1, _number(after) or before)
+        rows = [AuditRow(**_row(link)) for link in found]
+        return page_of(request, rows, limit, lambda row: spell_key(str(row.number)))
 
-    @app.get("/api/v1/audit/check", tags=["security"])
+    @app.get("/api/v1/audit/check", tags=["security"], responses=gives(Mapping[str, object]))
     async def check(noted: Annotated[str, Query(max_length=100)] = "") -> JSONResponse:
         """Follow the log's chain and name every place where it breaks; `noted` is a head known from elsewhere."""
         return json_answer(spell_checked(await ports.audit.check(read_head(noted))))
 
-    @app.get("/audit", response_class=HTMLResponse, include_in_schema=False)
-    async def page(before: Annotated[int | None, Query(ge=1)] = None) -> str:
-        return audit_html(await ports.audit.recent(SHOWN, before), SHOWN, ports.now())
+
+def _number(after: str) -> int | None:
+    """Read behind which row a page begins.
+
+    Raises:
+        UsageError: when it is not what an earlier page gave.
+    """
+    key = read_key(after)
+    if key and not re.fullmatch(r"[1-9][0-9]{0,8}", key):
+        raise UsageError("no such page", "`after` names no row", "follow the `Link` of each answer")
+    return int(key) if key else None
 
 
 def read_head(text: str) -> Head | None:
