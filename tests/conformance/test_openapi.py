@@ -51,4 +51,4 @@ def test_no_request_breaks_it_and_every_answer_is_as_described(case: Case[Any]) 
     if known:
         case.path_parameters = {**case.path_parameters, **known}
         answer = case.call_and_validate(checks=CHECKS, headers=ADMIN)
-        assert answer.status_code != 404, "what is there is found"
+        assert case.operation.method != "get" or answer.status_code != 404, "what is there is found"
