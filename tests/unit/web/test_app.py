@@ -13,6 +13,7 @@ from controlplane.slo.verdict import Evidence
 from controlplane.telemetry import Requests
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
+from controlplane.web.page import Role
 from tests.support import incident_pages, overviews
 from tests.support.doors import Doors
 
@@ -23,7 +24,8 @@ def ports(standing: Standing) -> WebPorts:
     return WebPorts(
         standing=lambda: standing, overview=nothing, receipts=nothing, receipt=nothing,
         drills=nothing, drill=nothing, leases=nothing, desk=nothing, events=nothing, report=nothing, halt=nothing,
-        inject=nothing, heal_drill=nothing, heal_all=nothing, not_ready=lambda: (), in_charge=lambda: True, role=lambda: Role("leader", ""),
+        inject=nothing, heal_drill=nothing, heal_all=nothing, not_ready=lambda: (), in_charge=lambda: True,
+        role=lambda: Role("leader", ""),
         incident_pages=incident_pages.ports(overviews.idle()),
         lever=nothing, start_rollout=nothing, abort_rollout=nothing, newest_rollout=nothing,
         signals=nothing, experiments=nothing, metrics_path="/metrics", registry=CollectorRegistry(),
