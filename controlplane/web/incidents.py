@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
 from markupsafe import Markup
 
@@ -25,7 +25,8 @@ from controlplane.render.reports.incident import (
     phase_rows,
 )
 from controlplane.render.runbooks.subject import Subject
-from controlplane.web.console import STATIC_DIR, draw_standing
+from controlplane.web.console import STATIC_DIR
+from controlplane.web.frame import Sheet, add_page
 from controlplane.web.reading import html_of, section
 from controlplane.web.runbooks import Reading, RunbookPorts, readings_of
 
@@ -124,6 +125,12 @@ def _done(receipt: Receipt, report: IncidentReport) -> Done:
     return Done(receipt, phases, verified <= report.promise.total_seconds())
 
 
+def incident_sheet(view: IncidentPage) -> Sheet:
+    """Make an incident's page."""
+    title = f"{view.incident.state}: incident of {view.incident.level} · {view.standing.service}"
+    return Sheet("_incident.html", title, view, view.standing.service, "/incidents")
+
+
 def add_incident_pages(app: FastAPI, ports: IncidentPorts, answer: Callable[..., Response]) -> None:
     """Add the pages and the report; an id holds slashes, so what is asked of it comes before it is asked for alone."""
 
@@ -153,10 +160,7 @@ def add_incident_pages(app: FastAPI, ports: IncidentPorts, answer: Callable[...,
     async def paper(incident_id: str) -> str:
         return html_report(await found(incident_id))
 
-    @app.get("/incidents/{incident_id:path}/fragment", response_class=HTMLResponse, include_in_schema=False)
-    async def fragment(incident_id: str) -> str:
-        return draw_standing("_incident.html", await page_of(ports, await found(incident_id)))
+    async def page(request: Request) -> Sheet:
+        return incident_sheet(await page_of(ports, await found(request.path_params["incident_id"])))
 
-    @app.get("/incidents/{incident_id:path}", response_class=HTMLResponse, include_in_schema=False)
-    async def page(incident_id: str) -> str:
-        return draw_standing("incident.html", await page_of(ports, await found(incident_id)))
+    add_page(app, "/incidents/{incident_id:path}", page)

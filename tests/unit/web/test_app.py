@@ -12,7 +12,7 @@ from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
-from tests.support import incident_pages, overviews
+from tests.support import consoles, incident_pages, overviews
 from tests.support.doors import Doors
 
 
@@ -26,6 +26,7 @@ def ports(standing: Standing) -> WebPorts:
         incident_pages=incident_pages.ports(overviews.idle()),
         lever=nothing, start_rollout=nothing, abort_rollout=nothing, newest_rollout=nothing,
         registry=CollectorRegistry(), changes=Changes(), alerts=nothing, guard=guard, admin=admin,
+        console=consoles.ports(overviews.idle()),
     )  # fmt: skip
 
 
