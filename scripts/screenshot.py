@@ -66,6 +66,10 @@ class Browser:
         os.close(from_child)
         os.set_blocking(self._from, False)
 
+    def give_up_in(self, seconds: float) -> None:
+        """Give it so long from now on."""
+        self._give_up_at = time.monotonic() + seconds
+
     def close(self) -> None:
         """End the browser: asked to, it ends its helpers first, so that nothing writes to the profile afterwards."""
         with suppress(ScreenshotError):
@@ -85,7 +89,9 @@ class Browser:
         if session:
             message["sessionId"] = session
         try:
-            os.write(self._to, json.dumps(message).encode() + b"\0")
+            left = json.dumps(message).encode() + b"\0"
+            while left:  # A long script does not fit into the pipe at once.
+                left = left[os.write(self._to, left) :]
         except BrokenPipeError as error:
             raise ScreenshotError("the browser ended before it took a picture") from error
         while True:

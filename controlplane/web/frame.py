@@ -6,9 +6,11 @@ in the place of the one it shows. Called by `pages` and by whoever else sends HT
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 
 from controlplane.security.roles import Need, may
 from controlplane.security.tokens import csrf_of
@@ -118,6 +120,31 @@ class Sheet:
             "frame": frame, "view": self.view, "standing": getattr(self.view, "standing", None), "title": self.title,
             "service": self.service, "active": self.active, "fragment": fragment if self.moves else "", **self.values,
         }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ReportView:
+    """A report as it is written to a file, of which the `<main>` is shown."""
+
+    now: datetime
+    version: str
+    body: Markup
+
+
+def report_sheet(html: str, title: str, now: datetime, version: str, service: str, active: str) -> Sheet:
+    """Make the page of a report.
+
+    Args:
+        html: the report as a document of its own; our templates made it, and escaped what they were given.
+        title: of the page.
+        now: aware UTC.
+        version: ours.
+        service: whose it is.
+        active: the page of the navigation that it belongs to.
+    """
+    body = html.partition('<main class="report">')[2].rpartition("</main>")[0]
+    view = ReportView(now, version, Markup(body))  # noqa: S704 - see above
+    return Sheet("_report.html", title, view, service, active, moves=False)
 
 
 def fragment_path(request: Request) -> str:

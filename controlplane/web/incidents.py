@@ -26,7 +26,7 @@ from controlplane.render.reports.incident import (
 )
 from controlplane.render.runbooks.subject import Subject
 from controlplane.web.console import STATIC_DIR
-from controlplane.web.frame import Sheet, add_page
+from controlplane.web.frame import Sheet, add_page, frame_of, report_sheet
 from controlplane.web.reading import html_of, section
 from controlplane.web.runbooks import Reading, RunbookPorts, readings_of
 
@@ -157,8 +157,12 @@ def add_incident_pages(app: FastAPI, ports: IncidentPorts, answer: Callable[...,
         )
 
     @app.get("/incidents/{incident_id:path}/report", response_class=HTMLResponse, include_in_schema=False)
-    async def paper(incident_id: str) -> str:
-        return html_report(await found(incident_id))
+    async def paper(request: Request, incident_id: str) -> str:
+        made, books = await found(incident_id), ports.runbooks
+        service = made.incident.service
+        title = f"Report of incident {made.incident.id} · {service} · controlplane"
+        sheet = report_sheet(html_report(made), title, books.now(), books.version, service, "/incidents")
+        return sheet.page(frame_of(request))
 
     async def page(request: Request) -> Sheet:
         return incident_sheet(await page_of(ports, await found(request.path_params["incident_id"])))

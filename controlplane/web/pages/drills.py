@@ -15,7 +15,7 @@ from controlplane.chaos.score import Month, months
 from controlplane.errors import UsageError
 from controlplane.flows.standing import Standing
 from controlplane.render.reports.drill import html_report
-from controlplane.web.frame import Sheet, add_page
+from controlplane.web.frame import Sheet, add_page, frame_of, report_sheet
 from controlplane.web.page import ScheduledDrill
 from controlplane.web.pages.forms import Question, ask, done, fields_of, person, wrong_why
 from controlplane.web.pages.ports import ConsolePorts, ExperimentLine
@@ -97,17 +97,20 @@ def add_drill_pages(app: FastAPI, ports: ConsolePorts) -> None:
         return drill_sheet(view)
 
     add_page(app, "/drills", every)
-    add_page(app, "/drills/{drill_id}/live", live)
     _add_halt(app, ports)
     _add_run(app, ports)
+    add_page(app, "/drills/{drill_id}/live", live)
     _add_abort(app, ports)
 
     @app.get("/drills/{drill_id}", include_in_schema=False)
-    async def report(drill_id: str) -> Response:
+    async def report(request: Request, drill_id: str) -> Response:
         drill = await _the_drill(ports, drill_id)
         if drill.outcome is Outcome.RUNNING:
             return RedirectResponse(f"/drills/{drill.id}/live", 303)
-        return HTMLResponse(html_report(await ports.report(drill)))
+        service, made = ports.standing().service, html_report(await ports.report(drill))
+        title = f"{drill.outcome}: {drill.experiment} · {service} · controlplane"
+        sheet = report_sheet(made, title, ports.now(), ports.version, service, "/drills")
+        return HTMLResponse(sheet.page(frame_of(request)))
 
 
 async def _the_drill(ports: ConsolePorts, drill_id: str) -> Drill:
