@@ -11,6 +11,7 @@ from controlplane.flows.standing import EndpointStanding, PoolStanding, Standing
 from controlplane.incidents.history import BEFORE, Event, compact
 from controlplane.render.reports.charts import Chart, Mark, charts
 from controlplane.signals.recording import Point
+from controlplane.signals.sample import CATALOGUE
 from controlplane.slo.threshold import Threshold
 from controlplane.web.frame import Sheet, add_page
 from controlplane.web.pages.ports import ConsolePorts
@@ -58,7 +59,7 @@ def pool_view(
     """
     evidence = pool.verdict.evidence
     mine = [point for point in recorded if point.pool == pool.name]
-    wanted = [seen.signal for seen in evidence]
+    wanted = [seen.signal for seen in evidence if seen.signal in CATALOGUE]
     wanted.sort(key=lambda name: name not in thresholds)
     history = compact(mine, Event(pool.name, now - SHOWN + BEFORE, None), wanted)
     marks = [Mark(r.level.value, r.decided_at) for r in receipts if now - r.decided_at < SHOWN]
