@@ -108,6 +108,7 @@ class Metrics:
         GCCollector(registry=self.registry)
         self._of_service(self.registry)
         self._of_promises(self.registry)
+        self._of_incidents(self.registry)
         self._of_drills(self.registry)
         self._of_alerts(self.registry)
         self._of_itself(self.registry)
@@ -180,6 +181,27 @@ class Metrics:
         self.incidents_open = Gauge(
             "controlplane_incidents_open", "Incidents that are not resolved.", ("service",), registry=reg
         )
+
+    def _of_incidents(self, reg: CollectorRegistry) -> None:
+        """What people have to handle, and how long they and we take."""
+        self.incidents_by_level = Told(
+            "controlplane_incidents_by_level", "Real incidents (no drill's) that are not resolved, by level.",
+            ("service", "level", "acknowledged"), reg,
+        )  # fmt: skip
+        self.incidents_waiting = Told(
+            "controlplane_incident_unacknowledged_seconds",
+            "Age of the oldest real incident that nobody has acknowledged; 0 when there is none.",
+            ("service", "severity"), reg,
+        )  # fmt: skip
+        self.incident_seconds = Told(
+            "controlplane_incident_seconds",
+            "Seconds that real incidents of the last 30 days took to a step (detect, acknowledge, mitigate, resolve).",
+            ("service", "level", "step", "statistic"), reg,
+        )  # fmt: skip
+        self.triaged = Counter(
+            "controlplane_triage_decisions", "What became of notices (open, join, resolve, ignore).", ("decision",),
+            registry=reg,
+        )  # fmt: skip
 
     def _of_drills(self, reg: CollectorRegistry) -> None:
         """What is broken on purpose."""

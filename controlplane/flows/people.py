@@ -10,7 +10,9 @@ from datetime import datetime, timedelta
 from controlplane.degradation.instruction import Instruction, InstructionBook, Kind, Refused
 from controlplane.degradation.matrix import Level
 from controlplane.degradation.turn import Told, Worry
-from controlplane.incidents.incident import Entry, Incident, IncidentBook, IncidentState
+from controlplane.incidents.book import IncidentBook
+from controlplane.incidents.correlate import row_moves
+from controlplane.incidents.incident import Entry
 
 
 async def _nobody(_: str) -> None:
@@ -124,23 +126,21 @@ async def tell(ports: TellPorts, told: Told) -> None:
 
 
 async def ask(
-    ports: TellPorts, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime, text: str
-) -> None:
+    ports: TellPorts, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime, text: str,
+    drill_id: str = "",
+) -> None:  # fmt: skip
     """Open the incident of a row that may not engage without a person, or join it, and say what it waits for."""
-    opened = await ports.incidents.open_incidents(ports.service)
-    incident = next((i for i in opened if i.level == level), None)
-    if incident is None:
-        why = "; ".join(because)
-        key = f"{ports.service}/{level}/{decided_at.isoformat(timespec='microseconds')}"
-        incident = Incident(key, ports.service, level, f"{ports.service}: {why}", IncidentState.OPEN, detected_at)
-        await ports.incidents.begin(incident)
-        await ports.incidents.note(incident.id, Entry(detected_at, "detected", why))
-    await ports.incidents.note(incident.id, Entry(decided_at, "page", text))
+    why = "; ".join(because)
+    found = Entry(detected_at, "detected", why)
+    moves = row_moves(ports.service, level, why, decided_at, detected_at, (found,), drill_id)
+    incident = (await ports.incidents.take(ports.service, (moves,), ports.now())).incident_of(moves.key)
+    if incident:
+        await ports.incidents.note(incident, Entry(decided_at, "page", text))
     await ports.page(text)
 
 
 async def _note(ports: TellPorts, level: Level, entry: Entry) -> None:
     """Write on the timelines of the open incidents that it is about: the row's, or all of them."""
     for incident in await ports.incidents.open_incidents(ports.service):
-        if level in (Level.NONE, incident.level):
+        if level in (Level.NONE, incident.level, *incident.rows):
             await ports.incidents.note(incident.id, entry)

@@ -19,7 +19,9 @@ from controlplane.degradation.matrix import LEVELS, Level, Row
 from controlplane.errors import ActuatorError, FencedError, StoreError
 from controlplane.fleet.model import PRIMARY, Endpoint
 from controlplane.flows.carry import InHand, Levers, carry_out, preflight, prove, stuck, undo, verify
-from controlplane.incidents.incident import Entry, Incident, IncidentBook, IncidentState
+from controlplane.incidents.book import IncidentBook
+from controlplane.incidents.correlate import row_is_back, row_moves
+from controlplane.incidents.incident import Entry, IncidentState
 from controlplane.probes.probe import Look
 
 log = structlog.get_logger("switch")
@@ -66,6 +68,8 @@ class Order:
     decided_at: datetime
     drill_id: str = ""
     """The drill whose fault this is; empty for a real one."""
+    began_at: datetime | None = None
+    """When that fault was injected."""
     hints: tuple[str, ...] = ()
     """Likely causes, the most telling first."""
     episode: int = 1
@@ -175,8 +179,8 @@ async def shift(ports: SwitchPorts, receipt: Receipt, plan: RoutePlan, what: str
     ports.in_hand.moving += 1
     try:
         for incident in await ports.incidents.open_incidents(receipt.service):
-            if incident.level == receipt.level:
-                await _note(ports, incident, "lever", what)
+            if receipt.level in incident.rows:
+                await _note(ports, incident.id, "lever", what)
         if receipt.state is not ReceiptState.REVERTING:
             stored = await ports.receipts.move(receipt.id, ReceiptState.REVERTING, ports.now())
             ports.in_hand.receipts[receipt.id] = stored
@@ -228,11 +232,9 @@ async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
 
 
 async def resolve(book: IncidentBook, now: Callable[[], datetime], service: str, level: str, text: str) -> None:
-    """End the open incident of a level, if there is one."""
-    for incident in await book.open_incidents(service):
-        if incident.level == level:
-            await book.note(incident.id, Entry(now(), "lever", text))
-            await book.move(incident.id, IncidentState.RESOLVED, now())
+    """Say that a row is over: its incident, if it has one, ends with it unless something else of it goes on."""
+    at = now()
+    await book.take(service, (row_is_back(service, level, at, Entry(at, "lever", text)),), at)
 
 
 async def ask_gate(ports: SwitchPorts, row: Row) -> Opinion:
@@ -279,50 +281,37 @@ async def _refused(ports: SwitchPorts, order: Order, why: str) -> None:
     ports.why_not(order.row.level, f"{order.action} was refused: {why}")
 
 
-async def _incident(ports: SwitchPorts, order: Order) -> Incident | None:
-    """Join the open incident of this level, or open one; None when it cannot be stored, which stops no lever."""
+async def _incident(ports: SwitchPorts, order: Order) -> str:
+    """Join the open incident of this harm, or open one; an empty string where it is not stored: that stops no lever."""
+    level, because = order.row.level, "; ".join(order.because)
+    entries = (
+        Entry(order.detected_at, "detected", because),
+        *(Entry(order.decided_at, "hint", hint) for hint in order.hints),
+        Entry(order.decided_at, "decided", f"{level}: {order.action}"),
+    )
+    moves = row_moves(
+        order.service, level, because, order.decided_at, order.detected_at, entries, order.drill_id, order.began_at
+    )
     try:
-        for incident in await ports.incidents.open_incidents(order.service):
-            if incident.level == order.row.level:
-                return incident
-        incident = Incident(
-            id=f"{order.service}/{order.row.level}/{order.decided_at.isoformat(timespec='microseconds')}",
-            service=order.service,
-            level=order.row.level,
-            title=f"{order.service}: {'; '.join(order.because)}",
-            state=IncidentState.OPEN,
-            detected_at=order.detected_at,
-            drill_id=order.drill_id,
-        )
-        await ports.incidents.begin(
-            incident,
-            (
-                Entry(order.detected_at, "detected", "; ".join(order.because)),
-                *(Entry(order.decided_at, "hint", hint) for hint in order.hints),
-                Entry(order.decided_at, "decided", f"{order.row.level}: {order.action}"),
-            ),
-        )
+        return (await ports.incidents.take(order.service, (moves,), ports.now())).incident_of(moves.key)
     except StoreError as error:
         log.error("not recorded", incident=order.key, what=error.what, why=error.why, fix=error.fix)
-        return None
-    return incident
+        return ""
 
 
-async def _mitigated(ports: SwitchPorts, incident: Incident | None, receipt: Receipt, action: str) -> None:
-    if incident is None:
+async def _mitigated(ports: SwitchPorts, incident: str, receipt: Receipt, action: str) -> None:
+    if not incident:
         return
     applied, verified = receipt.times[ReceiptState.APPLIED], receipt.times[ReceiptState.VERIFIED]
     try:
-        await ports.incidents.note(incident.id, Entry(applied, "lever", f"{action}: applied"))
-        await ports.incidents.note(
-            incident.id, Entry(verified, "receipt", f"{receipt.level} verified: {receipt.detail}")
-        )
-        await ports.incidents.move(incident.id, IncidentState.MITIGATED, verified)
+        await ports.incidents.note(incident, Entry(applied, "lever", f"{action}: applied"))
+        await ports.incidents.note(incident, Entry(verified, "receipt", f"{receipt.level} verified: {receipt.detail}"))
+        await ports.incidents.move(incident, IncidentState.MITIGATED, verified)
     except StoreError as error:
-        log.error("not recorded", incident=incident.id, what=error.what, why=error.why, fix=error.fix)
+        log.error("not recorded", incident=incident, what=error.what, why=error.why, fix=error.fix)
 
 
-async def _give_up(ports: SwitchPorts, incident: Incident | None, receipt: Receipt, why: str) -> Receipt:
+async def _give_up(ports: SwitchPorts, incident: str, receipt: Receipt, why: str) -> Receipt:
     """Undo what was done, the last step first, and say that the row failed."""
     log.error("failed", level=receipt.level, why=why)
 
@@ -341,5 +330,5 @@ async def _give_up(ports: SwitchPorts, incident: Incident | None, receipt: Recei
     return failed
 
 
-async def _note(ports: SwitchPorts, incident: Incident, kind: str, text: str) -> None:
-    await ports.incidents.note(incident.id, Entry(ports.now(), kind, text))
+async def _note(ports: SwitchPorts, incident: str, kind: str, text: str) -> None:
+    await ports.incidents.note(incident, Entry(ports.now(), kind, text))

@@ -28,6 +28,6 @@ class Books:
 def books(database: Database, term: Callable[[], Term | None] | None = None) -> Books:
     """Open every book of a database; whoever moves levers gives the term in which it is in charge."""
     return Books(
-        StoredReceipts(database, term), StoredIncidents(database), StoredDrills(database), StoredLeases(database),
+        StoredReceipts(database, term), StoredIncidents(database, term), StoredDrills(database), StoredLeases(database),
         StoredHalts(database), StoredInstructions(database), StoredHistories(database),
     )  # fmt: skip

@@ -24,7 +24,7 @@ from controlplane.errors import ExperimentError, StoreError
 from controlplane.fleet.model import GATEWAY_POOL, PRIMARY, Endpoint
 from controlplane.flows.standing import BudgetStanding, Standing
 from controlplane.flows.watch import ERROR_BOUND, LATENCY
-from controlplane.incidents.incident import IncidentBook
+from controlplane.incidents.book import IncidentBook
 from controlplane.policy.model import DrillPlan, Policy
 
 T = TypeVar("T")

@@ -40,6 +40,7 @@ from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background, Pace, Timetable
 from controlplane.runtime.state_dir import held, operator_token, publish_address, webhook_token
+from controlplane.runtime.triage import COUNT_EVERY, TRIAGE_EVERY, handling
 from controlplane.runtime.wiring import Plane, build
 from controlplane.security.outbound import OutboundSpec
 from controlplane.settings import ServeSettings
@@ -278,6 +279,8 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         await asyncio.to_thread(plane.keep)
 
     timetable.every(LEARN_EVERY, learn, "learn")
+    timetable.every(TRIAGE_EVERY, plane.triage.tick, "triage")
+    timetable.every(COUNT_EVERY, plane.triage.count, "count incidents")
     timetable.every(HEAR_EVERY, plane.hear, "hear")
     timetable.every(KEEP_EVERY, keep, "keep")
     timetable.every(KEEP_HISTORY_EVERY, plane.histories.tick, "histories")
@@ -339,7 +342,6 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors, 
         standing=plane.standing,
         overview=overview,
         receipts=lambda limit: books.receipts.recent(service, limit),
-        incidents=incidents,
         drills=books.drills.recent,
         drill=books.drills.get,
         leases=books.leases.open_leases,
@@ -383,7 +385,7 @@ def _incident_ports(plane: Plane, incidents: Callable[[int], Awaitable[tuple[Inc
         library.subjects, library.text, policy.thresholds, library.dashboard, plane.standing, incidents, utcnow,
         controlplane.__version__,
     )  # fmt: skip
-    return IncidentPorts(report, books)
+    return IncidentPorts(report, books, handling(plane.triage, plane.standing, plane.changed))
 
 
 def _lever_ports(plane: Plane) -> LeverPorts:

@@ -65,6 +65,8 @@ from controlplane.runtime.prewarming import Prewarmer
 from controlplane.runtime.recorder import Recorder
 from controlplane.runtime.rollouts import RolloutDesk
 from controlplane.runtime.scheduler import Background
+from controlplane.runtime.triage import TriageDesk, fault_began
+from controlplane.runtime.triage import join as join_triage
 from controlplane.runtime.versions import Versions
 from controlplane.settings import ServeSettings
 from controlplane.slo.verdict import Verdict
@@ -118,6 +120,10 @@ class Plane:
     """Warms up the pools whose time has come; called every minute."""
     alerts: AlertDesk
     """Takes alerts in."""
+    changed: Callable[[], None]
+    """Tells every open page that something is not as it was."""
+    triage: TriageDesk
+    """Makes incidents of them."""
     hear: Callable[[], Awaitable[None]]
     """Asks which alerts fire; called every few seconds."""
     learn: Callable[[], None]
@@ -236,9 +242,9 @@ def build(
         observer.judge_soon()
 
     firing = FiringAlerts(alertmanager.firing if alertmanager else None, policy.service, waited_for, wake, heard)
-    alerts = AlertDesk(
-        StoredAlerts(database), firing, alertmanager.listing if alertmanager else None, metrics, background.spawn
-    )
+    told = StoredAlerts(database)
+    triage = join_triage(policy, book, told, lambda: leadership.acting, changed, metrics, utcnow)
+    alerts = AlertDesk(told, firing, alertmanager.listing if alertmanager else None, metrics, background.spawn)
     levers: Levers | None = None
     if actuator:
         moving = carry.Levers(
@@ -251,9 +257,10 @@ def build(
         )  # fmt: skip
 
         async def engage(decision: Decision) -> Receipt | None:
+            drill_id = await running_drill()
             order = Order(
                 policy.service, decision.row, decision.before, decision.after, decision.because,
-                decision.detected_at, decision.decided_at, await running_drill(),
+                decision.detected_at, decision.decided_at, drill_id, await fault_began(book.leases, drill_id),
                 tuple(hint.text for hint in hints(clues.clues(PRIMARY, monotonic()))[:HINTS_SHOWN]),
                 await book.receipts.next_episode(policy.service, decision.row.level),
             )  # fmt: skip
@@ -267,7 +274,8 @@ def build(
 
         async def ask(decision: Decision, text: str) -> None:
             level, because = decision.row.level, decision.because
-            await people.ask(telling, level, because, decision.detected_at, decision.decided_at, text)
+            drill = await running_drill()
+            await people.ask(telling, level, because, decision.detected_at, decision.decided_at, text, drill)
 
         levers = Levers(engage, shift, close, resolve, ask)
 
@@ -296,6 +304,7 @@ def build(
 
     def judged(verdicts: Mapping[str, Verdict]) -> None:
         recorder.judged(verdicts)
+        triage.judged(verdicts)
         decider.decide(verdicts)
 
     patience = {"http" if p.http else "tcp" if p.tcp else "inference": Patience(alive.failures, alive.successes)
@@ -452,5 +461,5 @@ def build(
         PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder,
         histories, library, wire,
         looking.probes, recovering, leadership, rollouts, drilling, desk, clock, report, write_down, standing,
-        prewarmer.tick, alerts, firing.ask, learn, partial(learnt.save, settings.learnt_file),
+        prewarmer.tick, alerts, changed, triage, firing.ask, learn, partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

@@ -147,6 +147,26 @@ class StoredAlerts:
         last = (shown[-1].at, shown[-1].fingerprint) if len(rows) > limit else None
         return AlertPage(tuple(map(_from_row, shown)), last)
 
+    async def told_since(self, since: datetime, after: str, limit: int) -> tuple[tuple[datetime, Alert], ...]:
+        """Return what changed at a moment, behind a fingerprint, and since; the oldest change first, with its time."""
+        later = (alerts.c.at > since) | ((alerts.c.at == since) & (alerts.c.fingerprint > after))
+
+        def work(connection: Connection) -> tuple[tuple[datetime, Alert], ...]:
+            rows: list[Row[Any]] = []
+            for status in Status:  # Each by the index, which begins with the status.
+                mine = (alerts.c.status == status.value) & (alerts.c.at >= since) & later
+                query = select(alerts).where(mine).order_by(alerts.c.at, alerts.c.fingerprint).limit(limit)
+                rows += connection.execute(query).fetchall()
+            rows.sort(key=lambda row: (row.at, row.fingerprint))
+            return tuple((row.at, _from_row(row)) for row in rows[:limit])
+
+        return await self._database.run(work)
+
+    async def tellings(self, fingerprints: tuple[str, ...]) -> tuple[Alert, ...]:
+        """Return what is known of some alerts; those that were forgotten are missing."""
+        query = select(alerts).where(alerts.c.fingerprint.in_(fingerprints))
+        return await self._database.run(lambda c: tuple(_from_row(row) for row in c.execute(query)))
+
 
 def _statement(mark: str, rows: int, *, listed: bool) -> str:
     row = f"({', '.join([mark] * len(_COLUMNS))})"

@@ -110,8 +110,9 @@ class StoredReceipts:
         return await self._database.run(lambda c: tuple(_from_row(r) for r in c.execute(query)))
 
     async def of_incident(self, incident: Incident) -> tuple[Receipt, ...]:
-        """Return what was done about an incident, oldest first: its row's actions from its beginning to its end."""
-        mine = (receipts.c.service == incident.service) & (receipts.c.level == incident.level)
+        """Return what was done about an incident, oldest first: its rows' actions from its beginning to its end."""
+        rows = receipts.c.level.in_((incident.level, *incident.rows))
+        mine = (receipts.c.service == incident.service) & rows
         query = select(receipts).where(mine, receipts.c.decided_at >= incident.detected_at)
         if incident.resolved_at:
             query = query.where(receipts.c.decided_at <= incident.resolved_at)

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -87,7 +88,34 @@ incidents = Table(
     Column("detected_at", Instant, nullable=False),
     Column("mitigated_at", Instant),
     Column("resolved_at", Instant),
+    Column("severity", String(16), nullable=False, server_default="none"),
+    Column("pool", String(256), nullable=False, server_default=""),
+    Column("about", String(256), nullable=False, server_default="serving"),
+    Column("began_at", Instant),
+    Column("rows", JSON, nullable=False, server_default="[]"),
+    Column("acknowledged_at", Instant),
+    Column("acknowledged_by", String(128), nullable=False, server_default=""),
+    Column("assignee", String(128), nullable=False, server_default=""),
+    Column("resolved_by", String(128), nullable=False, server_default=""),
+    Column("reopened_by", String(128), nullable=False, server_default=""),
     Index("incidents_by_time", "service", "detected_at"),
+    Index("incidents_by_state", "service", "state", "resolved_at"),
+)
+
+# What belongs to an incident: alerts by their fingerprints, rows of the matrix as `row/P0`. It is also what makes a
+# telling count once: the newest one that was correlated stands here.
+incident_members = Table(
+    "incident_members",
+    metadata,
+    Column("incident_id", String(255), ForeignKey("incidents.id"), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("starts_at", Instant, nullable=False),
+    Column("ends_at", Instant),
+    Column("is_row", Boolean, nullable=False),
+    Column("pool", Text, nullable=False),
+    Index("incident_members_by_key", "key"),
 )
 
 timeline = Table(
@@ -98,6 +126,7 @@ timeline = Table(
     Column("at", Instant, nullable=False),
     Column("kind", String(32), nullable=False),
     Column("text", Text, nullable=False),
+    Column("who", String(128), nullable=False, server_default=""),
 )
 
 # What the signals showed around an incident or a drill, thinned; only the newest are kept.

@@ -18,7 +18,6 @@ from controlplane.web.api.drills import add_drills
 from controlplane.web.api.events import add_events
 from controlplane.web.api.fleet import add_fleet
 from controlplane.web.api.health import add_health
-from controlplane.web.api.incidents import add_incidents
 from controlplane.web.api.levers import add_lever_routes
 from controlplane.web.api.ports import WebPorts
 from controlplane.web.api.receipts import add_receipts
@@ -77,7 +76,6 @@ def _api(app: FastAPI, ports: WebPorts) -> None:
     add_events(app, ports.changes)
     add_fleet(app, ports)
     add_receipts(app, ports)
-    add_incidents(app, ports)
     add_drills(app, ports)
     add_runbook_texts(app, ports.incident_pages.runbooks)
     add_alert_routes(app, ports.alerts)

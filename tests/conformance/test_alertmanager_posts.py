@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -43,13 +44,15 @@ class World:
         plane.until(lambda: listens(self.port), "it listens")
         return plane
 
-    def tell(self, name: str, *, over: bool = False, **labels: str) -> None:
+    def tell(self, name: str, *, over: bool = False, ago_s: float = 0.0, **labels: str) -> None:
+        """Tell Alertmanager that an alert began, or ended, so long ago."""
         now = datetime.now(UTC)
         one: dict[str, Any] = {
             "labels": {"alertname": name, **labels},
-            "startsAt": (now - timedelta(seconds=1)).isoformat(),
+            "startsAt": (now - timedelta(seconds=1 + 2 * ago_s)).isoformat(),
         }
-        one["endsAt"] = (now if over else now + timedelta(hours=1)).isoformat()
+        ended = now - timedelta(seconds=ago_s)
+        one["endsAt"] = (ended if over else now + timedelta(hours=1)).isoformat()
         answer = ask(f"http://127.0.0.1:{self.alertmanager_port}/api/v2/alerts", "POST", [one])
         assert answer.status == 200
 
@@ -65,6 +68,22 @@ class World:
         except OSError:
             return ["nobody answers"]
         return sorted(alert["name"] for alert in found)
+
+    def get(self, path: str) -> Any:
+        token = (self.here / "state" / "token").read_text().strip()
+        return ask(f"http://127.0.0.1:{self.port}{path}", headers={"authorization": f"Bearer {token}"}).json
+
+    def incidents(self) -> list[tuple[str, list[str]]]:
+        """Return every incident: its state, and what belongs to it."""
+        found = []
+        try:
+            for item in self.get("/api/v1/incidents"):
+                key = quote(item["incident"]["id"], safe="")
+                one = self.get(f"/api/v1/incidents/{key}")
+                found.append((one["incident"]["state"], sorted(member["name"] for member in one["members"])))
+        except OSError:
+            return [("nobody answers", [])]
+        return found
 
     def listed(self) -> set[str]:
         return {a["fingerprint"] for a in ask(f"http://127.0.0.1:{self.alertmanager_port}/api/v2/alerts").json}
@@ -116,3 +135,16 @@ def test_what_began_while_we_were_dead_is_known_after_the_start_and_what_fired_b
         world.tell("Meanwhile", id=str(i))
     with world.serve():
         until(lambda: world.firing() == ["Before", *["Meanwhile"] * 20], what="all of them are in the books")
+
+
+def test_what_it_posts_is_one_incident_across_a_kill_and_is_over_when_all_of_it_is(world: World) -> None:
+    plane = world.serve()
+    world.tell("Slow", ago_s=130, service="chat", severity="critical")
+    until(lambda: world.incidents() == [("open", ["Slow"])], what="an incident is opened")
+    plane.kill()
+    world.tell("Failing", ago_s=130, service="chat", severity="critical")
+    with world.serve():
+        until(lambda: world.incidents() == [("open", ["Failing", "Slow"])], what="the second one joins it")
+        for name in ("Slow", "Failing"):
+            world.tell(name, over=True, ago_s=125, service="chat", severity="critical")
+        until(lambda: world.incidents() == [("resolved", ["Failing", "Slow"])], what="the incident is over")

@@ -177,7 +177,7 @@ def test_every_variable_finds_something_to_choose(watched: Watched) -> None:
 def test_the_control_planes_own_address_leads_to_its_console(watched: Watched) -> None:
     (info,) = watched.asked("query", query='controlplane_info{service="reference"}')
     assert info["metric"]["console"] == watched.plane.url
-    assert ask(info["metric"]["console"] + "/").status == 200
+    assert watched.plane.ask("/").status == 200
 
 
 def test_the_drill_is_seen_where_people_look_for_it(watched: Watched) -> None:

@@ -17,7 +17,8 @@ from controlplane.degradation.fencing import Term
 from controlplane.degradation.matrix import Level
 from controlplane.errors import FencedError, StoreError
 from controlplane.incidents.alert import Alert, Source, Status, latest
-from controlplane.incidents.incident import Entry, Incident, IncidentState
+from controlplane.incidents.correlate import row_moves
+from controlplane.incidents.incident import Entry
 from controlplane.security.chain import Deed
 from controlplane.store.alerts import StoredAlerts
 from controlplane.store.audit import StoredAudit
@@ -112,10 +113,11 @@ async def test_an_incident_is_stored_with_the_beginning_of_its_timeline_or_not_a
     planes: tuple[Database, Database],
 ) -> None:
     book = StoredIncidents(planes[0])
-    incident = Incident("i1", "chat", "P0", "chat: down", IncidentState.OPEN, T0)
-    await book.begin(incident, (Entry(T0, "detected", "x"), Entry(T0, "decided", "y")))
+    entries = (Entry(T0, "detected", "x"), Entry(T0, "decided", "y"))
+    ruling = await book.take("chat", (row_moves("chat", "P0", "down", T0, T0, entries),), T0)
     ((stored, timeline),) = await StoredIncidents(planes[1]).recent("chat", 5)
-    assert stored == incident
+    assert stored.id == ruling.incident_of("row/P0")
+    assert (stored.title, stored.rows) == ("chat: down", ("P0",))
     assert [entry.text for entry in timeline] == ["x", "y"]
 
 

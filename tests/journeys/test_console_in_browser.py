@@ -39,6 +39,7 @@ PAGES: Mapping[str, str] = {
     "drill-abort": f"/drills/{overviews.DRILL_ID}/abort",
     "drill-report": "/drills/drill-20261103-020000-node-kill",
     "halt": "/drills/halt",
+    "incidents": "/incidents",
     "incident": "/incidents/inc-20261121-030401",
     "incident-report": "/incidents/inc-20261121-030401/report",
     "runbooks": "/runbooks",

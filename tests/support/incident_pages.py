@@ -5,12 +5,17 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from controlplane.incidents.alert import Status
+from controlplane.incidents.correlate import Member
 from controlplane.incidents.history import History, Trace
-from controlplane.incidents.incident import Entry
+from controlplane.incidents.incident import Entry, Incident, Wanted
+from controlplane.incidents.response import Refused, Verb, Word, respond
+from controlplane.incidents.statistics import Group, of_service
 from controlplane.policy.load import load
 from controlplane.policy.model import Policy
 from controlplane.render.artefacts import dashboard_of, described, render
 from controlplane.render.reports.incident import IncidentReport
+from controlplane.web.handling import HandlingPorts
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.page import IncidentView, Overview
 from controlplane.web.runbooks import RunbookPorts
@@ -79,4 +84,40 @@ def ports(view: Overview, known: Mapping[str, IncidentReport] | None = None, not
         subjects, text, page.thresholds, dashboard_of(page), lambda: view.standing, incidents, lambda: view.now,
         view.version,
     )  # fmt: skip
-    return IncidentPorts(found, books)
+    return IncidentPorts(found, books, handling(view))
+
+
+def handling(view: Overview, limits: list[int] | None = None) -> HandlingPorts:
+    """Return what may be asked of an overview's incidents: kept in memory, by the rules of the real ones.
+
+    Args:
+        view: the overview.
+        limits: gets how many were asked for at most.
+    """
+    kept = {of.incident.id: of for of in view.incidents}
+
+    async def find(wanted: Wanted, limit: int) -> tuple[IncidentView, ...]:
+        if limits is not None:
+            limits.append(limit)
+        return tuple(v for v in kept.values() if wanted.state in ("", v.incident.state))[:limit]
+
+    async def get(incident_id: str) -> IncidentView | None:
+        return kept.get(incident_id)
+
+    async def members(_incident_id: str, limit: int) -> tuple[Member, ...]:
+        return (Member("f1", "Slow", Status.FIRING, view.now),)[:limit]
+
+    async def say(incident_id: str, verb: Verb, who: str, text: str, to: str) -> Incident | Refused:
+        of = kept.get(incident_id)
+        if of is None:
+            return Refused("there is no such incident", missing=True)
+        heard = respond(of.incident, Word(verb, who, view.now, text, to))
+        if isinstance(heard, Refused):
+            return heard
+        kept[incident_id] = IncidentView(heard.incident, (*of.timeline, heard.entry))
+        return heard.incident
+
+    def counted() -> tuple[Group, ...]:
+        return of_service("chat", (of.incident for of in kept.values()), view.now)
+
+    return HandlingPorts(find, get, members, say, counted, lambda: view.standing, lambda: view.now, view.version)

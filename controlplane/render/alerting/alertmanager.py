@@ -9,9 +9,9 @@ from datetime import timedelta
 
 from controlplane.degradation.errand import ReceiverSpec
 from controlplane.degradation.matrix import LEVELS, Level
+from controlplane.incidents.firing import WATCHDOG
 from controlplane.policy.model import Policy
 from controlplane.policy.quantity import spell_duration
-from controlplane.render.alerting.itself import WATCHDOG
 from controlplane.render.alerting.rules import OUTRANKS, Severity
 from controlplane.render.alerting.yaml_text import Value, dump
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from controlplane.chaos.fault import MAX_LEASE
+from controlplane.incidents.firing import EVALUATED_AT, WATCHDOG
 from controlplane.policy.quantity import spell_duration
 from controlplane.render.alerting.proof import SLOW_STEP, STEP, Proof, Wave, line
 from controlplane.render.alerting.rules import Alert, Severity, anchored
@@ -19,7 +20,6 @@ _SILENT_LEAST = timedelta(seconds=10)
 """A database may be that slow without being ill."""
 _NOT_YET_S = 3600.0
 """A time that the clock of a unit test, which begins at 0, does not reach: nothing is late by it."""
-WATCHDOG = "Watchdog"
 
 
 def alerts(subject: Subject) -> Iterator[Alert]:
@@ -228,14 +228,18 @@ def _overstayed() -> Alert:
 
 
 def _watchdog() -> Alert:
+    first, lasts, _ = Proof((), 0).steps(timedelta(0))
+    proven_at = (first + lasts - 1) * STEP
     return Alert(
         WATCHDOG,
-        "vector(1)",
+        "vector(time())",
         Severity.NONE,
         "none",
         "Alerting works",
         anchored(WATCHDOG),
         "It always fires. Have a service outside this Prometheus wake somebody when it stops arriving.",
         "When it is missing: see Prometheus, then Alertmanager, then the way between them.",
-        Proof((), 1),
+        # Its value is when it was evaluated, so that the way of each repetition is timed.
+        Proof((), proven_at.total_seconds()),
+        annotations={EVALUATED_AT: "{{ $value }}"},
     )

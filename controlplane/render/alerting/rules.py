@@ -52,6 +52,8 @@ class Alert:
     """How much of the harm its expression must see before it can be true: of a window, what may still be well."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """What else to route and inhibit by, such as the signal it is about."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """What else it says, in Prometheus's template language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ def annotations_of(alert: Alert, links: Links) -> dict[str, str]:
         "description": alert.meaning,
         "runbook_url": f"{links.runbooks}{alert.runbook}",
         "dashboard_url": links.dashboard,
+        **alert.annotations,
     }
 
 

@@ -23,7 +23,7 @@ from controlplane.web.changes import Changes
 from controlplane.web.guard import GuardPorts
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.oidc import OidcPorts
-from controlplane.web.page import IncidentView, Overview
+from controlplane.web.page import Overview
 from controlplane.web.pages.ports import ConsolePorts
 
 
@@ -50,7 +50,6 @@ class WebPorts:
     standing: Callable[[], Standing]
     overview: Callable[[], Awaitable[Overview]]
     receipts: Callable[[int], Awaitable[tuple[Receipt, ...]]]
-    incidents: Callable[[int], Awaitable[tuple[IncidentView, ...]]]
     drills: Callable[[int], Awaitable[tuple[Drill, ...]]]
     drill: Callable[[str], Awaitable[Drill | None]]
     leases: Callable[[], Awaitable[tuple[Lease, ...]]]

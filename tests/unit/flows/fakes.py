@@ -21,6 +21,7 @@ from controlplane.degradation.instruction import Instruction
 from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row
 from controlplane.errors import ActuatorError, FaultError, FencedError, StoreError
 from controlplane.fleet.model import Endpoint
+from controlplane.incidents.correlate import Case, Notice, Ruling, correlate
 from controlplane.incidents.incident import Entry, Incident, IncidentState
 
 T0 = datetime(2026, 3, 3, 10, 0, tzinfo=UTC)
@@ -133,10 +134,16 @@ class FakeIncidents:
     kept: dict[str, Incident] = field(default_factory=dict)
     notes: list[tuple[str, Entry]] = field(default_factory=list)
 
-    async def begin(self, incident: Incident, entries: tuple[Entry, ...] = ()) -> None:
-        self.notes.extend((incident.id, entry) for entry in entries)
-        assert incident.id not in self.kept
-        self.kept[incident.id] = incident
+    cases: dict[str, Case] = field(default_factory=dict)
+
+    async def take(self, service: str, notices: tuple[Notice, ...], now: datetime) -> Ruling:
+        ruling = correlate(notices, (replace(c, incident=self.kept[c.incident.id]) for c in self.cases.values()), now)
+        for case in ruling.cases:
+            old = self.cases.get(case.incident.id)
+            self.cases[case.incident.id] = Case(case.incident, {**(old.members if old else {}), **case.members})
+            self.kept[case.incident.id] = case.incident
+        self.notes.extend(ruling.entries)
+        return ruling
 
     async def move(self, incident_id: str, state: IncidentState, at: datetime) -> None:
         moved = replace(self.kept[incident_id], state=state)

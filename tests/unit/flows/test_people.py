@@ -20,7 +20,7 @@ async def test_a_page_says_why_the_row_was_refused_and_says_it_once() -> None:
         paged.append(text)
 
     incidents = FakeIncidents()
-    await incidents.begin(Incident("i", "chat", Level.P0, "chat: down", IncidentState.OPEN, NOW))
+    incidents.kept["i"] = Incident("i", "chat", Level.P0, "chat: down", IncidentState.OPEN, NOW)
     ports = TellPorts("chat", Books().instructions, incidents, lambda: NOW, page)
     ports.why_not[Level.P0] = "switch_pool to standby was refused: standby-0 did not answer"
     await tell(ports, FAILED)

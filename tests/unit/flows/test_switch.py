@@ -209,15 +209,19 @@ async def test_a_step_that_is_not_proven_is_no_step(world: World, fault: str) ->
     assert not await shift(world.ports, receipt, NORMAL, "100% goes back")
 
 
-async def test_closing_reverts_the_receipt_and_resolves_its_incident_and_no_other(world: World) -> None:
-    receipt = await engage(world.ports, order())
-    other = order(row=replace(p0_row(), level=Level.P2, do=(UsePool("base", 0.5),)), decided_at=T0.replace(minute=1))
-    await engage(world.ports, other)
-    assert receipt is not None
-    assert (await close(world.ports, receipt)).state is ReceiptState.REVERTED
-    assert {i.level: i.state for i in world.incidents.kept.values()} == {
-        Level.P0: IncidentState.RESOLVED, Level.P2: IncidentState.MITIGATED,
-    }  # fmt: skip
+async def test_rows_of_one_harm_share_an_incident_which_ends_with_the_last_of_them(world: World) -> None:
+    milder = order(row=replace(p0_row(), level=Level.P2, do=(UsePool("base", 0.5),)))
+    first = await engage(world.ports, milder)
+    second = await engage(world.ports, order(decided_at=T0.replace(minute=1)))
+    assert first is not None
+    assert second is not None
+    (incident,) = world.incidents.kept.values()
+    assert (incident.level, incident.rows) == (Level.P0, ("P0", "P2"))
+    assert "the level rises from P2 to P0: P0" in world.incidents.texts("triage")
+    assert (await close(world.ports, second)).state is ReceiptState.REVERTED
+    assert world.incident() is IncidentState.MITIGATED
+    assert (await close(world.ports, first)).state is ReceiptState.REVERTED
+    assert world.incident() is IncidentState.RESOLVED
 
 
 async def test_a_refused_switch_whose_cause_went_away_is_resolved_with_the_reason(world: World) -> None:

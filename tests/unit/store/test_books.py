@@ -13,11 +13,13 @@ from controlplane.degradation.actuator import Receipt, ReceiptBook, ReceiptState
 from controlplane.degradation.matrix import Level
 from controlplane.errors import StoreError
 from controlplane.fleet.model import Endpoint
-from controlplane.incidents.incident import Entry, Incident, IncidentBook, IncidentState
+from controlplane.incidents.book import IncidentBook
+from controlplane.incidents.incident import Entry, Incident, IncidentState
 from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
 from controlplane.store.incidents import StoredIncidents
 from controlplane.store.receipts import StoredReceipts
+from tests.support.incident_books import write
 
 T0 = datetime(2026, 3, 3, 10, 0, 0, 123456, tzinfo=UTC)
 
@@ -275,7 +277,7 @@ async def test_an_incident_keeps_when_it_was_mitigated_and_resolved_and_its_time
     database: Database,
 ) -> None:
     book = StoredIncidents(database)
-    await book.begin(incident())
+    write(database, incident())
     assert await book.open_incidents("chat") == (incident(),)
     entries = tuple(Entry(at(i % 2), "note", f"entry {i}") for i in range(3))
     for entry in entries:
@@ -286,7 +288,7 @@ async def test_an_incident_keeps_when_it_was_mitigated_and_resolved_and_its_time
     assert await book.open_incidents("chat") == ()
     ((stored, timeline),) = await book.recent("chat", 5)
     assert (stored.mitigated_at, stored.resolved_at, stored.drill_id) == (at(5), at(9), "d1")
-    assert timeline == entries
+    assert timeline == tuple(sorted(entries, key=lambda entry: entry.at)), "by time, then as they were written"
 
 
 async def test_incidents_are_told_by_service_open_ones_oldest_first_recent_ones_newest_first(
@@ -294,7 +296,7 @@ async def test_incidents_are_told_by_service_open_ones_oldest_first_recent_ones_
 ) -> None:
     book = StoredIncidents(database)
     for key, seconds, service in (("b", 2, "chat"), ("a", 1, "chat"), ("x", 3, "other")):
-        await book.begin(incident(key, seconds, service))
+        write(database, incident(key, seconds, service))
     assert [i.id for i in await book.open_incidents("chat")] == ["a", "b"]
     assert [i.id for i, _ in await book.recent("chat", 5)] == ["b", "a"]
 

@@ -12,6 +12,7 @@ from controlplane.store import histories
 from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.store.histories import StoredHistories
 from controlplane.store.incidents import StoredIncidents
+from tests.support.incident_books import write
 
 T0 = datetime(2026, 3, 3, 10, 0, tzinfo=UTC)
 TRACES = (Trace("primary", "error_rate", ((1.5, 0.25), (2.5, None))), Trace("ü", "availability", ()))
@@ -43,6 +44,7 @@ async def test_the_oldest_make_room(database: Database, monkeypatch: pytest.Monk
 async def test_one_incident_comes_with_its_timeline(database: Database) -> None:
     book = StoredIncidents(database)
     one = Incident("chat/P0/2026-03-03T10:00:00.000000+00:00", "chat", "P0", "gone", IncidentState.OPEN, T0)
-    await book.begin(one, (Entry(T0, "detected", "endpoints_down"),))
+    write(database, one)
+    await book.note(one.id, Entry(T0, "detected", "endpoints_down"))
     assert await book.get(one.id) == (one, (Entry(T0, "detected", "endpoints_down"),))
     assert await book.get("chat/P0/other") is None

@@ -28,13 +28,17 @@ from controlplane.flows.people import Said
 from controlplane.flows.rollout import Refused as RolloutRefused
 from controlplane.flows.standing import Standing
 from controlplane.incidents.alert import Alert, Status
+from controlplane.incidents.incident import Incident
+from controlplane.incidents.response import Refused as NotHeard
+from controlplane.incidents.response import Verb
 from controlplane.render.reports.drill import Report
 from controlplane.signals.recording import Point
 from controlplane.store.alerts import AlertPage
 from controlplane.web.api.levers import LeverPorts
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
-from controlplane.web.page import IncidentView, Overview
+from controlplane.web.incidents import IncidentPorts
+from controlplane.web.page import Overview
 from tests.support import consoles, incident_pages, overviews
 from tests.support.doors import FILE_TOKEN, Doors
 
@@ -58,6 +62,11 @@ POSTS: dict[str, tuple[str, dict[str, object], int]] = {
     "let go of the brake": ("/api/v1/brake/release", {"why": "go on"}, 200),
     "roll out": ("/api/v1/rollouts", {"service": "chat", "to": "next"}, 202),
     "abort a rollout": ("/api/v1/rollouts/abort", {}, 200),
+    "acknowledge": ("/api/v1/incidents/x/acknowledge", {}, 200),
+    "assign": ("/api/v1/incidents/x/assign", {"to": "bob"}, 200),
+    "note": ("/api/v1/incidents/x/note", {"text": "seen before"}, 200),
+    "resolve": ("/api/v1/incidents/x/resolve", {"why": "mended"}, 200),
+    "reopen": ("/api/v1/incidents/x/reopen", {"why": "it is back"}, 200),
     "hand out a token": ("/api/v1/tokens", {"name": "grafana", "role": "viewer"}, 201),
     "take a token back": ("/api/v1/tokens/000000000000/revoke", {}, 200),
 }
@@ -87,6 +96,19 @@ class Told:
     doors: Doors = field(default_factory=Doors)
     pages: consoles.Asked = field(default_factory=lambda: consoles.Asked(drill=replace(DRILL, outcome=Outcome.PASSED)))
     """What the console's forms asked for."""
+
+
+def incident_ports(told: Told, view: Overview) -> IncidentPorts:
+    made = incident_pages.ports(view)
+
+    async def say(incident_id: str, verb: Verb, who: str, text: str, to: str) -> Incident | NotHeard:
+        told.calls.append(f"{who}: {verb} {incident_id} {text} {to}".strip())
+        if incident_id != "x":
+            return await made.handling.say(incident_id, verb, who, text, to)
+        return view.incidents[0].incident
+
+    handling = incident_pages.handling(view, told.limits)
+    return replace(made, handling=replace(handling, say=say, get=made.handling.get))
 
 
 def lever_ports(told: Told) -> LeverPorts:
@@ -182,10 +204,6 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
         told.limits.append(limit)
         return view.receipts
 
-    async def incidents(limit: int) -> tuple[IncidentView, ...]:
-        told.limits.append(limit)
-        return view.incidents
-
     async def drills(limit: int) -> tuple[Drill, ...]:
         told.limits.append(limit)
         return view.drills
@@ -207,8 +225,8 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
     registry = CollectorRegistry()
     Gauge("controlplane_thing", "A thing.", registry=registry).set(1)
     return WebPorts(
-        standing=standing, overview=overview, receipts=receipts, incidents=incidents, drills=drills, drill=drill,
-        incident_pages=incident_pages.ports(view),
+        standing=standing, overview=overview, receipts=receipts, drills=drills, drill=drill,
+        incident_pages=incident_ports(told, view),
         leases=leases, desk=FakeDesk(told), events=events, report=report, halt=halt, inject=inject,
         heal_drill=heal_drill, heal_all=heal_all, not_ready=lambda: told.missing, in_charge=lambda: True,
         lever=lever_ports(told), start_rollout=start_rollout, abort_rollout=abort, newest_rollout=newest,
@@ -300,7 +318,14 @@ async def server() -> AsyncIterator[Server]:
 
 def test_the_list_of_posts_is_every_post_there_is() -> None:
     paths = build_app(ports(Told())).openapi()["paths"]
-    named = {"{drill_id}": DRILL.id, "{token_id}": "0" * 12, "pins/{level}": "pins/P1", "rows/{level}": "rows/P0"}
+    named = {
+        "{drill_id}": DRILL.id,
+        "{token_id}": "0" * 12,
+        "{incident_id}": "x",
+        "pins/{level}": "pins/P1",
+        "rows/{level}": "rows/P0",
+    }
+    named["{incident_id}"] = "x"
     posts = [path for path, item in paths.items() if "post" in item]
     for blank, name in named.items():
         posts = [path.replace(blank, name) for path in posts]

@@ -20,7 +20,7 @@ def ports(standing: Standing) -> WebPorts:
     nothing = cast("Any", None)
     guard, admin = Doors().ports()
     return WebPorts(
-        standing=lambda: standing, overview=nothing, receipts=nothing, incidents=nothing, drills=nothing,
+        standing=lambda: standing, overview=nothing, receipts=nothing, drills=nothing,
         drill=nothing, leases=nothing, desk=nothing, events=nothing, report=nothing, halt=nothing, inject=nothing,
         heal_drill=nothing, heal_all=nothing, not_ready=lambda: (), in_charge=lambda: True,
         incident_pages=incident_pages.ports(overviews.idle()),

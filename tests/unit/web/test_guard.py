@@ -29,7 +29,7 @@ from tests.unit.web.test_api import POSTS, Told, ports, serving
 HTML = {"accept": "text/html"}
 FILLED = {
     "drill_id": "abc123", "experiment": "node-kill", "level": "P0", "token_id": "0" * 12, "incident_id": "x",
-    "name": "x", "lever": "pin", "pool": "primary",
+    "name": "x", "lever": "pin", "pool": "primary", "verb": "note",
 }  # fmt: skip
 COMES_LATER = {("POST", "/hooks/alertmanager"), ("GET", "/sd"), ("GET", "/oidc/start"), ("GET", "/oidc/callback")}
 """Named in the table for what stands in front of the application, is added beside it, or only when it is configured."""
