@@ -231,6 +231,8 @@ def seen_at_its_incident(page: Tab, plane: Plane, drill_id: str) -> None:
     assert "switch_pool to standby" in page.text
     assert page.value(LIVE) in ("live", "static", "reconnecting")
     page.photograph("real-incident")
+    page.press("#handling form[action$='/acknowledge'] button")
+    assert "Acknowledged: by local" in page.text
 
 
 def test_without_javascript_the_page_is_whole_and_says_that_it_stands_still(plane: Plane, tmp_path: Path) -> None:

@@ -34,9 +34,11 @@ VIEW = overviews.failover()
 NOW = overviews.NOW
 RUNNING = consoles.running(VIEW)
 FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "text/html"}
-ADDRESSES = ("/fleet", "/incidents", "/pools/primary", "/pools/gateway", "/matrix", "/matrix/P0/pin",
-             "/matrix/none/brake", "/drills", "/drills/halt", "/drills/resume", "/drills/run/node-kill", f"/drills/{overviews.DRILL_ID}/live",
-             f"/drills/{overviews.DRILL_ID}/abort", "/drills/drill-20261103-020000-node-kill")  # fmt: skip
+ADDRESSES = (
+    "/fleet", "/incidents", "/pools/primary", "/pools/gateway", "/matrix", "/matrix/P0/pin", "/matrix/none/brake",
+    "/drills", "/drills/halt", "/drills/resume", "/drills/run/node-kill", f"/drills/{overviews.DRILL_ID}/live",
+    f"/drills/{overviews.DRILL_ID}/abort", "/drills/drill-20261103-020000-node-kill",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
