@@ -18,11 +18,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +66,10 @@ class Browser:
         os.close(from_child)
         os.set_blocking(self._from, False)
 
+    def give_up_in(self, seconds: float) -> None:
+        """Give it so long from now on."""
+        self._give_up_at = time.monotonic() + seconds
+
     def close(self) -> None:
         """End the browser: asked to, it ends its helpers first, so that nothing writes to the profile afterwards."""
         with suppress(ScreenshotError):
@@ -87,7 +89,9 @@ class Browser:
         if session:
             message["sessionId"] = session
         try:
-            os.write(self._to, json.dumps(message).encode() + b"\0")
+            left = json.dumps(message).encode() + b"\0"
+            while left:  # A long script does not fit into the pipe at once.
+                left = left[os.write(self._to, left) :]
         except BrokenPipeError as error:
             raise ScreenshotError("the browser ended before it took a picture") from error
         while True:
@@ -208,60 +212,17 @@ def _visit(
 
 
 @contextmanager
-def serve_sample(name: str) -> Iterator[str]:
-    """Serve a made-up overview as the control plane would serve a real one; yields the page's address."""
+def serve_sample(name: str) -> Iterator[tuple[str, str]]:
+    """Serve a made-up overview as the control plane would serve a real one; yields its address and a token for it."""
     sys.path.insert(0, str(ROOT))
-    from controlplane.web import console  # noqa: PLC0415 - a picture of a real server needs none of this
+    from tests.support.doors import FILE_TOKEN  # noqa: PLC0415 - a picture of a real server needs none of this
     from tests.support.overviews import SAMPLES  # noqa: PLC0415
+    from tests.support.site import served  # noqa: PLC0415
 
     if name not in SAMPLES:
         raise ScreenshotError(f"there is no sample {name}; there are {', '.join(SAMPLES)}")
-    view = SAMPLES[name]()
-    over = threading.Event()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            static = console.STATIC_DIR / Path(path).name
-            if path == "/":
-                self._answer("text/html; charset=utf-8", console.overview_html(view).encode())
-            elif path == "/fragment":
-                self._answer("text/html; charset=utf-8", console.overview_fragment(view).encode())
-            elif path == "/events":
-                self._stream()
-            elif path.startswith("/static/") and static.is_file():
-                kinds = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-                self._answer(kinds[static.suffix], static.read_bytes())
-            else:
-                self.send_error(404)
-
-        def _answer(self, kind: str, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Security-Policy", console.CONTENT_SECURITY_POLICY)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def _stream(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.end_headers()
-            self.wfile.write(b"event: change\ndata: 1\n\n")
-            self.wfile.flush()
-            over.wait(DEADLINE_S)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        over.set()
-        server.shutdown()
-        server.server_close()
+    with served(SAMPLES[name]()) as site:
+        yield site.url, FILE_TOKEN
 
 
 def main() -> int:
@@ -276,6 +237,7 @@ def main() -> int:
     parser.add_argument(
         "--sample", metavar="NAME", help="draw a made-up overview: idle, failover, releasing, empty ..."
     )
+    parser.add_argument("--path", default="/", help="which page of the sample (default /)")
     parser.add_argument("--token-file", type=Path, help="file with a token for the server: `run/state/token`")
     args = parser.parse_args()
     if bool(args.url) == bool(args.sample):
@@ -283,8 +245,8 @@ def main() -> int:
     wanted = {"dark": args.dark, "full": not args.window}
     try:
         if args.sample:
-            with serve_sample(args.sample) as url:
-                complaints = photograph(url, args.output, args.width, args.height, **wanted)
+            with serve_sample(args.sample) as (url, token):
+                complaints = photograph(url + args.path, args.output, args.width, args.height, token=token, **wanted)
         else:
             token = args.token_file.read_text(encoding="utf-8").strip() if args.token_file else ""
             complaints = photograph(args.url, args.output, args.width, args.height, token=token, **wanted)

@@ -230,8 +230,9 @@ async def _walk_watched(ports: DrillPorts, started: Started, users: Users) -> tu
     closing = asyncio.create_task(close_as_they_end(ports.faults, drill.id))
     try:
         await asyncio.wait((walking, watching), return_when=asyncio.FIRST_COMPLETED)
-        if watching.done():
-            stopped = _why(watching)
+        # A step that is refused because the drill was told to stop may end the child before the watch has seen it.
+        stopped = _why(watching) if watching.done() else ports.faults.stops.why(drill.id)
+        if stopped:
             at = ports.now()
             ports.faults.stops.stop(drill.id, stopped)
             ended = await heal(ports.faults, drill.id)

@@ -112,6 +112,17 @@ class DrillDesk:
         """
         return await drill_flow.dry_run(self._ports.drilling, experiment, self.plan_for(experiment))
 
+    async def abort(self, drill_id: str, why: str, by: str) -> Drill | Refusal:
+        """Tell one running drill to stop: it injects nothing more, its faults end first, and it proves nothing."""
+        drill = await self._ports.drilling.drills.get(drill_id)
+        if drill is None or drill.outcome is not Outcome.RUNNING:
+            return Refusal((f"no drill {drill_id} runs",))
+        if self._ports.leads() is not True:
+            return Refusal(("another control plane runs it: ask that one, or halt every drill",))
+        self._ports.drilling.faults.stops.stop(drill_id, f"aborted by {by}: {why}")
+        log.warning("aborted", drill=drill_id, why=why, by=by)
+        return drill
+
     async def halt(self, why: str, by: str) -> tuple[Halt, tuple[str, ...]]:
         """Stop every drill, end every fault, block new ones."""
         try:

@@ -28,6 +28,7 @@ from controlplane.policy.load import Loaded
 from controlplane.render.reports.incident import IncidentReport
 from controlplane.render.wording import page_name
 from controlplane.runtime.collector import Collector
+from controlplane.runtime.console import console_ports
 from controlplane.runtime.doors import Doors, doors
 from controlplane.runtime.drills import SCHEDULE_EVERY
 from controlplane.runtime.happenings import LOOKED_AT, Seen, follow, seen
@@ -181,7 +182,7 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         await plane.alerts.remember()
         background.spawn(plane.alerts.write())
         opened = doors(database, settings, token, lambda status: metrics.refusals.labels(status).inc())
-        ports = _web_ports(plane, settings, metrics, changes, opened)
+        ports = _web_ports(plane, metrics, changes, opened, settings)
         app = build_app(
             replace(
                 ports,
@@ -305,7 +306,7 @@ async def _measure_lag(metrics: Metrics) -> None:
         metrics.loop_lag.set(max(0.0, monotonic() - before - LAG_EVERY_S))
 
 
-def _web_ports(plane: Plane, settings: ServeSettings, metrics: Metrics, changes: Changes, opened: Doors) -> WebPorts:
+def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors, settings: ServeSettings) -> WebPorts:
     books, policy, service = plane.books, plane.loaded.policy, plane.loaded.policy.service
 
     async def incidents(limit: int) -> tuple[IncidentView, ...]:
@@ -365,6 +366,7 @@ def _web_ports(plane: Plane, settings: ServeSettings, metrics: Metrics, changes:
         changes=changes,
         guard=opened.guard,
         admin=opened.admin,
+        console=console_ports(plane, overview, opened.admin.audit, settings.experiments_dir),
     )
 
 

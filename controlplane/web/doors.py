@@ -1,18 +1,23 @@
-"""The pages about who may come in and what they did; `sessions` and `admin` send them."""
+"""The pages of the way in; `sessions` and `oidc` send them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from controlplane.security.chain import Link
+import controlplane
+from controlplane.clock import utcnow
 from controlplane.web.console import draw
+from controlplane.web.frame import Frame, Sheet
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """The clock of a page that shows nothing of the service."""
+class LoginView:
+    """The login page."""
 
     now: datetime
+    version: str
+    onward: str
+    said: str
+    provider: str
 
 
 def login_html(onward: str, said: str, provider: str) -> str:
@@ -23,20 +28,10 @@ def login_html(onward: str, said: str, provider: str) -> str:
         said: what was wrong with the last attempt; empty before the first.
         provider: the name of the identity provider; empty without one.
     """
-    return draw("login.html", onward=onward, said=said, provider=provider)
+    view = LoginView(utcnow(), controlplane.__version__, onward, said, provider)
+    return Sheet("_login.html", "Log in · controlplane", view, moves=False).page(Frame())
 
 
 def onward_html(onward: str) -> str:
     """Draw the page after a login elsewhere: it goes on by itself, now as a page of ours."""
     return draw("onward.html", onward=onward)
-
-
-def audit_html(links: Sequence[Link], shown: int, now: datetime) -> str:
-    """Draw a page of the audit log.
-
-    Args:
-        links: rows, the newest first.
-        shown: how many a page has; one with as many has older ones behind it.
-        now: aware UTC.
-    """
-    return draw("audit.html", links=links, shown=shown, view=_View(now))

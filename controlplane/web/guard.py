@@ -39,6 +39,7 @@ BY_ITSELF = ("/fragment", "/events")
 """How the paths end that an open page fetches without anybody doing anything."""
 COMES_BACK = "/oidc/callback"
 """Begins a session though it is read: it is recorded like a login by form."""
+MAX_FIELDS = 100
 CSRF_HEADER = "x-csrf-token"
 CSRF_FIELD = "csrf"
 FORM = "application/x-www-form-urlencoded"
@@ -227,7 +228,7 @@ class Guard:
 
     async def _recorded(self, request: _Asked, body: bytes, receive: Receive, send: Send) -> None:
         """Have a write done, and put into the log that it was asked for and how it ended."""
-        why, detail = _said(request.headers, body)
+        why, detail = _said(request.headers, body) if request.need is not Need.ANYONE else ("", "")
         heard = _Heard(send)
         try:
             if request.need is not Need.ANYONE:  # Logging in or out moves nothing; it is recorded when it is over.
@@ -335,8 +336,21 @@ def _knows(request: _Asked, body: bytes) -> bool:
     """Tell whether a request by cookie brings what only our own page could tell it."""
     brought = request.headers.get(CSRF_HEADER, "")
     if not brought and request.headers.get("content-type", "").startswith(FORM):
-        brought = parse_qs(body.decode("utf-8", "replace")).get(CSRF_FIELD, [""])[0]
+        try:
+            brought = _fields(body).get(CSRF_FIELD, "")
+        except ValueError:
+            return False
     return same_text(brought, csrf_of(request.visitor.cookie))
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    """Read a form.
+
+    Raises:
+        ValueError: when it has more fields than any form of ours.
+    """
+    found = parse_qs(body.decode("utf-8", "replace"), max_num_fields=MAX_FIELDS)
+    return {name: values[0] for name, values in found.items()}
 
 
 async def _read(headers: Mapping[str, str], receive: Receive) -> bytes | None:
@@ -370,10 +384,8 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 def _said(headers: Mapping[str, str], body: bytes) -> tuple[str, str]:
     """Return why somebody asks, and what else they say that tells nothing secret: on whose behalf, and about what."""
-    if headers.get("content-type", "").startswith(FORM):
-        return "", ""
     try:
-        said = json.loads(body or b"{}")
+        said = _fields(body) if headers.get("content-type", "").startswith(FORM) else json.loads(body or b"{}")
     except (ValueError, RecursionError):
         return "", "the body cannot be read"
     if not isinstance(said, dict):

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Literal, Protocol
-from urllib.parse import parse_qs, quote
+from typing import Annotated, Literal, Protocol, get_args
 
 from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.flows.standing import Standing
@@ -20,10 +19,9 @@ from controlplane.incidents.correlate import Member
 from controlplane.incidents.incident import Incident, Wanted
 from controlplane.incidents.response import NAME_AT_MOST, TEXT_AT_MOST, Refused, Verb
 from controlplane.incidents.statistics import Group, Step, took_s
-from controlplane.security.tokens import csrf_of
 from controlplane.web.answers import json_answer, problem
 from controlplane.web.auth import Visitor
-from controlplane.web.console import draw_standing
+from controlplane.web.frame import Sheet, add_page
 from controlplane.web.page import IncidentView
 from controlplane.web.paging import After, Limit, Mark, page_of, read_mark, spell_mark
 from controlplane.web.shapes import pages
@@ -112,12 +110,6 @@ def who_asks(request: Request) -> str:
     return visitor.principal.name if visitor.principal else ""
 
 
-def csrf_field(request: Request) -> str:
-    """Return what a form of this visitor's page has to send back; empty where no session is the proof."""
-    visitor: Visitor = request.state.visitor
-    return csrf_of(visitor.cookie) if visitor.cookie else ""
-
-
 def add_handling(app: FastAPI, ports: HandlingPorts) -> None:
     """Add the routes; before those of single incidents, whose ids hold slashes."""
     _listing(app, ports)
@@ -202,21 +194,22 @@ def _words(app: FastAPI, ports: HandlingPorts) -> None:
         return await say(request, incident_id, Verb.REOPEN, body.why)
 
 
+def list_sheet(view: IncidentList) -> Sheet:
+    """Make the page that lists incidents."""
+    service = view.standing.service
+    return Sheet("_incident_list.html", f"Incidents · {service} · controlplane", view, service, "/incidents")
+
+
 def _console(app: FastAPI, ports: HandlingPorts) -> None:
-    @app.get("/incidents", response_class=HTMLResponse, include_in_schema=False)
-    async def listing(state: _STATES = "", level: _LEVELS = "", drill: _DRILL = "", pool: _POOL = "") -> str:
-        wanted = _wanted(state, level, drill, pool)
+    async def listing(request: Request) -> Sheet:
+        asked = request.query_params
+        state, level, drill = (
+            value if (value := asked.get(name, "")) in get_args(choices) else ""
+            for name, choices in (("state", _STATES), ("level", _LEVELS), ("drill", _DRILL))
+        )
+        wanted = _wanted(state, level, drill, asked.get("pool", "")[:128])
         found = tuple(view.incident for view in await ports.find(wanted, LISTED))
         page = IncidentList(ports.standing(), found, wanted, ports.statistics(), ports.now(), ports.version)
-        return draw_standing("incidents.html", page)
+        return list_sheet(page)
 
-    @app.post("/incidents/{incident_id:path}/{verb}", include_in_schema=False)
-    async def form(request: Request, incident_id: str, verb: Verb) -> Response:
-        """Take what a form of the page says, and show the page again."""
-        given = parse_qs((await request.body()).decode("utf-8", "replace"))
-        text, to = given.get("text", [""])[0], given.get("to", [""])[0]
-        said = await ports.say(incident_id, verb, who_asks(request), text, to)
-        if isinstance(said, Refused) and said.missing:
-            raise HTTPException(404, said.why)
-        why = f"?refused={quote(said.why)}" if isinstance(said, Refused) else ""
-        return RedirectResponse(f"/incidents/{quote(incident_id, safe='')}{why}", 303)
+    add_page(app, "/incidents", listing)

@@ -4,15 +4,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from markupsafe import Markup
 
 from controlplane.degradation.actuator import Receipt
 from controlplane.flows.standing import RowStanding, Standing
 from controlplane.incidents.incident import Entry, Incident
+from controlplane.incidents.response import Refused, Verb
 from controlplane.render.reports.charts import Chart
 from controlplane.render.reports.incident import (
     IncidentReport,
@@ -25,8 +26,9 @@ from controlplane.render.reports.incident import (
     phase_rows,
 )
 from controlplane.render.runbooks.subject import Subject
-from controlplane.web.console import STATIC_DIR, draw_standing
-from controlplane.web.handling import HandlingPorts, add_handling, add_single, csrf_field
+from controlplane.web.console import STATIC_DIR
+from controlplane.web.frame import Sheet, add_page, frame_of, report_sheet
+from controlplane.web.handling import HandlingPorts, add_handling, add_single, who_asks
 from controlplane.web.reading import html_of, section
 from controlplane.web.runbooks import Reading, RunbookPorts, readings_of
 
@@ -66,8 +68,6 @@ class IncidentPage:
     suspects: Markup
     address: str
     """The page's own path."""
-    csrf: str
-    """What its forms send back."""
     refused: str
     """Why what was asked for last was not done; empty otherwise."""
     now: datetime
@@ -85,7 +85,7 @@ class IncidentPorts:
     """What people may say about them."""
 
 
-async def page_of(ports: IncidentPorts, report: IncidentReport, csrf: str = "", refused: str = "") -> IncidentPage:
+async def page_of(ports: IncidentPorts, report: IncidentReport, refused: str = "") -> IncidentPage:
     """Put an incident, the values of this moment and its row's runbook together."""
     books, incident = ports.runbooks, report.incident
     standing = books.standing()
@@ -108,8 +108,7 @@ async def page_of(ports: IncidentPorts, report: IncidentReport, csrf: str = "", 
         html_of(section(text, "By hand"), at),
         html_of(section(text, "Likely causes, and how to tell them apart"), at),
         f"/incidents/{quote(incident.id, safe='')}",
-        csrf,
-        refused[:500],
+        refused,
         books.now(),
         books.version,
     )
@@ -131,6 +130,12 @@ def _done(receipt: Receipt, report: IncidentReport) -> Done:
     if verified is None or report.promise is None:
         return Done(receipt, phases, None)
     return Done(receipt, phases, verified <= report.promise.total_seconds())
+
+
+def incident_sheet(view: IncidentPage) -> Sheet:
+    """Make an incident's page."""
+    title = f"{view.incident.state}: incident of {view.incident.level} · {view.standing.service}"
+    return Sheet("_incident.html", title, view, view.standing.service, "/incidents")
 
 
 def add_incident_pages(app: FastAPI, ports: IncidentPorts, answer: Callable[..., Response]) -> None:
@@ -162,14 +167,28 @@ def add_incident_pages(app: FastAPI, ports: IncidentPorts, answer: Callable[...,
     add_single(app, ports.handling)
 
     @app.get("/incidents/{incident_id:path}/report", response_class=HTMLResponse, include_in_schema=False)
-    async def paper(incident_id: str) -> str:
-        return html_report(await found(incident_id))
+    async def paper(request: Request, incident_id: str) -> str:
+        made, books = await found(incident_id), ports.runbooks
+        service = made.incident.service
+        title = f"Report of incident {made.incident.id} · {service} · controlplane"
+        sheet = report_sheet(html_report(made), title, books.now(), books.version, service, "/incidents")
+        return sheet.page(frame_of(request))
 
-    @app.get("/incidents/{incident_id:path}/fragment", response_class=HTMLResponse, include_in_schema=False)
-    async def fragment(request: Request, incident_id: str) -> str:
-        return draw_standing("_incident.html", await page_of(ports, await found(incident_id), csrf_field(request)))
+    @app.post("/incidents/{incident_id:path}/{verb}", include_in_schema=False)
+    async def form(request: Request, incident_id: str, verb: Verb) -> Response:
+        """Take what a form of the page says, and show the page again."""
+        given = parse_qs((await request.body()).decode("utf-8", "replace"))
+        text, to = given.get("text", [""])[0], given.get("to", [""])[0]
+        said = await ports.handling.say(incident_id, verb, who_asks(request), text, to)
+        if isinstance(said, Refused) and said.missing:
+            raise HTTPException(404, said.why)
+        address = f"/incidents/{quote(incident_id, safe='')}"
+        if isinstance(said, Refused):
+            sheet = incident_sheet(await page_of(ports, await found(incident_id), said.why))
+            return HTMLResponse(sheet.page(frame_of(request), f"{address}/fragment"), 409)
+        return RedirectResponse(f"{address}?said={verb}", 303)
 
-    @app.get("/incidents/{incident_id:path}", response_class=HTMLResponse, include_in_schema=False)
-    async def page(request: Request, incident_id: str, refused: str = "") -> str:
-        made = await page_of(ports, await found(incident_id), csrf_field(request), refused)
-        return draw_standing("incident.html", made)
+    async def page(request: Request) -> Sheet:
+        return incident_sheet(await page_of(ports, await found(request.path_params["incident_id"])))
+
+    add_page(app, "/incidents/{incident_id:path}", page)

@@ -3,12 +3,13 @@
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from controlplane.errors import ControlplaneError, UsageError
 from controlplane.web.answers import problem
 from controlplane.web.guard import SECURITY_HEADERS
+from controlplane.web.pages.wrong import problem_page, reads_pages
 
 log = structlog.get_logger("web")
 
@@ -32,8 +33,12 @@ def add_problems(app: FastAPI) -> None:
         return problem(422, "the request is not valid", errors=wrong)
 
     @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+    async def unforeseen(request: Request, error: Exception) -> Response:
         log.error("unforeseen", path=request.url.path, exc_info=error)
-        response = problem(500, "something went wrong in the control plane", "its log says what", "report it with it")
-        response.headers.update(SECURITY_HEADERS)  # This handler stands outside the guard.
+        response: Response = problem(
+            500, "something went wrong in the control plane", "its log says what", "report it with it"
+        )
+        if reads_pages(request.scope):  # This handler stands outside of whatever else would turn it into a page ...
+            response = HTMLResponse(problem_page(request.scope, bytes(response.body)), 500)
+        response.headers.update(SECURITY_HEADERS)  # ... and outside the guard.
         return response

@@ -29,6 +29,14 @@ class _Renderer(RendererHTML):
         """Close it."""
         return "</table></div>\n"
 
+    def fence(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        """Draw a block of commands; a long line scrolls, by keyboard too."""
+        return super().fence(tokens, idx, options, env).replace("<pre>", '<pre tabindex="0">', 1)
+
+    def code_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        """Draw an indented block as `fence` does."""
+        return super().code_block(tokens, idx, options, env).replace("<pre>", '<pre tabindex="0">', 1)
+
     def link_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
         """Open a link; one that leads nowhere we know of becomes plain text's anchor."""
         token = tokens[idx]

@@ -4,8 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from fastapi import FastAPI, HTTPException
-from fastapi.responses import HTMLResponse
+from fastapi import FastAPI, HTTPException, Request
 from markupsafe import Markup
 
 from controlplane.flows.standing import RowStanding, Standing
@@ -13,7 +12,7 @@ from controlplane.incidents.incident import Incident
 from controlplane.render.runbooks.subject import Subject
 from controlplane.slo.threshold import Threshold
 from controlplane.slo.verdict import Evidence
-from controlplane.web.console import draw_standing
+from controlplane.web.frame import Sheet, add_page
 from controlplane.web.page import IncidentView
 from controlplane.web.reading import html_of
 
@@ -94,23 +93,21 @@ async def view_of(ports: RunbookPorts, name: str) -> RunbookView | None:
     )
 
 
+def runbook_sheet(view: RunbookView) -> Sheet:
+    """Make a runbook's page."""
+    service = view.standing.service
+    return Sheet("_runbook.html", f"{view.subject.title} · runbook · {service}", view, service, "/runbooks")
+
+
 def add_runbooks(app: FastAPI, ports: RunbookPorts) -> None:
     """Add the pages."""
 
-    async def found(name: str) -> RunbookView:
-        view = await view_of(ports, name.removesuffix(".md") or INDEX)
+    async def found(request: Request) -> Sheet:
+        name = str(request.path_params.get("name", "")).removesuffix(".md") or INDEX
+        view = await view_of(ports, name)
         if view is None:
             raise HTTPException(404, "there is no such runbook")
-        return view
+        return runbook_sheet(view)
 
-    @app.get("/runbooks", response_class=HTMLResponse, include_in_schema=False)
-    async def index() -> str:
-        return draw_standing("runbook.html", await found(INDEX))
-
-    @app.get("/runbooks/{name:path}/fragment", response_class=HTMLResponse, include_in_schema=False)
-    async def fragment(name: str) -> str:
-        return draw_standing("_runbook.html", await found(name))
-
-    @app.get("/runbooks/{name:path}", response_class=HTMLResponse, include_in_schema=False)
-    async def page(name: str) -> str:
-        return draw_standing("runbook.html", await found(name))
+    add_page(app, "/runbooks", found)
+    add_page(app, "/runbooks/{name:path}", found)

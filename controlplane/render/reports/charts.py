@@ -60,6 +60,16 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
+class Shade:
+    """Where on the axis a signal is in a band that is not well."""
+
+    band: str
+    """`warn` or `breach`."""
+    y: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
 class Moment:
     """A mark's place."""
 
@@ -76,6 +86,7 @@ class Chart:
     signal: str
     lines: tuple[Line, ...]
     levels: tuple[Level, ...]
+    shades: tuple[Shade, ...]
     marks: tuple[Moment, ...]
     top: str
     bottom: str
@@ -130,6 +141,7 @@ def _chart(
         signal,
         lines,
         _levels(signal, [(name, at, y(at)) for name, at in levels if low <= at <= high]),
+        _shades(threshold, CATALOGUE[signal].worse, (low, high), y) if threshold else (),
         tuple(
             Moment(mark.label, x(mark.at.timestamp()), _clock(mark.at.timestamp()), 12 + 11 * (place % 2))
             for place, mark in enumerate(inside)
@@ -149,6 +161,19 @@ def _levels(signal: str, placed: Sequence[tuple[str, float, float]]) -> tuple[Le
     if len(lines) == 2 and abs(lines[0].y - lines[1].y) < LABEL_HEIGHT:
         lines = [Level("", lines[0].y), Level(f"{lines[1].label}, {lines[0].label}", min(lines[0].y, lines[1].y))]
     return tuple(lines)
+
+
+def _shades(threshold: Threshold, worse: Direction, axis: tuple[float, float], y: Axis) -> tuple[Shade, ...]:
+    """Lay out the bands that begin at the thresholds, as far as the axis shows them."""
+    low, high = axis
+    end = high if worse is Direction.UP else low
+    bands = (("warn", threshold.warn, threshold.breach), ("breach", threshold.breach, end))
+    placed = []
+    for band, begins, ends in bands:
+        top, bottom = (min(max(value, low), high) for value in (max(begins, ends), min(begins, ends)))
+        if top > bottom and (begins < high if worse is Direction.UP else begins > low):
+            placed.append(Shade(band, y(top), round(y(bottom) - y(top), 1)))
+    return tuple(placed)
 
 
 def summary(trace: Trace) -> str:

@@ -27,6 +27,7 @@ from controlplane.web.guard import GuardPorts
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.oidc import OidcPorts
 from controlplane.web.page import Overview, Role
+from controlplane.web.pages.ports import ConsolePorts
 from controlplane.web.paging import Newest
 
 
@@ -94,5 +95,7 @@ class WebPorts:
     """What fires by our books."""
     guard: GuardPorts
     admin: AdminPorts
+    console: ConsolePorts
+    """What the console's pages are made of."""
     oidc: OidcPorts | None = None
     """With whom people may log in besides; None without an identity provider."""

@@ -1,4 +1,5 @@
-// Keeps the console current: listens to /events, fetches /fragment (or what <main> names) on each `change`, and puts it in the place of <main>.
+// Keeps the console current: listens to /events, fetches what <main> names as its fragment on each `change`, and puts it
+// in the place of <main>.
 // When the stream breaks it polls; the mark at the top always says how fresh the page is. Without this file the page
 // still shows everything, as of the moment it was made.
 "use strict";
@@ -114,13 +115,14 @@
   // --- fetching ----------------------------------------------------------------------------------------------------
 
   async function look() {
+    if (!main().dataset.fragment) return; // what the page shows is over
     if (fetching) {
       again = true;
       return;
     }
     fetching = true;
     try {
-      const answer = await fetch(main().dataset.fragment || "/fragment", { cache: "no-store", signal: AbortSignal.timeout(DEADLINE_MS) });
+      const answer = await fetch(main().dataset.fragment, { cache: "no-store", signal: AbortSignal.timeout(DEADLINE_MS) });
       if (answer.status === 401) location.assign("/login"); // the session is over
       if (!answer.ok) throw new Error("status " + answer.status);
       show(await answer.text());
@@ -151,31 +153,6 @@
       if (stream.readyState === EventSource.CLOSED) setTimeout(listen, REOPEN_MS);
     });
   }
-
-  // --- levers: the session's cookie goes by itself, and with it what only this page was told ------------------------
-
-  document.addEventListener("submit", async (event) => {
-    const form = event.target.closest("form.act");
-    if (!form) return;
-    event.preventDefault();
-    const said = form.querySelector("output");
-    const page = document.querySelector("meta[name=csrf]");
-    const body = Object.fromEntries(new FormData(form));
-    said.textContent = "asking ...";
-    try {
-      const answer = await fetch(form.dataset.post, {
-        method: "POST",
-        headers: { "x-csrf-token": page.content, "content-type": "application/json" },
-        body: JSON.stringify({ ...body, by: page.dataset.who || "console" }),
-      });
-      const told = await answer.json();
-      said.textContent = answer.ok ? "done" : told.title + (told.detail ? ": " + told.detail : "");
-      if (answer.ok) form.reset();
-    } catch {
-      said.textContent = "the control plane does not answer";
-    }
-    look();
-  });
 
   readClock();
   tell();

@@ -223,3 +223,29 @@ async def test_a_drill_asked_for_by_name_is_held_to_the_plan_that_names_it(tmp_p
     assert not isinstance(await desk.desk.start("node-kill", "ann"), Refusal)
     await asyncio.gather(*desk.tasks)
     assert desk.drills()[0].outcome is Outcome.PASSED
+
+
+async def test_a_drill_that_runs_is_aborted_with_a_reason_and_one_that_does_not_is_not(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    refused = await desk.desk.abort("nothing", "smoke", "ann")
+    assert refused == Refusal(("no drill nothing runs",))
+    drill = await desk.desk.start("node-kill", "ann")
+    assert isinstance(drill, Drill)
+    told = await desk.desk.abort(drill.id, "seen enough", "mei")
+    assert isinstance(told, Drill)
+    await asyncio.gather(*desk.tasks)
+    (ended,) = desk.drills()
+    assert ended.outcome is Outcome.ABORTED
+    assert "aborted by mei: seen enough" in ended.reasons
+    assert isinstance(await desk.desk.abort(drill.id, "again", "mei"), Refusal)
+
+
+async def test_a_control_plane_that_is_not_in_charge_aborts_nothing(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    drill = await desk.desk.start("node-kill", "ann")
+    assert isinstance(drill, Drill)
+    desk.bench.leads = False
+    refused = await desk.desk.abort(drill.id, "seen enough", "mei")
+    assert isinstance(refused, Refusal)
+    assert "another control plane runs it" in refused.reasons[0]
+    await asyncio.gather(*desk.tasks)

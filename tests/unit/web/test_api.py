@@ -44,7 +44,7 @@ from controlplane.web.changes import Changes
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.page import Overview, Role
 from controlplane.web.paging import Mark
-from tests.support import incident_pages, overviews
+from tests.support import consoles, incident_pages, overviews
 from tests.support.doors import FILE_TOKEN, Doors
 
 TOKEN = FILE_TOKEN
@@ -108,6 +108,8 @@ class Told:
     after: tuple[datetime, str] | None = None
     """Behind which alert a page was to begin."""
     doors: Doors = field(default_factory=Doors)
+    pages: consoles.Asked = field(default_factory=lambda: consoles.Asked(drill=replace(DRILL, outcome=Outcome.PASSED)))
+    """What the console's forms asked for."""
 
 
 def incident_ports(told: Told, view: Overview) -> IncidentPorts:
@@ -262,6 +264,7 @@ def ports(told: Told) -> WebPorts:  # noqa: C901 - one small function a port
         signals=SignalPorts(standing, incident_pages.policy().thresholds, lever_ports(told).recording, kept),
         experiments=experiments, metrics_path="/metrics", requests=Requests(registry),
         registry=registry, changes=Changes(), alerts=alerts, guard=guard, admin=admin,
+        console=consoles.ports(view, told.pages, told.doors.audit),
     )  # fmt: skip
 
 
@@ -713,15 +716,8 @@ async def test_metrics_speak_both_formats(server: Server) -> None:
 
 async def test_the_description_lists_every_route_and_marks_those_that_want_the_token(server: Server) -> None:
     document = (await server.get("/openapi.json")).json
-    pages = {"/", "/fragment", "/events", "/drills/{drill_id}", "/login", "/logout", "/audit", "/runbooks"}
-    pages |= {
-        "/runbooks/{name}",
-        "/runbooks/{name}/fragment",
-        "/incidents",
-        "/incidents/{incident_id}",
-        "/incidents/{incident_id}/{verb}",
-    }
-    pages |= {f"/incidents/{{incident_id}}/{part}" for part in ("report", "fragment")}
+    pages = {r.path.replace(":path", "") for r in _routes(server.app) if not r.include_in_schema}
+    assert [path for path in pages if path.startswith("/api")] == []
     paths = {(r.path.replace(":path", ""), m) for r in _routes(server.app) for m in r.methods if m != "HEAD"}
     routes = {(path, method) for path, method in paths if path not in pages}
     described = {(path, method.upper()) for path, item in document["paths"].items() for method in item}

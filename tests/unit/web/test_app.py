@@ -14,7 +14,7 @@ from controlplane.telemetry import Requests
 from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.page import Role
-from tests.support import incident_pages, overviews
+from tests.support import consoles, incident_pages, overviews
 from tests.support.doors import Doors
 
 
@@ -30,6 +30,7 @@ def ports(standing: Standing) -> WebPorts:
         lever=nothing, start_rollout=nothing, abort_rollout=nothing, newest_rollout=nothing,
         signals=nothing, experiments=nothing, metrics_path="/metrics", registry=CollectorRegistry(),
         requests=Requests(CollectorRegistry()), changes=Changes(), alerts=nothing, guard=guard, admin=admin,
+        console=consoles.ports(overviews.idle()),
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from tests.unit.web.test_api import POSTS, Told, ports, serving
 HTML = {"accept": "text/html"}
 FILLED = {
     "drill_id": "abc123", "experiment": "node-kill", "level": "P0", "token_id": "0" * 12, "incident_id": "x",
-    "name": "x", "verb": "note", "signal": "latency_p99", "receipt_id": "x",
+    "name": "x", "verb": "note", "signal": "latency_p99", "receipt_id": "x", "lever": "pin", "pool": "primary",
 }  # fmt: skip
 COMES_LATER = {("POST", "/hooks/alertmanager"), ("GET", "/oidc/start"), ("GET", "/oidc/callback")}
 """Named in the table for what stands in front of the application, is added beside it, or only when it is configured."""
@@ -349,11 +349,12 @@ async def test_a_session_alone_does_nothing_without_what_only_its_page_knows(sit
     assert site.cookie
 
 
-async def test_the_page_tells_its_scripts_and_forms_what_to_send_back(site: Site) -> None:
+async def test_the_page_tells_its_forms_what_to_send_back(site: Site) -> None:
     await site.login(text_of(Role.OPERATOR))
     known = csrf_of(site.cookie)
     page = await (await site.ask("GET", "/")).text()
-    assert f'<meta name="csrf" content="{known}" data-who="the operator">' in page
+    assert f'<input type="hidden" name="csrf" value="{known}">' in page
+    assert "the operator" in page
     assert f'name="csrf" value="{known}"' in page
     assert site.cookie not in page
     done = await site.ask("POST", "/api/v1/brake", data={"why": "x"}, headers={"x-csrf-token": known})

@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from controlplane.web.console import draw_standing
-from controlplane.web.incidents import page_of
+from controlplane.web.frame import Frame
+from controlplane.web.incidents import incident_sheet, page_of
 from controlplane.web.reading import html_of, section
-from controlplane.web.runbooks import view_of
+from controlplane.web.runbooks import runbook_sheet, view_of
 from tests.support import incident_pages, overviews
 from tests.unit.web.test_api import Server, server
 from tests.unit.web.test_console import Page
 
 __all__ = ["server"]
 VIEW = overviews.failover()
+VIEWER = Frame("mei", "viewer")
 INCIDENT = VIEW.incidents[1].incident.id
 NASTY = (
     "<script>alert(1)</script> <img src=x onerror=alert(1)> [a](javascript:alert(1)) [b](data:text/html,x) "
@@ -25,7 +26,7 @@ NASTY = (
 async def book(name: str, notes: str = "") -> Page:
     view = await view_of(incident_pages.ports(VIEW, notes=notes).runbooks, name)
     assert view is not None
-    return Page(draw_standing("runbook.html", view))
+    return Page(runbook_sheet(view).page(VIEWER, "/x"))
 
 
 @pytest.mark.parametrize("name", sorted(incident_pages.ports(VIEW).runbooks.subjects))
@@ -76,7 +77,7 @@ def test_a_section_of_a_page_is_cut_at_the_next_one() -> None:
 
 async def test_an_incident_shows_what_was_what_is_what_was_done_and_what_to_do() -> None:
     ports = incident_pages.ports(VIEW)
-    page = Page(draw_standing("incident.html", await page_of(ports, incident_pages.report(VIEW, VIEW.incidents[1]))))
+    page = Page(incident_sheet(await page_of(ports, incident_pages.report(VIEW, VIEW.incidents[1]))).page(VIEWER, "/x"))
     assert page.misnested == []
     for said in (
         "primary is unavailable", "Users served again: after 500 ms of 5 min promised: ✓ kept",
@@ -92,7 +93,7 @@ async def test_an_incident_shows_what_was_what_is_what_was_done_and_what_to_do()
 async def test_a_hostile_incident_is_text() -> None:
     report = incident_pages.hostile_report()
     view = replace(overviews.hostile(), incidents=())
-    page = Page(draw_standing("incident.html", await page_of(incident_pages.ports(view, {}), report)))
+    page = Page(incident_sheet(await page_of(incident_pages.ports(view, {}), report)).page(VIEWER, "/x"))
     assert page.misnested == []
     assert [tag for tag, _ in page.elements if tag == "img"] == []
     assert [a for a in page.all("script") if not a.get("src", "").startswith("/static/")] == []
