@@ -114,7 +114,7 @@ def test_everything_that_is_rendered_can_be_read(name: str) -> None:
     queries = [query for path, text in made.items() for query in read(path, text).queries if query.role != "panel"]
     assert len(queries) > 50
     for query in queries:
-        assert list(selectors(parse(query.text))) or query.text == "vector(1)"
+        assert list(selectors(parse(query.text))) or query.text == "vector(time())"
 
 
 def test_the_page_of_this_repository_is_one_of_them() -> None:

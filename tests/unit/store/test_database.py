@@ -123,7 +123,7 @@ def test_a_damaged_database_is_refused_with_the_way_out(tmp_path: Path) -> None:
 def test_a_database_of_a_newer_version_is_refused_and_not_a_crash(url: str) -> None:
     with closing(open_database(url)) as database:
         database.run_now(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))
-    assert "run the version of controlplane that made it" in refused(url).fix
+    assert "run the version that made it" in refused(url).fix
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql+nothing://x/y", "postgresql+nodriver://x/y"])
