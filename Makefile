@@ -5,9 +5,9 @@ BIN := .venv/bin
 RUN ?= run
 RATE ?= 50
 # Debian packages that tests use; installed by `make test` where this user may, else those tests are skipped aloud.
-DEBIAN := prometheus prometheus-alertmanager chromium-headless-shell jq redis-server postgresql
+DEBIAN := prometheus prometheus-alertmanager chromium-headless-shell jq redis-server postgresql etcd-server dpkg-dev openssl systemd
 
-.PHONY: help demo test lint bench render format clean debian
+.PHONY: help demo test lint bench render format clean debian kubelab
 help:             ## Print this.
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
@@ -24,7 +24,7 @@ help:             ## Print this.
 demo: .venv/target  ## Run the product's main job on a real fleet on this machine (KEEP=1 leaves it running).
 	$(BIN)/controlplane demo --run-dir $(RUN) --rate $(RATE) $(if $(KEEP),--keep)
 
-test: .venv/dev debian  ## Run the tests, fast ones first; ARGS are passed to pytest.
+test: .venv/dev debian kubelab  ## Run the tests, fast ones first; ARGS are passed to pytest.
 	$(BIN)/python -m pytest $(ARGS) tests/architecture tests/unit tests/properties tests/golden
 	$(BIN)/python -m pytest $(ARGS) tests/conformance tests/journeys
 
@@ -47,6 +47,10 @@ render: .venv/target  ## Render alerts, dashboards and runbooks from controlplan
 
 debian:
 	@sh tests/support/debian.sh $(DEBIAN)
+
+# Two real API servers, from Debian's source packages: once a machine, into ~/.cache/kube-lab; 10 minutes at most.
+kubelab: debian
+	@bash tests/support/kube_lab/build.sh
 
 clean:            ## Remove what was made here.
 	rm -rf .venv build bench/out run *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,7 +8,7 @@ from bench.figures import report
 
 NOT_BENCHES = {
     "__init__", "__main__", "bare", "classic", "crash_plane", "deaths", "figures", "fleet", "hooked", "paper", "poster",
-    "prober", "simulated",
+    "prober", "reach", "replicas", "simulated",
 }  # fmt: skip
 NAMES = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in NOT_BENCHES)
 

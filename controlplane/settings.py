@@ -1,5 +1,6 @@
 """How one control-plane process is run: where it listens and where it keeps its state. Set on the command line."""
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -7,6 +8,35 @@ from pathlib import Path
 from controlplane.errors import UsageError
 
 DEFAULT_PORT = 8600
+
+_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_LEASE = re.compile(rf"kubernetes:(?:({_LABEL})/)?({_LABEL}(?:\.{_LABEL})*)")
+
+
+@dataclass(frozen=True, slots=True)
+class LeasePlace:
+    """A Lease of Kubernetes."""
+
+    name: str
+    namespace: str = ""
+    """Empty: the pod's own, or that of the kubeconfig's context."""
+
+
+def read_leader(text: str) -> LeasePlace | None:
+    """Read how the one in charge is found: `database` (None), or `kubernetes:[NAMESPACE/]NAME`.
+
+    Raises:
+        UsageError: when it is neither.
+    """
+    if text == "database":
+        return None
+    found = _LEASE.fullmatch(text)
+    if found is None:
+        raise UsageError(
+            f"`{text}` is no way to find the one in charge", "it is `database` or `kubernetes:[NAMESPACE/]NAME`",
+            "write one such as --leader kubernetes:inference/controlplane",
+        )  # fmt: skip
+    return LeasePlace(found[2], found[1] or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +65,9 @@ class ServeSettings:
 
     database_url: str = ""
     """SQLAlchemy URL of a database that several control planes share; empty takes the file in the state directory."""
+
+    lease: LeasePlace | None = None
+    """The Lease of Kubernetes that says which replica is in charge; None: a lease in the database."""
 
     webhook_token: Path | None = None
     """File of the token that Alertmanager sends; None takes the one in the state directory."""

@@ -290,6 +290,11 @@ class Metrics:
             "controlplane_probes_skipped", "Looks left out because the one before had not ended.",
             ("probe",), registry=reg,
         )  # fmt: skip
+        self.kubernetes_requests = Counter(
+            "controlplane_kubernetes_requests",
+            "Requests to Kubernetes API servers, by verb, resource and answer (its status, or unreachable).",
+            ("verb", "resource", "code"), registry=reg,
+        )  # fmt: skip
         self.evaluation_seconds = Histogram(
             "controlplane_evaluation_seconds", "Seconds one pass over windows, verdicts and rows took.",
             buckets=_FAST_S, registry=reg,

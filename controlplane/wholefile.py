@@ -16,7 +16,8 @@ def write_whole(path: Path, text: str, mode: int = 0o666) -> None:
     Raises:
         OSError: when it cannot be written; the old file is then untouched and nothing lies beside it.
     """
-    beside = path.with_name(f".{path.name}.new")
+    # Two replicas may write the same file at once: each has one of its own beside it, and the last one stays.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb", buffering=0) as file:
             data = memoryview(text.encode())

@@ -1,9 +1,13 @@
-"""What every test shares: the option that makes a skipped test a failure."""
+"""What every test shares: the option that makes a skipped test a failure, and one laboratory of Kubernetes."""
 
 import os
 
 import pytest
 from hypothesis import settings
+
+from tests.support.kube_lab.fixtures import hollow, kube_api, kube_crds, kube_lab, namespace
+
+__all__ = ["hollow", "kube_api", "kube_crds", "kube_lab", "namespace"]
 
 # Properties search anew at every run of a person's; in CI they search the same way each time, so that a change is
 # judged by what it changes.

@@ -33,6 +33,8 @@ class FaultKind(StrEnum):
     """Real requests beyond what the endpoint queues, until it answers 429 or 503."""
     MEMORY_PRESSURE = "memory-pressure"
     """Memory of the endpoint's machine is held by somebody else, down to a reserve."""
+    POD_EVICTION = "pod-eviction"
+    """The endpoint's pod is asked to leave its node, as a drain does: its disruption budget may forbid it."""
     DISK_FULL = "disk-full"
     """The control plane's own state directory is full, but for a reserve."""
 
@@ -93,6 +95,23 @@ class FaultDriver(Protocol):
 
     async def residue(self, lease: Lease) -> str:
         """Return what is left of a fault that should be over, or an empty string."""
+
+
+class Reaper(Protocol):
+    """Ends faults that a substrate keeps a record of itself, whoever injected them and whoever remembers them."""
+
+    async def reap(self, now: datetime | None) -> tuple[str, ...]:
+        """End the faults whose deadline has come, by what the substrate itself says of them.
+
+        Args:
+            now: aware UTC; None ends all of them, whatever their deadlines.
+
+        Returns:
+            What was ended, one line a fault.
+
+        Raises:
+            FaultError: when the substrate cannot be asked; what could be ended is.
+        """
 
 
 class LeaseBook(Protocol):

@@ -66,6 +66,7 @@ PARAMETERS: Mapping[FaultKind, Mapping[str, Number | Choice]] = {
         "duty": Number(0.95, 0.05, 1, "share of the time that the device computes for us"),
         "memory_mib": Number(0, 0, 1_000_000, "memory held on the device"),
         "threads": Number(1, 1, 64, "loops for each of the endpoint's CPUs, where there is no GPU"),
+        "device": Choice("auto", ("auto", "cpu", "cuda"), "the GPU where there is one, or one of the two"),
         "max_temperature_c": Number(85, 30, 110, "it stops when the GPU is hotter"),
         "max_power_ratio": Number(1.1, 0.1, 1.5, "it stops when the GPU draws more of its power limit"),
     },
@@ -85,6 +86,7 @@ PARAMETERS: Mapping[FaultKind, Mapping[str, Number | Choice]] = {
         "memory_mib": Number(512, 1, 1_000_000, "memory held"),
         "leave_mib": Number(1_024, 256, 1_000_000, "memory of the machine that is left, whatever was asked for"),
     },
+    FaultKind.POD_EVICTION: {},
     FaultKind.DISK_FULL: {
         "reserve_kib": Number(1_024, 0, 1_000_000, "what is left free of the control plane's own file system"),
     },

@@ -14,6 +14,7 @@ import controlplane
 from controlplane.cli import (
     chaos,
     dashboards,
+    database,
     demo,
     drill,
     fleet,
@@ -76,6 +77,7 @@ chaos.register(app)
 rollout.register(app)
 fleet.register(app)
 security.register(app)
+database.register(app)
 target.register(app)
 demo.register(app)
 

@@ -26,11 +26,13 @@ def burn(
     pid: Annotated[int, typer.Option(help="Burn the device that this process computes on.", min=0)] = 0,
     max_temperature: Annotated[float, typer.Option(help="End when the GPU is hotter, in Celsius.")] = 85.0,
     max_power: Annotated[float, typer.Option(help="End when the GPU draws more of its power limit.", min=0.1)] = 1.1,
+    ready_file: Annotated[str, typer.Option(help="A file that is there while it burns, for a readiness probe.")] = "",
 ) -> None:
     """Keep a GPU (or the CPUs) busy and hold memory; ends at its time, with its parent, or at a ceiling."""
     import os
     import time
     from contextlib import suppress
+    from pathlib import Path
 
     import psutil
 
@@ -53,8 +55,17 @@ def burn(
         parent_started_at = psutil.Process(parent).create_time()
     order = Order("burn", "", f"by-hand-{os.getpid()}", time.time() + time_s, parent, parent_started_at)
     work = Burn(duty, memory_mib, threads, max_temperature, max_power, pid, device)
+
+    def ready() -> None:
+        typer.echo(f"burning for {lasts}; Ctrl-C ends it")
+        if ready_file:
+            Path(ready_file).touch()
+
     try:
-        why = keep(order, work, lambda: typer.echo(f"burning for {lasts}; Ctrl-C ends it"))
+        why = keep(order, work, ready)
     except KeeperError as error:
         raise FaultError("cannot burn", str(error), "put that right, or choose another --device") from error
+    finally:
+        if ready_file:
+            Path(ready_file).unlink(missing_ok=True)
     typer.echo(f"ended: {why}")

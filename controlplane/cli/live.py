@@ -1,5 +1,6 @@
 """`controlplane check --live`: the metrics pages there are now, against what is read from them."""
 
+import asyncio
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,7 @@ def inspect_fleet(loaded: Loaded) -> tuple[Inspected, ...]:
     Raises:
         UsageError: when the policy has no endpoint to ask.
     """
-    inventory = inventory_of(loaded).read()
+    inventory = asyncio.run(inventory_of(loaded).listed())
     if not inventory.endpoints:
         why = "; ".join(inventory.problems) or "its pools are empty"
         raise UsageError("there is no endpoint to ask", why, "start the fleet, or name its pages: check --live URL")

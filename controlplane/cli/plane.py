@@ -55,6 +55,13 @@ def serve(
             show_default="SQLite in the state directory",
         ),
     ] = "",
+    leader: Annotated[
+        str,
+        typer.Option(
+            envvar="CONTROLPLANE_LEADER",
+            help="How the replica in charge is found: `database`, or `kubernetes:[NAMESPACE/]NAME` for a Lease.",
+        ),
+    ] = "database",
     webhook_token_file: Annotated[
         Path | None,
         typer.Option(
@@ -91,7 +98,7 @@ def serve(
     """Watch the fleet of a policy page, move its levers, run its drills, serve API and console."""
     from controlplane.policy.load import load
     from controlplane.runtime.server import serve as run_server
-    from controlplane.settings import OidcFlags, ServeSettings, state_dir_beside
+    from controlplane.settings import OidcFlags, ServeSettings, read_leader, state_dir_beside
 
     loaded = load(page)
     oidc = None
@@ -105,6 +112,7 @@ def serve(
         host=host,
         port=port,
         database_url=database,
+        lease=read_leader(leader),
         webhook_token=webhook_token_file,
         scrape=scrape.value,
         tls_cert=tls_cert,

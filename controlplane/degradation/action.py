@@ -59,14 +59,44 @@ class Scale:
     """Change how many replicas a workload has, or the bounds of its autoscaler."""
 
     target: str
-    """`deployment/NAME` or `hpa/NAME`."""
+    """`deployment/NAME`, `statefulset/NAME` or `hpa/NAME`."""
     namespace: str = "default"
     replicas: int | None = None
-    """For a deployment."""
+    """For a deployment or a stateful set."""
     min: int | None = None
     """For an autoscaler."""
     max: int | None = None
     """For an autoscaler."""
+    take_over: bool = False
+    """Take an autoscaler's bounds from whoever owns them; otherwise a conflict of owners is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteModel:
+    """Have an inference gateway serve another model than requests ask for (`InferenceModelRewrite`)."""
+
+    name: str
+    """Of the object; it is made, and taken away again, where there is none."""
+    inference_pool: str
+    """The `InferencePool` that it belongs to."""
+    model: str
+    """What requests ask for."""
+    to: str
+    """What they get."""
+    share: float = 1.0
+    """0..1."""
+    namespace: str = "default"
+    take_over: bool = False
+    """Take the rules of an object that is there from whoever owns them; otherwise a conflict of owners is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class CordonNode:
+    """Let nothing new be scheduled on a node of the cluster."""
+
+    node: str
+    taint: str = ""
+    """Set this taint, `KEY=VALUE:EFFECT` or `KEY:EFFECT`; empty marks the node unschedulable, as `kubectl cordon`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +129,7 @@ Move = SwitchPool | ServeFromCache | UsePool
 """Takes traffic from the primary pool to another one. A row has at most one."""
 Split = Move | Shed | Cordon
 """Shapes what the gateway does."""
-Errand = Scale | Prewarm | Notify | Run
+Errand = Scale | RewriteModel | CordonNode | Prewarm | Notify | Run
 """Is carried out beside the gateway."""
 Action = Split | Errand
 
@@ -130,6 +160,8 @@ def spell_actions(actions: tuple[Action, ...]) -> str:
 
 
 def _spell(action: Action) -> str:
+    if not isinstance(action, SPLITS):
+        return _spell_errand(action)
     match action:
         case SwitchPool(to):
             return f"switch_pool to {to}"
@@ -142,12 +174,20 @@ def _spell(action: Action) -> str:
             return f"shed to {action.rate:g}/s{floor}"
         case Cordon(endpoint):
             return f"cordon {endpoint}"
+
+
+def _spell_errand(errand: Errand) -> str:
+    match errand:
         case Scale():
-            bounds = (("replicas", action.replicas), ("min", action.min), ("max", action.max))
+            bounds = (("replicas", errand.replicas), ("min", errand.min), ("max", errand.max))
             wanted = " ".join(f"{name} {count}" for name, count in bounds if count is not None)
-            return f"scale {action.target} to {wanted}"
+            return f"scale {errand.target} to {wanted}"
+        case RewriteModel():
+            return f"rewrite model {errand.model} to {errand.to} for {errand.share:.0%}"
+        case CordonNode(node, taint):
+            return f"cordon node {node}{f' with {taint}' if taint else ''}"
         case Prewarm():
-            return f"prewarm {action.pool} with {action.completions} completions each"
+            return f"prewarm {errand.pool} with {errand.completions} completions each"
         case Notify(receiver):
             return f"notify {receiver}"
         case Run(command):

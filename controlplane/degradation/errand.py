@@ -6,7 +6,7 @@ Secrets never stand on the page: `env:NAME` names a variable, `file:PATH` a file
 from dataclasses import dataclass
 from datetime import timedelta
 
-from controlplane.degradation.action import Scale
+from controlplane.degradation.action import CordonNode, RewriteModel, Scale
 
 SECRET_PLACES = ("env:", "file:")
 
@@ -74,10 +74,36 @@ def wrong_with_command(spec: CommandSpec) -> str:
 def wrong_with_scale(scale: Scale) -> str:
     """Return why a scale errand makes no sense, or an empty text."""
     what, _, name = scale.target.partition("/")
-    if what not in ("deployment", "hpa") or not name:
-        return f"`{scale.target}` is neither `deployment/NAME` nor `hpa/NAME`"
-    if what == "deployment" and (scale.replicas is None or scale.min is not None or scale.max is not None):
-        return "a deployment takes `replicas`, and nothing else"
+    if what not in ("deployment", "statefulset", "hpa") or not name:
+        return f"`{scale.target}` is neither `deployment/NAME`, `statefulset/NAME` nor `hpa/NAME`"
+    if what != "hpa" and (scale.replicas is None or scale.min is not None or scale.max is not None):
+        return f"a {what} takes `replicas`, and nothing else"
     if what == "hpa" and (scale.replicas is not None or (scale.min is None and scale.max is None)):
         return "an autoscaler takes `min` and `max`, or one of them"
+    return ""
+
+
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+"""What a taint may do."""
+
+
+def wrong_with_rewrite(rewrite: RewriteModel) -> str:
+    """Return why a model cannot be rewritten so, or an empty text."""
+    if rewrite.model == rewrite.to:
+        return f"`{rewrite.model}` would be rewritten to itself"
+    return "" if 0.01 <= rewrite.share <= 1 else "the share must be at least 1%, and 100% at most"
+
+
+def taint_of(cordon: CordonNode) -> tuple[str, str, str]:
+    """Return the key, value and effect of a taint that is to be set; empty texts where there is none."""
+    key, _, effect = cordon.taint.rpartition(":")
+    key, _, value = key.partition("=")
+    return key, value, effect
+
+
+def wrong_with_cordon(cordon: CordonNode) -> str:
+    """Return why a node cannot be cordoned so, or an empty text."""
+    key, _, effect = taint_of(cordon)
+    if cordon.taint and (not key or effect not in EFFECTS):
+        return f"`{cordon.taint}` is no taint: `KEY=VALUE:EFFECT` with one of {', '.join(EFFECTS)}"
     return ""

@@ -22,6 +22,16 @@ class Term:
     """The fencing token: larger than that of every term before."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Why no term begins: somebody else is in charge."""
+
+    holder: str
+    """Who it is; empty where that is not known."""
+    left_s: float
+    """For how many seconds at least, unless it is given back; 0 when it may be over any moment."""
+
+
 Fence = Callable[[], Awaitable[None]]
 """Returns while we are in charge, and raises `FencedError` when we are not."""
 

@@ -27,6 +27,8 @@ class FileInventory:
                     self._seen[name] = (0, static_endpoints(name, pool.model, pool.endpoints.static))
                 endpoints += self._seen[name][1]
                 continue
+            if not pool.endpoints.file:
+                continue  # Another inventory's.
             path = self._base / pool.endpoints.file
             try:
                 endpoints += self._listed(name, pool.model, path)

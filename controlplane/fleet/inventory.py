@@ -1,6 +1,6 @@
 """From lists of endpoints to endpoints, and the port an inventory fulfils; pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -12,6 +12,23 @@ class InventorySource(Protocol):
 
     def read(self) -> Inventory:
         """Return the endpoints; what could not be read is named in `problems`, and the last known ones stand in."""
+
+
+class Together:
+    """Several inventories as one, each with the pools that are its own."""
+
+    def __init__(self, sources: Sequence[InventorySource]) -> None:
+        self._sources = sources
+        self._seen: tuple[Inventory, ...] = ()
+        self._whole = Inventory(())
+
+    def read(self) -> Inventory:
+        """Return the endpoints of all; the same object as long as nothing changed."""
+        seen = tuple(source.read() for source in self._sources)
+        if seen != self._seen:
+            endpoints = tuple(endpoint for one in seen for endpoint in one.endpoints)
+            self._seen, self._whole = seen, Inventory(endpoints, tuple(why for one in seen for why in one.problems))
+        return self._whole
 
 
 def static_endpoints(pool: str, model: str, urls: Iterable[str]) -> tuple[Endpoint, ...]:

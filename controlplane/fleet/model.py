@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
 
 PRIMARY = "primary"
 CACHE = "cache"
@@ -25,16 +27,69 @@ class Endpoint:
     node: str = ""
     """The node it runs on; empty when the inventory does not say."""
     model: str = ""
+    zone: str = ""
+    """Where its node stands (`topology.kubernetes.io/zone`); empty when the inventory does not say."""
+    gpus: int = 0
+    """GPUs that it was given; 0 when it has none, or the inventory does not say."""
+    accelerator: str = ""
+    """What kind they are, such as `NVIDIA-H200`; empty when the inventory does not say."""
+    pod: str = ""
+    """`NAMESPACE/NAME` of the pod that it is; empty outside Kubernetes."""
+
+
+class Scheme(StrEnum):
+    """How an endpoint is asked."""
+
+    HTTP = "http"
+    HTTPS = "https"
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesEndpoints:
+    """The ready pods of a cluster; exactly one of `selector`, `service` and `inference_pool` says which."""
+
+    selector: str = ""
+    """A label selector, such as `app=vllm,tier in (gold)`."""
+    service: str = ""
+    """A Service's name: the endpoints of its EndpointSlices."""
+    inference_pool: str = ""
+    """An InferencePool's name: the pods that it selects, at its target ports."""
+    namespace: str = "default"
+    port: int = 0
+    """0: the port of the Service or the InferencePool, and with `selector` the first one that a pod declares."""
+    scheme: Scheme = Scheme.HTTP
+    context: str = ""
+    """A context of the kubeconfig; empty means its current one."""
+    kubeconfig: str = ""
+    """A kubeconfig file; empty means the pod's own service account, or else what `kubectl` would use. Relative paths
+    start at the policy page."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrometheusEndpoints:
+    """What a Prometheus-compatible server scrapes; exactly one of `job` and `query` says which."""
+
+    url: str
+    """Its base URL, such as `http://prometheus:9090`."""
+    job: str = ""
+    """A scrape job: its active targets, by the addresses that are scraped."""
+    query: str = ""
+    """An expression: one endpoint for each `instance` label of its answer, such as `up{job="vllm"} == 1`."""
+    scheme: Scheme = Scheme.HTTP
+    every: timedelta = timedelta(seconds=5)
+    timeout: timedelta = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointSource:
-    """Where a pool's endpoints are listed; exactly one of the two is given."""
+    """Where a pool's endpoints are listed; exactly one of them is given."""
 
     static: tuple[str, ...] = ()
     """Base URLs, written out."""
     file: str = ""
     """A Prometheus `file_sd` JSON file, read again whenever it changes. Relative paths start at the policy page."""
+    kubernetes: KubernetesEndpoints | None = None
+    prometheus: PrometheusEndpoints | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +203,48 @@ class NetnsSubstrateSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BurnerSpec:
+    """The job that keeps the devices of an endpoint's node busy (`gpu-saturation`)."""
+
+    image: str
+    """An image that has `python -m controlplane` with PyTorch: the control plane's own, with its `target` extra."""
+    gpus: int = 0
+    """GPUs that it asks for; 0 asks for none and sees the node's, so that it burns what the endpoint computes on."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """What a GPU is called among a node's resources."""
+    runtime_class: str = ""
+    """The runtime class that shows a container the GPUs; empty is the cluster's own."""
+    cpu: str = "2"
+    """The most CPU it may take, as Kubernetes writes it."""
+    memory: str = "4Gi"
+    """The most memory it may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSubstrateSpec:
+    """A fleet of pods in a cluster, in namespaces that have opted in."""
+
+    namespaces: tuple[str, ...]
+    """Where its pods are; nothing is broken, and nothing is looked for, anywhere else."""
+    kubeconfig: str = ""
+    """A kubeconfig file; empty means the pod's own service account, or else what `kubectl` would use."""
+    context: str = ""
+    """A context of the kubeconfig; empty means its current one."""
+    opted_in: str = "controlplane.dev/chaos=allowed"
+    """The label that a namespace must carry for anything in it to be broken, `KEY=VALUE`."""
+    chaos_mesh: bool = True
+    """Faults are given to Chaos Mesh where the cluster has it; it ends them by itself."""
+    burner: BurnerSpec | None = None
+    """None: no device can be saturated, but for CPUs by Chaos Mesh."""
+
+
+@dataclass(frozen=True, slots=True)
 class SubstrateSpec:
     """Where the fleet runs, so that faults know what to break; exactly one is given."""
 
     process: ProcessSubstrateSpec | None = None
     netns: NetnsSubstrateSpec | None = None
+    kubernetes: KubernetesSubstrateSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

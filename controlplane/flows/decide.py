@@ -247,13 +247,15 @@ class Decider:
     # -- what people say -------------------------------------------------------------------------------------------
 
     def refusal(self, kind: Kind, level: Level) -> str:
-        """Say why a row has no use for an instruction now; an empty string when it has."""
+        """Say why a row has no use for an instruction now; an empty string when it has.
+
+        One that is not in charge leaves all that may change from moment to moment to the one that is.
+        """
         if self._ports.levers is None:
             return "the fleet has no gateway: no lever can be moved"
-        if not self._ports.acting():
-            return "this control plane is not in charge: ask the one that is"
+        acting = self._ports.acting()
         if kind is Kind.BRAKE:
-            return "the brake is on already" if self._state.braked else ""
+            return "the brake is on already" if self._state.braked and acting else ""
         if kind is Kind.PIN and level is Level.NONE:
             return ""
         if level not in self._records:
@@ -262,7 +264,7 @@ class Decider:
         row, mode = self._state.rows[level], self._matrix.mode_of(self._records[level].row)
         if mode is Mode.OBSERVE:
             return f"row {level} only watches (mode observe): move the lever by hand"
-        if kind is Kind.PIN:
+        if kind is Kind.PIN or not acting:
             return ""
         if kind is Kind.RELEASE and row.answer.truth is Truth.YES and not self._primary_is_well():
             return f"the trigger of {level} holds and the primary pool is not well: its users would get errors"

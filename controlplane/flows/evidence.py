@@ -60,7 +60,10 @@ class Assessor:
             )
         for pool in records.pools.keys() - judged.keys():
             nothing = Value(None, reason="the pool has no endpoint")
-            judged[pool] = tuple(self._judge(pool, name, nothing, records.window_s[name], now) for name in CATALOGUE)
+            known = {"endpoints_down": _ALL_LEFT} if pool in records.emptied else {}
+            judged[pool] = tuple(
+                self._judge(pool, name, known.get(name, nothing), records.window_s[name], now) for name in CATALOGUE
+            )
         return judged
 
     def _judge(self, pool: str, name: str, seen: Value, window_s: float, now: float) -> Evidence:
@@ -344,6 +347,8 @@ _NAMED = 20
 _AT_ONCE = (Fold.SUM, Fold.MAX, Fold.MIN)
 """Signals of one moment: they have no window."""
 _NOTHING_YET = BandState()
+_ALL_LEFT = Value(1.0, source="the inventory", reason="every endpoint has left the pool", counted=False)
+"""Whoever lists the pool says that it has nobody left: that is no lack of data, it is an outage."""
 _NO_HISTOGRAM = Value(None, reason="the engine exposes no such histogram, or it was not scraped twice yet")
 _NO_COUNTER = Value(None, reason="the engine exposes no such counter, or it was not scraped twice yet")
 _NO_GAUGE = Value(None, reason=f"not exposed, or not read for {STALE_AFTER_S:g} s")

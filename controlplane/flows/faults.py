@@ -129,6 +129,9 @@ async def _allowed(ports: FaultPorts, drill: Drill, request: FaultRequest) -> tu
         )  # fmt: skip
     hit = (*(lease.endpoint for lease in await ports.leases.open_leases()), *targets)
     broken = {endpoint.name for endpoint in hit if endpoint.pool != CONTROLPLANE_POOL}
+    if request.kind is FaultKind.NODE_KILL:  # Whatever else stands on a node goes with it.
+        nodes = {endpoint.node for endpoint in targets if endpoint.node}
+        broken |= {endpoint.name for endpoint in endpoints if endpoint.node in nodes}
     radius, total = ports.radius(drill.experiment), ports.fleet()
     if total and len(broken) / total > radius.endpoints:
         raise UsageError(

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from threading import Lock
 from time import monotonic
 
 import structlog
@@ -23,6 +24,9 @@ WAITING_AT_MOST = 20_000
 """Alerts that may wait for the writer: about a second's work. What comes on top is asked to come again."""
 GROUP_AT_MOST = 4_096
 """Alerts of one commit, so that whatever else is to be stored never waits long; one webhook is never cut in two."""
+WRITERS = 2
+"""The store has one thread. The second writer's turn is queued there while the first one's commit is under way, and
+gathers its group when it begins: so the thread goes from one commit to the next without waiting for the event loop."""
 ACK_WITHIN_S = 10.0
 """How long a commit may take; what was not written by then is asked for again, and counts once."""
 
@@ -56,7 +60,35 @@ class _Waiting:
     """A webhook that waits for its commit."""
 
     alerts: tuple[Alert, ...]
-    answer: "asyncio.Future[Busy | None]"
+    told: Callable[[Busy | None], None]
+
+
+class _Turn:
+    """One group from when the store is ready for it: gathered by whoever writes, answered by whoever asked."""
+
+    def __init__(self, gather: Callable[[], list[_Waiting]], now: Callable[[], datetime], lock: Lock) -> None:
+        self._gather, self._now, self._lock = gather, now, lock
+        self._over = False
+        self.group: Sequence[_Waiting] = ()
+        self.told: Sequence[Alert] = ()
+        self.at, self.began = now(), 0.0
+
+    def take(self) -> tuple[tuple[Alert, ...], datetime]:
+        """Gather the group, unless nobody waits for it any more; return what counts of it, and now."""
+        with self._lock:
+            if not self._over:
+                self.group = self._gather()
+        self.at, self.began = self._now(), monotonic()
+        self.told = [alert for waiting in self.group for alert in waiting.alerts]
+        return latest(self.told), self.at
+
+    def end(self) -> Sequence[_Waiting]:
+        """Gather nothing from now on; return whom to answer. Where the turn never came, that is everybody who waits."""
+        with self._lock:
+            if not self._over and not self.group:
+                self.group = self._gather()
+            self._over = True
+        return self.group
 
 
 class Intake:
@@ -65,11 +97,16 @@ class Intake:
     def __init__(self, ports: IntakePorts) -> None:
         self._ports = ports
         self._queue: deque[_Waiting] = deque()
-        self._waiting = 0
+        self._put = 0
+        """Alerts ever queued; counted by the event loop alone."""
+        self._taken = 0
+        """Alerts ever taken out of it; counted under the lock."""
+        self._lock = Lock()
+        """Held while a group is taken out of the queue."""
         self._wake = asyncio.Event()
         self._running = False
         self._trouble = ""
-        ports.metrics.intake_waiting.set_function(lambda: self._waiting)
+        ports.metrics.intake_waiting.set_function(lambda: self._put - self._taken)
 
     async def take(self, webhook: Webhook) -> Busy | None:
         """Write a webhook down.
@@ -77,52 +114,73 @@ class Intake:
         Returns:
             None when every alert of it is on disk; else why none is known to be.
         """
-        count = len(webhook.alerts)
+        answer: asyncio.Future[Busy | None] = asyncio.get_running_loop().create_future()
+
+        def told(found: Busy | None) -> None:
+            if not answer.done():
+                answer.set_result(found)
+
+        self.put(webhook, told)
+        return await answer
+
+    def put(self, webhook: Webhook, told: Callable[[Busy | None], None]) -> None:
+        """Write a webhook down, and tell what `take` returns; at once where there is nothing to wait for.
+
+        A call costs a tenth of a task, which is what it would take to wait for each of many small webhooks.
+        """
+        count, before = len(webhook.alerts), self._put - self._taken
         if not self._running:
-            return Busy("stopping", "this control plane is starting or stopping")
-        if self._waiting + count > WAITING_AT_MOST and self._waiting:
-            return Busy("overload", f"{self._waiting} alerts wait to be written")
+            told(Busy("stopping", "this control plane is starting or stopping"))
+            return
+        if before + count > WAITING_AT_MOST and before:
+            told(Busy("overload", f"{before} alerts wait to be written"))
+            return
         if webhook.truncated:
             self._ports.truncated()
         if not count:
-            return None
-        waiting = _Waiting(webhook.alerts, asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
-        self._waiting += count
+            told(None)
+            return
+        self._queue.append(_Waiting(webhook.alerts, told))
+        self._put += count
         self._wake.set()
-        return await waiting.answer
 
     async def run(self) -> None:
         """Write what waits, group by group, until it is called off; what waits then is asked to come again."""
         self._running = True
         try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._queue:
-                    await self._write(self._next_group())
+            async with asyncio.TaskGroup() as writers:
+                for _ in range(WRITERS):
+                    writers.create_task(self._write_on())
         finally:
             self._running = False
-            while self._queue:
-                _answer(self._next_group(), Busy("stopping", "this control plane is stopping"))
+            while group := _Turn(self._next_group, self._ports.now, self._lock).end():
+                _answer(group, Busy("stopping", "this control plane is stopping"))
+
+    async def _write_on(self) -> None:
+        while True:
+            await self._wake.wait()
+            if self._queue:
+                await self._write()
+            else:
+                self._wake.clear()
 
     def _next_group(self) -> list[_Waiting]:
-        group = [self._queue.popleft()]
-        alerts = len(group[0].alerts)
-        while self._queue and alerts + len(self._queue[0].alerts) <= GROUP_AT_MOST:
+        """Take what fits into one commit; called under the lock, by the store's thread or the event loop's."""
+        group: list[_Waiting] = []
+        alerts = 0
+        while self._queue and (not group or alerts + len(self._queue[0].alerts) <= GROUP_AT_MOST):
             group.append(self._queue.popleft())
             alerts += len(group[-1].alerts)
-        self._waiting -= alerts
+        self._taken += alerts
         return group
 
-    async def _write(self, group: Sequence[_Waiting]) -> None:
-        """Write one group; it is answered whatever comes."""
-        now, began = self._ports.now(), monotonic()
+    async def _write(self) -> None:
+        """Have one group written; it is answered whatever comes."""
+        turn, began = _Turn(self._next_group, self._ports.now, self._lock), monotonic()
         answer: Busy | None = Busy("stopping", "this control plane is stopping")
-        told = [alert for waiting in group for alert in waiting.alerts]
         try:
             async with asyncio.timeout(ACK_WITHIN_S):
-                changes = await self._ports.inbox.keep(latest(told), now)
+                changes = await self._ports.inbox.keep_next(turn.take)
         except TimeoutError:
             answer = Busy("slow", f"it was not written within {ACK_WITHIN_S:g} s")
         except StoreError as error:
@@ -134,10 +192,10 @@ class Intake:
             self._trouble = ""
             answer = None
         finally:
-            _answer(group, answer)
-        if answer is None:
-            self._ports.metrics.intake_commit_seconds.observe(monotonic() - began)
-            self._heard(told, changes, now)
+            _answer(turn.group if answer is None else turn.end(), answer)
+        if answer is None and turn.group:
+            self._ports.metrics.intake_commit_seconds.observe(monotonic() - max(began, turn.began))
+            self._heard(turn.told, changes, turn.at)
 
     def _heard(self, told: Sequence[Alert], changes: Sequence[Change], now: datetime) -> None:
         """Count what was written, and tell whoever acts on it."""
@@ -161,5 +219,4 @@ class Intake:
 
 def _answer(group: Sequence[_Waiting], answer: Busy | None) -> None:
     for waiting in group:
-        if not waiting.answer.done():
-            waiting.answer.set_result(answer)
+        waiting.told(answer)

@@ -137,6 +137,14 @@ class Observer:
             if key not in self._holding:
                 self._holding[key] = self._ports.hold(endpoint, self._held)
 
+    def inventory_changed(self) -> None:
+        """Follow the inventory now, and judge what that changed: an endpoint that is gone is asked no more."""
+        before = self.targets
+        self.follow_inventory()
+        if self.targets is not before:
+            self.judge_soon()
+            self._ports.changed()
+
     # -- judging --------------------------------------------------------------------------------------
 
     def evaluate(self) -> None:

@@ -107,6 +107,8 @@ class Records:
         """By the gauge's name, then by row: why the answer it was last read from may not be whole."""
         self._edges: dict[tuple[str, int], Edges] = {}
         self.pools: dict[str, dict[str, EndpointRecord]] = {}
+        self.emptied: set[str] = set()
+        """Pools that had endpoints and have none any more: nobody is left there to be looked at."""
         self._free: list[int] = []
         self.generation = 0
         """Another number whenever endpoints came or went."""
@@ -123,6 +125,10 @@ class Records:
         self.generation += 1
         records = self.pools.setdefault(pool, {})
         wanted = {e.name: e for e in endpoints}
+        if wanted:
+            self.emptied.discard(pool)
+        elif records:
+            self.emptied.add(pool)
         for name in [n for n, r in records.items() if wanted.get(n) != r.endpoint]:
             self._forget(records.pop(name))
         for name, endpoint in wanted.items():

@@ -10,7 +10,7 @@ from datetime import datetime
 import structlog
 
 from controlplane.chaos.drill import DrillBook, Outcome
-from controlplane.chaos.fault import FaultDriver, Lease, LeaseBook, LeaseState
+from controlplane.chaos.fault import FaultDriver, Lease, LeaseBook, LeaseState, Reaper
 from controlplane.degradation.actuator import (
     Actuator,
     Progress,
@@ -54,6 +54,8 @@ class RecoverPorts:
     """What the journeys of this process see to."""
     resolve: Callable[[Level, str], Awaitable[None]] = _leave
     """Ends the incident of a row: (level, why)."""
+    reaper: Reaper | None = None
+    """None: the substrate keeps no record of its own of what is broken."""
 
 
 async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
@@ -278,7 +280,7 @@ async def settle_drills(ports: RecoverPorts) -> None:
             reason = "the control plane stopped while the drill ran"
             await ports.drills.end(replace(drill, outcome=Outcome.ABORTED, reasons=(reason,), ended_at=ports.now()))
             log.warning("called off", drill=drill.id)
-    await heal_all(ports)
+    await _heal(ports, lambda _: True)  # What others have broken in the same cluster is theirs to end.
 
 
 async def heal_expired(ports: RecoverPorts) -> tuple[str, ...]:
@@ -287,12 +289,39 @@ async def heal_expired(ports: RecoverPorts) -> tuple[str, ...]:
 
 
 async def heal_all(ports: RecoverPorts) -> tuple[str, ...]:
-    """End every fault there is, now.
+    """End every fault there is, now: what is leased, and what the substrate itself knows of besides.
 
     Returns:
         What was done, one line a fault.
     """
-    return await _heal(ports, lambda _: True)
+    return (*await _heal(ports, lambda _: True), *await reap_all(ports.reaper))
+
+
+async def reap(ports: RecoverPorts) -> tuple[str, ...]:
+    """End the faults that the substrate itself knows to be overdue, whoever leads and whatever the database says.
+
+    Returns:
+        What was done, one line a fault.
+    """
+    return await _reap(ports.reaper, ports.now())
+
+
+async def reap_all(reaper: Reaper | None) -> tuple[str, ...]:
+    """End every fault that the substrate itself knows of, overdue or not; returns what was done."""
+    return await _reap(reaper, None)
+
+
+async def _reap(reaper: Reaper | None, now: datetime | None) -> tuple[str, ...]:
+    if reaper is None:
+        return ()
+    try:
+        done = await reaper.reap(now)
+    except FaultError as error:
+        log.error("not reaped", what=error.what, why=error.why, fix=error.fix)
+        return (f"not reaped: {error.what} ({error.why})",) if now is None else ()
+    for line in done:
+        log.warning("reaped", what=line)
+    return done
 
 
 async def _heal(ports: RecoverPorts, wanted: Callable[[Lease], bool]) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ class Cause(StrEnum):
     CONTENTION = "GPU contention"
     MEMORY_LEAK = "memory leak"
     OVERLOAD = "overload"
+    NO_ROOM = "no node has room"
+    DISRUPTION = "pods taken away on purpose"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +103,14 @@ LOAD_FAILURES = (
 )  # fmt: skip
 """What engines write when a model does not come up (vLLM 0.32, PyTorch, llama.cpp)."""
 
-_NODE_EVENTS = ("NodeNotReady", "NodeLost", "Rebooted", "DeletingNode", "TaintManagerEviction")
+_NODE_EVENTS = ("NodeNotReady", "NodeLost", "NodeShutdown", "Rebooted", "DeletingNode", "TaintManagerEviction")
 _LOAD_EVENTS = (
     "CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError", "OOMKilled", "StartError",
+    "CreateContainerError", "RunContainerError", "Restarted",
 )  # fmt: skip
+_GPU_EVENTS = ("GPUsMissing", "UnexpectedAdmissionError", "OutOfnvidia.com/gpu", "NodeCondition")
+"""What shows when a device plugin lost a GPU, or a node's health monitor found one ill."""
+_GPU_WORDS = ("gpu", "xid", "nvidia", "nvlink", "ecc")
 
 
 def hints(clues: Clues) -> tuple[Hint, ...]:
@@ -205,9 +211,34 @@ def lost_gpu(clues: Clues) -> Hint | None:
     seen = tuple(
         f"{_newest(clues, signal):g} {words}" for signal, words in reports if (_newest(clues, signal) or 0.0) > 0
     )
-    if not seen:
+    said = tuple(e for e in _events(clues, _GPU_EVENTS) if any(word in e.casefold() for word in _GPU_WORDS))
+    if not seen and not said:
         return None
-    return Hint(Cause.GPU_LOST, 0.95, seen, "Read the Xid in the kernel log (`NVRM: Xid`), drain the node, reset.")
+    return Hint(
+        Cause.GPU_LOST,
+        0.95,
+        (*said[-2:], *seen),
+        "Read the Xid in the kernel log (`NVRM: Xid`), drain the node, reset.",
+    )
+
+
+def no_room(clues: Clues) -> Hint | None:
+    """The scheduler found no node for a pod; a lack of GPUs is the most telling."""
+    said = _events(clues, ("FailedScheduling",))
+    gpus = tuple(event for event in said if "/gpu" in event)
+    if not said:
+        return None
+    check = "See what holds the GPUs (`kubectl describe nodes`), add nodes, or let a smaller pool serve it."
+    return Hint(Cause.NO_ROOM, 0.85 if gpus else 0.6, tuple(map(_cut, (gpus or said)[-2:])), check)
+
+
+def disruption(clues: Clues) -> Hint | None:
+    """Kubernetes took pods away by itself or for somebody: an eviction, a preemption, a taint."""
+    said = _events(clues, ("DisruptionTarget", "Preempted", "Evicted"))
+    if not said:
+        return None
+    check = "Ask who drains or scales (audit log, autoscaler); a PodDisruptionBudget keeps enough of them."
+    return Hint(Cause.DISRUPTION, 0.8, tuple(map(_cut, said[-3:])), check)
 
 
 def gpu_contention(clues: Clues) -> Hint | None:
@@ -288,5 +319,5 @@ def _cut(line: str) -> str:
 
 RULES: tuple[Callable[[Clues], Hint | None], ...] = (
     node_loss, load_failure, stalled_engine, version_mismatch, network, bandwidth, lost_gpu, gpu_contention,
-    memory_leak, overload,
+    memory_leak, overload, no_room, disruption,
 )  # fmt: skip

@@ -3,10 +3,12 @@
 `flows/intake` and `flows/reconcile` keep the tally; `runtime/alerts` asks it for the matrix.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+import msgspec
 
 from controlplane.incidents.alert import Alert, Source, Status
 
@@ -20,8 +22,7 @@ EVALUATED_AT = "evaluated_at"
 first telling. `expr: vector(time())` with `evaluated_at: "{{ $value }}"` gives it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What one telling changed in the books."""
 
     fingerprint: str
@@ -55,6 +56,14 @@ class AlertInbox(Protocol):
 
         Raises:
             StoreError: when nothing was written.
+        """
+
+    async def keep_next(self, gather: Callable[[], tuple[tuple[Alert, ...], datetime]]) -> tuple[Change, ...]:
+        """Write down, as `keep` does, what is gathered when the turn has come.
+
+        Args:
+            gather: returns tellings, maybe none, and now. Called once at most, when nothing else is being written,
+                maybe in another thread.
         """
 
     async def tally(self) -> Mapping[Kind, int]:

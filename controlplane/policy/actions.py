@@ -12,8 +12,10 @@ from controlplane.degradation.action import (
     MOVES,
     Action,
     Cordon,
+    CordonNode,
     Notify,
     Prewarm,
+    RewriteModel,
     Run,
     Scale,
     ServeFromCache,
@@ -22,13 +24,14 @@ from controlplane.degradation.action import (
     UsePool,
     pool_of,
 )
+from controlplane.degradation.errand import wrong_with_cordon, wrong_with_rewrite
 from controlplane.fleet.model import PRIMARY
 from controlplane.policy import quantity
 from controlplane.policy.page import Page, Path, spell
 from controlplane.policy.typed import Bad, good, is_mapping, read, read_ratio
 
 EXAMPLE = "write `do: [ { switch_pool: { to: standby } } ]`"
-_WORKLOADS = ("deployment", "hpa")
+_WORKLOADS = ("deployment", "statefulset", "hpa")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +125,11 @@ def _number(page: Page, node: Any, path: Path, read_one: Callable[[object], floa
 
 def _scale(page: Page, body: Mapping[str, Any], path: Path, _: Named) -> Action | None:
     """Read `{ deployment: chat, replicas: 4 }` or `{ hpa: chat, min: 2, max: 8 }`."""
-    page.check_keys(body, path, (*_WORKLOADS, "namespace", "replicas", "min", "max"))
+    page.check_keys(body, path, (*_WORKLOADS, "namespace", "replicas", "min", "max", "take_over"))
     kinds = [kind for kind in _WORKLOADS if kind in body]
     if len(kinds) != 1:
         page.wrong(
-            path, f"`{spell(path)}` needs one of `deployment` and `hpa`", "it changes one workload",
+            path, f"`{spell(path)}` needs one of `deployment`, `statefulset` and `hpa`", "it changes one workload",
             "write `scale: { deployment: chat, replicas: 4 }` or `scale: { hpa: chat, min: 2, max: 8 }`",
         )  # fmt: skip
         return None
@@ -134,9 +137,10 @@ def _scale(page: Page, body: Mapping[str, Any], path: Path, _: Named) -> Action 
     name = read(page, str, body[kind], (*path, kind))
     namespace = read(page, str, body.get("namespace", "default"), (*path, "namespace"))
     counts = {key: read(page, int, body[key], (*path, key)) for key in ("replicas", "min", "max") if key in body}
-    if isinstance(name, Bad) or isinstance(namespace, Bad) or any(isinstance(c, Bad) for c in counts.values()):
+    take_over = read(page, bool, body.get("take_over", False), (*path, "take_over"))
+    if any(isinstance(one, Bad) for one in (name, namespace, take_over, *counts.values())):
         return None
-    wanted = {"replicas"} if kind == "deployment" else {"min", "max"}
+    wanted = {"min", "max"} if kind == "hpa" else {"replicas"}
     if not counts or not counts.keys() <= wanted:
         page.wrong(
             path, f"`{spell(path)}` does not say what a {kind} is to have", f"a {kind} is set by {_any_of(wanted)}",
@@ -146,7 +150,7 @@ def _scale(page: Page, body: Mapping[str, Any], path: Path, _: Named) -> Action 
     if any(count < 0 for count in counts.values()) or counts.get("min", 0) > counts.get("max", counts.get("min", 0)):
         page.wrong(path, f"the counts of `{spell(path)}` are out of order", "0 <= min <= max", "mend the counts")
         return None
-    return Scale(f"{kind}/{name}", namespace, **counts)
+    return Scale(f"{kind}/{name}", namespace, take_over=take_over, **counts)
 
 
 def _any_of(keys: set[str]) -> str:
@@ -159,6 +163,17 @@ def _prewarm(page: Page, body: Mapping[str, Any], path: Path, named: Named) -> A
         page.wrong(path, f"`{spell(path)}` sends nothing", "a warm-up is at least one completion of one token", "say 1")
         return None
     return action
+
+
+def _checked(
+    kind: Any, check: Callable[[Any], str], page: Page, body: Mapping[str, Any], path: Path, named: Named
+) -> Action | None:
+    """Read an action that is a dataclass of plain values, and hold it to what its types do not say."""
+    action = _plain(kind, page, body, path, named)
+    wrong = check(action) if action is not None else ""
+    if wrong:
+        page.wrong(path, f"`{spell(path)}` cannot be done", wrong, "mend it")
+    return None if wrong else action
 
 
 def _notify(page: Page, body: Mapping[str, Any], path: Path, named: Named) -> Action | None:
@@ -195,6 +210,8 @@ _VERBS: Mapping[str, Callable[[Page, Mapping[str, Any], Path, Named], Action | N
     "use_pool": _use_pool,
     "shed": _shed,
     "scale": _scale,
+    "rewrite_model": partial(_checked, RewriteModel, wrong_with_rewrite),
+    "cordon_node": partial(_checked, CordonNode, wrong_with_cordon),
     "prewarm": _prewarm,
     "cordon": partial(_plain, Cordon),
     "notify": _notify,

@@ -9,10 +9,9 @@ from functools import partial
 from importlib import resources
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from controlplane.errors import PolicyError, UsageError
-from controlplane.fleet.model import CONTROLPLANE_POOL, GATEWAY_POOL, PRIMARY, EndpointSource, FleetSpec
+from controlplane.fleet.model import CONTROLPLANE_POOL, GATEWAY_POOL, PRIMARY, FleetSpec
 from controlplane.policy.degradation import read_condition, read_degradation
 from controlplane.policy.drills import read_drills
 from controlplane.policy.gateway import check_gateway
@@ -20,6 +19,8 @@ from controlplane.policy.model import Objective, Policy, PublishSpec
 from controlplane.policy.outbound import check_addresses
 from controlplane.policy.page import Page, Path, overlay, parse, spell
 from controlplane.policy.publish import check_publish
+from controlplane.policy.sources import check_source, check_url
+from controlplane.policy.substrate import check_substrate
 from controlplane.policy.thresholds import read_thresholds
 from controlplane.policy.typed import BAD, Bad, one_of, read, read_list
 from controlplane.probes.probe import ProbeSpec
@@ -110,7 +111,7 @@ def _policy(page: Page, data: Mapping[str, Any]) -> Policy | None:
     if isinstance(fleet, FleetSpec):
         degradation = read_degradation(page, data["degradation"], fleet)
         if isinstance(publish, PublishSpec):
-            check_publish(page, publish, degradation.receivers, _check_url)
+            check_publish(page, publish, degradation.receivers, check_url)
         if not page.problems and not isinstance(service, Bad):
             policy = Policy(
                 service, fleet, probes, thresholds, objectives, degradation, drills, publish, alertmanager, outbound
@@ -125,7 +126,7 @@ def _alertmanager(page: Page, data: Mapping[str, Any]) -> str:
     given = read(page, str, data["alertmanager"], ("alertmanager",)) if "alertmanager" in data else ""
     if not isinstance(given, str) or not given:
         return ""
-    _check_url(page, given, ("alertmanager",))
+    check_url(page, given, ("alertmanager",))
     return given.rstrip("/")
 
 
@@ -151,11 +152,8 @@ def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | Bad:
             ("fleet", "engine"), f"unknown engine `{fleet.engine}`", "its metric names are not known",
             f"one of: {', '.join((AUTO, *ENGINES))}",
         )  # fmt: skip
-    if fleet.substrate and (fleet.substrate.process is None) == (fleet.substrate.netns is None):
-        page.wrong(
-            ("fleet", "substrate"), "`fleet.substrate` needs exactly one of `process` and `netns`",
-            "a fleet runs in one place", "write `process: { nodes_dir: run/nodes }`",
-        )  # fmt: skip
+    if fleet.substrate:
+        check_substrate(page, fleet.substrate)
     for reserved, why in RESERVED_POOLS.items():
         if reserved in fleet.pools:
             page.wrong(
@@ -167,32 +165,8 @@ def _fleet(page: Page, data: Mapping[str, Any]) -> FleetSpec | Bad:
     if fleet.gateway:
         check_gateway(page, fleet.gateway, dict(fleet.pools))
     for name, pool in fleet.pools.items():
-        _check_source(page, pool.endpoints, ("fleet", "pools", name, "endpoints"))
+        check_source(page, pool.endpoints, ("fleet", "pools", name, "endpoints"))
     return fleet
-
-
-def _check_source(page: Page, source: EndpointSource, path: Path) -> None:
-    if bool(source.static) == bool(source.file):
-        page.wrong(
-            path, f"`{spell(path)}` needs exactly one of `static` and `file`", "endpoints are listed in one place",
-            'write `static: ["http://10.0.1.1:8000"]` or `file: sd/primary.json`',
-        )  # fmt: skip
-    for i, url in enumerate(source.static):
-        why = _no_endpoint(url)
-        if why:
-            page.wrong(
-                (*path, "static", i), f"`{url}` is not an endpoint", why, "write one such as `http://10.0.1.1:8000`"
-            )
-
-
-def _no_endpoint(url: str) -> str:
-    """Return why a text is not an endpoint's base URL, or an empty string."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError as error:
-        return str(error)
-    return "" if usable else "an endpoint is a base URL"
 
 
 def _probe(page: Page, node: Any, path: Path) -> ProbeSpec | Bad:
@@ -202,17 +176,10 @@ def _probe(page: Page, node: Any, path: Path) -> ProbeSpec | Bad:
         page.check_keys(spec.promql.queries, here, tuple(CATALOGUE))
         if not spec.promql.queries:
             page.wrong(here, f"`{spell(here)}` is empty", "nothing would be asked", "name a signal and its expression")
-        _check_url(page, spec.promql.url, (*path, "promql", "url"))
+        check_url(page, spec.promql.url, (*path, "promql", "url"))
     if isinstance(spec, ProbeSpec) and spec.events:
-        _check_url(page, spec.events.api, (*path, "events", "api"))
+        check_url(page, spec.events.api, (*path, "events", "api"))
     for kind, at in (("host", spec.host), ("gpu", spec.gpu)) if isinstance(spec, ProbeSpec) else ():
         if at and at.page:
-            _check_url(page, at.page, (*path, kind, "page"))
+            check_url(page, at.page, (*path, kind, "page"))
     return spec
-
-
-def _check_url(page: Page, url: str, path: Path) -> None:
-    why = _no_endpoint(url)
-    if why:
-        such = f"write `http://{url}`" if "://" not in url else "write one such as `http://10.0.1.1:9090`"
-        page.wrong(path, f"`{spell(path)}: {url}` is no URL", why, such)

@@ -106,8 +106,12 @@ def _spell_default(default: Any) -> Any:
     """Write a default as a person would; None for one that means that there is nothing."""
     if isinstance(default, timedelta):
         return quantity.spell_duration(default)
+    if isinstance(default, StrEnum):
+        return default.value
     if isinstance(default, float):
         return f"{default * 100:g}%"  # Every fraction on a page is a share of something.
+    if isinstance(default, StrEnum):
+        return default.value
     return default if isinstance(default, str | int) and default != "" else None
 
 

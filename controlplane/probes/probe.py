@@ -153,15 +153,20 @@ class PromqlSpec:
 
 @dataclass(frozen=True, slots=True)
 class EventsSpec:
-    """Follow Kubernetes: pod restarts, OOMKilled, FailedScheduling, NodeNotReady."""
+    """Follow Kubernetes: restarts, OOMKilled, FailedScheduling, evictions, NodeNotReady, GPUs that are gone."""
 
     api: str = "https://kubernetes.default.svc"
-    """The API server."""
+    """The API server, where neither `context` nor `kubeconfig` says which."""
     namespace: str = "default"
     selector: str = ""
     """Label selector of the pods, such as `app=deepseek`; empty takes the whole namespace."""
     token_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path, not a secret
     ca_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+    context: str = ""
+    """A context of the kubeconfig."""
+    kubeconfig: str = ""
+    """A kubeconfig file; empty with a `context` is the one that `kubectl` would use. Relative paths start at the policy
+    page."""
     every: timedelta = timedelta(seconds=1)
     jitter: float = 0.1
 

@@ -84,8 +84,12 @@ class FiringAlerts:
             self._settle()
 
     def counted(self, counts: Mapping[Kind, int]) -> None:
-        """Take over how many fire by the books."""
+        """Take over how many fire by the books, to which another control plane may have added what it was told."""
+        before = self._tally.names(self._service)
         self._tally.reset(counts)
+        if self._firing:
+            now = monotonic()
+            self._since.update((name, now) for name in self._tally.names(self._service) - before)
         self._settle()
 
     def _settle(self) -> None:

@@ -26,8 +26,9 @@ class Books:
 
 
 def books(database: Database, term: Callable[[], Term | None] | None = None) -> Books:
-    """Open every book of a database; whoever moves levers gives the term in which it is in charge."""
+    """Open every book of a database; whoever acts gives the term in which it is in charge."""
     return Books(
-        StoredReceipts(database, term), StoredIncidents(database, term), StoredDrills(database), StoredLeases(database),
+        StoredReceipts(database, term), StoredIncidents(database, term), StoredDrills(database, term),
+        StoredLeases(database, term),
         StoredHalts(database), StoredInstructions(database), StoredHistories(database),
     )  # fmt: skip

@@ -11,6 +11,7 @@ from time import monotonic
 import structlog
 
 from controlplane.clock import utcnow
+from controlplane.errors import StoreError
 from controlplane.flows.intake import Intake, IntakePorts
 from controlplane.flows.reconcile import Look, ReconcilePorts, reconcile, recount, remember
 from controlplane.runtime.alerts import FiringAlerts
@@ -18,8 +19,10 @@ from controlplane.store.alerts import StoredAlerts
 from controlplane.telemetry import Metrics
 
 RECONCILE_EVERY = timedelta(minutes=1)
-RECOUNT_EVERY = timedelta(seconds=2)
+RECOUNT_EVERY_S = 0.5
 """Where several control planes share the database: an alert that another one took in is seen so soon."""
+RECOUNT_SHARE = 0.1
+"""Counting takes no more of the store's time than this: a hundred thousand alerts are counted more seldom."""
 ASKED_AGAIN_AFTER_S = 5.0
 """Alerts that were left out of webhooks are asked for once in so many seconds at most."""
 WRITER_PAUSE_S = 1.0
@@ -51,7 +54,7 @@ class AlertDesk:
         self._look, self._looking, self._looked_at = Look(), asyncio.Lock(), 0.0
         self._reconciling = ReconcilePorts(listing, book, firing.heard, firing.counted, metrics, utcnow)
         self._intake = Intake(IntakePorts(book, firing.heard, metrics, utcnow, self._truncated))
-        self.take = self._intake.take
+        self.take, self.put = self._intake.take, self._intake.put
         self.pages = book.page
 
     async def remember(self) -> None:
@@ -81,13 +84,15 @@ class AlertDesk:
             self._looked_at = monotonic()
             self._look = await reconcile(self._reconciling, self._look)
 
-    async def recount(self) -> None:
-        """Count what others on the same database took in.
-
-        Raises:
-            StoreError: when the database refuses.
-        """
-        await recount(self._reconciling)
+    async def follow(self) -> None:
+        """Count again and again what others on the same database took in, until called off."""
+        while True:
+            began = monotonic()
+            try:
+                await recount(self._reconciling)
+            except StoreError as error:
+                log.warning("alerts not counted", what=error.what, why=error.why, fix=error.fix)
+            await asyncio.sleep(max(RECOUNT_EVERY_S, (monotonic() - began) / RECOUNT_SHARE))
 
     def _truncated(self) -> None:
         """Ask for what was left out, soon; nothing is ended by such a look, since the last one may be seconds ago."""

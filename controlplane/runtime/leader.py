@@ -14,13 +14,16 @@ from typing import Protocol
 
 import structlog
 
-from controlplane.degradation.fencing import Term
-from controlplane.errors import FencedError, StoreError
+from controlplane.degradation.fencing import Held, Term
+from controlplane.errors import ControlplaneError, FencedError
 from controlplane.telemetry import Metrics
 
 TTL_S = 4.0
-"""How long a lease holds; a dead control plane is replaced after this and one turn."""
+"""How long a lease holds; a dead control plane is replaced in the moment that it runs out."""
 TURN_EVERY_S = 1.0
+"""How often whoever is in charge renews; and how often the others look whether the lease was given back."""
+SOONEST_S = 0.05
+"""Between two turns at least, in the moment that the lease may be free."""
 
 log = structlog.get_logger("leader")
 
@@ -28,8 +31,8 @@ log = structlog.get_logger("leader")
 class TermBook(Protocol):
     """Where the lease is kept."""
 
-    async def take(self, service: str, holder: str, ttl_s: float) -> Term | None:
-        """Take the lease if it is free; None when somebody else is in charge."""
+    async def take(self, service: str, holder: str, ttl_s: float) -> Term | Held:
+        """Take the lease if it is free; else say who is in charge, and for how long at least."""
 
     async def renew(self, term: Term, ttl_s: float) -> bool:
         """Hold on to the lease; False when it is somebody else's."""
@@ -44,7 +47,15 @@ class TermBook(Protocol):
 class Leadership:
     """One control plane's share in the lease of a service."""
 
-    def __init__(self, book: TermBook, service: str, holder: str, metrics: Metrics, ttl_s: float = TTL_S) -> None:
+    def __init__(
+        self,
+        book: TermBook,
+        service: str,
+        holder: str,
+        metrics: Metrics,
+        ttl_s: float = TTL_S,
+        look_every_s: float = TURN_EVERY_S,
+    ) -> None:
         """Take what it works with.
 
         Args:
@@ -53,7 +64,13 @@ class Leadership:
             holder: who we are; the same after a restart, so that we need not wait for ourselves.
             metrics: where it is shown.
             ttl_s: how long a lease holds, in seconds.
+            look_every_s: how often one that is not in charge looks who is, in seconds.
         """
+        self._look_every_s = look_every_s
+        self._other = ""
+        self._look_at = 0.0
+        self.gained = asyncio.Event()
+        """Set whenever a term of ours begins: what was left half done is to be settled now."""
         self._book = book
         self._service = service
         self._holder = holder
@@ -62,6 +79,16 @@ class Leadership:
         self._held: Term | None = None
         self._until = 0.0
         self._settled = 0
+
+    @property
+    def leader(self) -> str:
+        """Who is in charge as far as we know, by the name that people find it by; empty when nobody is known to be."""
+        return self._holder if self.term else self._other
+
+    @property
+    def role(self) -> str:
+        """What we are: `leader`, `follower`, or `taking over` while what was left half done is being settled."""
+        return "leader" if self.acting else "taking over" if self.term else "follower"
 
     @property
     def acting(self) -> bool:
@@ -81,21 +108,30 @@ class Leadership:
     async def turn(self) -> None:
         """Renew the lease, or try to take it."""
         before, asked_at = self.term, monotonic()
+        self._look_at = asked_at + self._look_every_s
         try:
             if self._held and not await self._book.renew(self._held, self._ttl_s):
                 self._held = None
             if self._held is None:
-                self._held = await self._book.take(self._service, self._holder, self._ttl_s)
+                self._take_in(await self._book.take(self._service, self._holder, self._ttl_s))
             if self._held:
                 self._until = asked_at + self._ttl_s
-        except StoreError as error:
+        except ControlplaneError as error:
             log.error("no lease", what=error.what, why=error.why, fix=error.fix)
         self._show(before)
 
+    def _take_in(self, taken: Term | Held) -> None:
+        if isinstance(taken, Term):
+            self._held, self._other = taken, ""
+            return
+        self._other = taken.holder or self._other
+        self._look_at = min(self._look_at, monotonic() + max(SOONEST_S, taken.left_s))
+
     async def keep(self) -> None:
-        """Take turns for ever."""
+        """Take turns for ever; one that is not in charge is there in the moment that the lease runs out."""
         while True:
-            await asyncio.sleep(TURN_EVERY_S)
+            pause_s = TURN_EVERY_S if self._held else max(SOONEST_S, self._look_at - monotonic())
+            await asyncio.sleep(pause_s)
             await self.turn()
 
     async def confirm(self) -> None:
@@ -117,7 +153,7 @@ class Leadership:
         if held:
             try:
                 await self._book.resign(held)
-            except StoreError as error:
+            except ControlplaneError as error:
                 log.warning("lease not given back", what=error.what, why=error.why)
 
     def _show(self, before: Term | None) -> None:
@@ -126,6 +162,8 @@ class Leadership:
         metrics.leader_term.labels(self._service).set(now.token if now else 0)
         if (now and now.token) != (before and before.token):
             log.info("in charge" if now else "not in charge", service=self._service, token=now.token if now else None)
+            if now:
+                self.gained.set()
 
 
 def holder_name(state_dir: Path) -> str:

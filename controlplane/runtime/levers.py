@@ -9,16 +9,18 @@ from pathlib import Path
 import aiohttp
 import structlog
 
-from controlplane.degradation.action import Notify, Prewarm, Run, Scale
+from controlplane.degradation.action import CordonNode, Notify, Prewarm, RewriteModel, Run, Scale
 from controlplane.degradation.actuator import Actuator, Hand
 from controlplane.degradation.actuators.cluster import Cluster
 from controlplane.degradation.actuators.command import CommandHand
+from controlplane.degradation.actuators.cordon import CordonHand
 from controlplane.degradation.actuators.dry_run import DryRunActuator
 from controlplane.degradation.actuators.envoy import EnvoyActuator
 from controlplane.degradation.actuators.kubernetes import KubernetesActuator, ScaleHand
 from controlplane.degradation.actuators.litellm import LitellmActuator
 from controlplane.degradation.actuators.notify import NotifyHand
 from controlplane.degradation.actuators.prewarm import PrewarmHand, completions_over
+from controlplane.degradation.actuators.rewrite import RewriteHand
 from controlplane.degradation.actuators.sample import Sampler
 from controlplane.degradation.actuators.secret import read_secret
 from controlplane.degradation.actuators.webhook import WebhookActuator
@@ -114,7 +116,7 @@ def hands_of(
     """Build the hand for every kind of errand.
 
     Args:
-        fleet: its gateway's cluster, if it has one, is the one that is scaled; else the one `kubectl` would use.
+        fleet: its gateway's cluster, else that of its substrate, is the one that is scaled; else `kubectl`'s.
         service: what people are told about.
         base: where relative paths on the page start.
         session: the HTTP connections to use.
@@ -124,12 +126,15 @@ def hands_of(
         records: the directory that keeps which command ran.
         now: the time, in UTC.
     """
-    kubernetes = fleet.gateway.kubernetes if fleet.gateway else None
+    ground = fleet.substrate.kubernetes if fleet.substrate else None
+    kubernetes = (fleet.gateway.kubernetes if fleet.gateway else None) or ground
     kubeconfig = str(base / kubernetes.kubeconfig) if kubernetes and kubernetes.kubeconfig else ""
     cluster = Cluster(kubeconfig, kubernetes.context if kubernetes else "")
     notify = NotifyHand(session, service, receivers, lambda place: read_secret(place, base), now)
     by_errand: dict[type, Hand] = {
         Scale: ScaleHand(cluster),
+        RewriteModel: RewriteHand(cluster),
+        CordonNode: CordonHand(cluster),
         Prewarm: PrewarmHand(endpoints, completions_over(session)),
         Notify: notify,
         Run: CommandHand(commands, records),

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 
+from controlplane.fleet.apiserver import Count
 from controlplane.policy.model import Policy
 from controlplane.probes.events import EventsProbe
 from controlplane.probes.fetch import Pages
@@ -37,6 +39,7 @@ class Looking:
         pages: Pages,
         gateway_page: Callable[[], str],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+        asked: Count,
     ) -> None:
         """Make them.
 
@@ -48,7 +51,9 @@ class Looking:
             pages: fetches pages of other places.
             gateway_page: the address of the gateway's own metrics; empty when it has none.
             spawn: starts a task in the process's own task group.
+            asked: counts every request to an API server of Kubernetes.
         """
+        self._asked = asked
         self._policy = policy
         self._base = base
         self._session = session
@@ -76,7 +81,9 @@ class Looking:
         if spec.promql:
             return PromqlProbe(spec.promql, self._pages)
         if spec.events:
-            events = EventsProbe(self._session, spec.events)
+            given = spec.events
+            kubeconfig = str(self._base / given.kubeconfig) if given.kubeconfig else ""
+            events = EventsProbe(self._session, replace(given, kubeconfig=kubeconfig), self._asked)
             self._spawn(events.follow())
             return events
         return HostProbe(spec.host, self._pages) if spec.host else self.inference

@@ -65,7 +65,7 @@ class RolloutDesk:
         if service != self._service:
             return Refused(f"this control plane is in charge of {self._service}")
         if not self._leadership.acting:
-            return Refused("this control plane is not in charge: ask the one that is")
+            return self._not_ours()
         if not steps or steps[-1] != 1.0 or any(b <= a for a, b in zip((0.0, *steps), steps, strict=False)):
             return Refused("the steps must rise to 100%")
         episode = await self._receipts.next_episode(service, Level.NONE)
@@ -86,11 +86,15 @@ class RolloutDesk:
         if found is None:
             return Refused("no rollout is under way")
         if not self._leadership.acting:
-            return Refused("this control plane is not in charge: ask the one that is")
+            return self._not_ours()
         if self._running and found.state is not ReceiptState.VERIFIED:
             self._running.stop.set()
             return replace(found, detail=f"called off by {asked_by}")
         return await rollout.roll_back(self._ports, found, f"called off by {asked_by}")
+
+    def _not_ours(self) -> Refused:
+        who = self._leadership.leader
+        return Refused(f"this control plane is not in charge: ask {who or 'the one that is'}")
 
     async def newest(self) -> Receipt | None:
         """Return the receipt of the newest rollout."""

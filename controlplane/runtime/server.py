@@ -20,7 +20,6 @@ import controlplane
 from controlplane.chaos.fault import FaultKind
 from controlplane.clock import utcnow
 from controlplane.degradation.actuator import Receipt
-from controlplane.degradation.instruction import Instruction
 from controlplane.errors import ControlplaneError
 from controlplane.flows import faults, people, recover
 from controlplane.flows.observe import Observer
@@ -34,7 +33,7 @@ from controlplane.runtime.doors import Doors, doors
 from controlplane.runtime.drills import SCHEDULE_EVERY
 from controlplane.runtime.histories import KEEP_HISTORY_EVERY, of_incident
 from controlplane.runtime.identity import oidc_ports, settings_of
-from controlplane.runtime.intake import RECONCILE_EVERY, RECOUNT_EVERY
+from controlplane.runtime.intake import RECONCILE_EVERY
 from controlplane.runtime.outbound import outbound_session
 from controlplane.runtime.prewarming import PREWARM_EVERY
 from controlplane.runtime.rollouts import RolloutDesk
@@ -53,14 +52,17 @@ from controlplane.web.app import WebPorts, build_app
 from controlplane.web.changes import Changes
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.intake import PATH as WEBHOOK_PATH
-from controlplane.web.intake import DoorPorts, IntakeDoor, webhook_check
-from controlplane.web.page import IncidentView, Overview, ScheduledDrill
+from controlplane.web.intake import DoorPorts, IntakeDoor, WebhookCheck
+from controlplane.web.lane import Lane, LaneProtocol
+from controlplane.web.page import IncidentView, Overview, Role, ScheduledDrill
 from controlplane.web.runbooks import RunbookPorts
 
 EVALUATE_EVERY = timedelta(milliseconds=500)
 ASK_GATEWAY_EVERY_S = 0.2
 """A silent pool is known after one time-out of 600 ms: by then the gateway has been asked at least twice since."""
 RECOVER_EVERY = timedelta(seconds=2)
+REAP_EVERY = timedelta(seconds=10)
+"""How often every replica looks for overdue faults that the substrate itself keeps a record of."""
 HEAR_EVERY = timedelta(seconds=2)
 LEARN_EVERY = timedelta(seconds=5)
 KEEP_EVERY = timedelta(minutes=5)
@@ -143,7 +145,7 @@ def _web_config(app: IntakeDoor, settings: ServeSettings) -> uvicorn.Config:
     """Say how the application is served: no access log (addresses may hold what is nobody's business), TLS if asked."""
     return uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none",
-        server_header=False,
+        server_header=False, http=partial(LaneProtocol, lane=Lane(app)),  # type: ignore[arg-type]
         proxy_headers=bool(settings.trusted_proxies), forwarded_allow_ips=list(settings.trusted_proxies),
         ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
         ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
@@ -170,7 +172,9 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         plane = build(loaded, settings, url, token, session, database, background, metrics, changes.tell)
         await plane.leadership.turn()
         background.spawn(plane.leadership.keep())
-        await _take_part(plane)
+        await plane.charge.tick()
+        background.spawn(plane.charge.keep())
+        background.spawn(plane.hearing.listen())
         await plane.publish()
         await plane.alerts.remember()
         background.spawn(plane.alerts.write())
@@ -182,15 +186,15 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
                 oidc=oidc_ports(settings.oidc, settings.public_url or url, to_provider) if settings.oidc else None,
             )
         )
-        allowed = webhook_check(webhook_token(settings), opened.keeper.of_token)
-        door = IntakeDoor(app, DoorPorts(plane.alerts.take, allowed, metrics.webhooks_refused))
+        allowed = WebhookCheck(webhook_token(settings), opened.keeper.of_token)
+        door = IntakeDoor(app, DoorPorts(plane.alerts.take, plane.alerts.put, allowed, metrics.webhooks_refused))
         server = _Server(_web_config(door, settings))
         web = asyncio.create_task(server.serve(sockets=[listener]))
         background.spawn(_measure_lag(metrics))
         paces = _schedule(plane, timetable, background, metrics)
         timetable.every(RECONCILE_EVERY, plane.alerts.reconcile, "reconcile")
         if settings.database_url:
-            timetable.every(RECOUNT_EVERY, plane.alerts.recount, "recount")
+            background.spawn(plane.alerts.follow())
         publish_address(settings, url)
         log.info("webhooks are taken", url=url + WEBHOOK_PATH, token_file=str(settings.webhook_token_file))
         log.info("serving", url=url, service=loaded.policy.service, version=controlplane.__version__)
@@ -211,28 +215,9 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
     return 0
 
 
-async def _take_part(plane: Plane) -> None:
-    """Do what is ours to do: settle what was left half done when we come to be in charge, and from then on tend it.
-
-    One that is not in charge shows what the other one has engaged, and touches nothing.
-    """
-    term = plane.leadership.term
-    if term is None:
-        plane.recover.in_hand.receipts.clear()
-        service = plane.loaded.policy.service
-        plane.decider.resume(await plane.books.receipts.open_receipts(service), await _said(plane))
-    elif plane.leadership.acting:
-        await recover.tend_receipts(plane.recover)
-        await recover.heal_expired(plane.recover)
-    elif not plane.recover.in_hand.moving:
-        plane.decider.resume(await recover.settle_receipts(plane.recover), await _said(plane))
-        await recover.settle_drills(plane.recover)
-        plane.leadership.settled(term)
-
-
-async def _said(plane: Plane) -> tuple[Instruction, ...]:
-    """Return what people have said that still holds."""
-    return await plane.books.instructions.in_force(plane.loaded.policy.service)
+async def _reap(plane: Plane) -> None:
+    """End overdue faults by the substrate's own record; a replica that is not in charge does so, too."""
+    await recover.reap(plane.recover)
 
 
 async def _ask_gateway(observer: Observer) -> None:
@@ -262,7 +247,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
 
     async def recover_tick() -> None:
         plane.clock.tick()
-        await _take_part(plane)
+        await plane.charge.tick()
         leases = await plane.books.leases.open_leases()
         for kind in FaultKind:
             metrics.faults_active.labels(kind).set(sum(1 for lease in leases if lease.kind is kind))
@@ -271,6 +256,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         metrics.store_answered_at.labels(service).set_to_current_time()
 
     timetable.every(RECOVER_EVERY, recover_tick, "recover")
+    timetable.every(REAP_EVERY, partial(_reap, plane), "reap")
 
     async def learn() -> None:
         plane.learn()
@@ -328,6 +314,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors, 
             next_drill=_next_drill(plane, utcnow()),
             now=utcnow(),
             version=controlplane.__version__,
+            role=Role(plane.leadership.role, plane.leadership.leader),
         )
 
     def not_ready() -> tuple[str, ...]:
@@ -355,6 +342,7 @@ def _web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors, 
         heal_all=lambda: recover.heal_all(plane.recover),
         not_ready=not_ready,
         in_charge=lambda: plane.leadership.acting,
+        role=lambda: Role(plane.leadership.role, plane.leadership.leader),
         lever=_lever_ports(plane),
         **_rollout_ports(plane.rollouts),
         alerts=plane.alerts.pages,
@@ -395,6 +383,7 @@ def _lever_ports(plane: Plane) -> LeverPorts:
         end=partial(people.end, plane.people),
         instructions=lambda limit: plane.books.instructions.recent(service, limit),
         recording=plane.recorder.points,
+        acting=lambda: plane.leadership.acting,
     )
 
 

@@ -14,6 +14,7 @@ import structlog
 from controlplane.chaos.alertmanager import Alertmanager
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
 from controlplane.chaos.experiment import Walk
+from controlplane.chaos.fencing import FencedFaults
 from controlplane.chaos.runner import ChaosToolkit
 from controlplane.clock import utcnow
 from controlplane.degradation.action import Prewarm
@@ -49,14 +50,17 @@ from controlplane.render.artefacts import dashboard_of, described, render
 from controlplane.render.reports.drill import Report, html_report, markdown_report
 from controlplane.runtime.alerts import FiringAlerts
 from controlplane.runtime.books import Books, books
+from controlplane.runtime.charge import Charge
 from controlplane.runtime.drilling import DrillingParts, join
 from controlplane.runtime.drills import SCORED_DRILLS, DrillDesk
+from controlplane.runtime.election import leadership_of
 from controlplane.runtime.experiments import find_experiment
 from controlplane.runtime.facts import ClockWatch, FactPorts, Judged
-from controlplane.runtime.grounds import fault_driver, inventory_of
+from controlplane.runtime.grounds import counted_by, fault_driver, inventory_of, reaper_of
+from controlplane.runtime.hearing import Hearing
 from controlplane.runtime.histories import Histories, of_drill, signals_kept
 from controlplane.runtime.intake import AlertDesk
-from controlplane.runtime.leader import Leadership, holder_name
+from controlplane.runtime.leader import Leadership
 from controlplane.runtime.learnt import Learnt, answering_pool
 from controlplane.runtime.levers import gateway_of, hands_of
 from controlplane.runtime.library import Library
@@ -72,7 +76,6 @@ from controlplane.settings import ServeSettings
 from controlplane.slo.verdict import Verdict
 from controlplane.store.alerts import StoredAlerts
 from controlplane.store.database import Database
-from controlplane.store.leader import StoredTerms
 from controlplane.telemetry import Metrics
 
 HINTS_SHOWN = 3
@@ -104,6 +107,8 @@ class Plane:
     probes: tuple[Probe, ...]
     recover: RecoverPorts
     leadership: Leadership
+    charge: Charge
+    hearing: Hearing
     rollouts: RolloutDesk | None
     """None without a gateway."""
     drill: DrillPorts
@@ -160,7 +165,7 @@ def build(
         UnreachableError: when the gateway's addresses are kept in files that are not there.
     """
     policy = loaded.policy
-    leadership = Leadership(StoredTerms(database), policy.service, holder_name(settings.state_dir), metrics)
+    leadership = leadership_of(settings, policy.service, database, metrics)
     book = books(database, lambda: leadership.term)
     in_hand = carry.InHand()
     wire = Wire(background.spawn)
@@ -192,7 +197,8 @@ def build(
         return learnt.shown(seen)
 
     inventory = inventory_of(loaded)
-    driver = fault_driver(loaded, settings.state_dir)
+    ground = fault_driver(loaded, settings.state_dir, counted_by(metrics))
+    driver = FencedFaults(ground, leadership.confirm) if ground else None
     lever = gateway_of(policy.fleet, policy.service, loaded.base, session, asked_of(policy))
     gateway = lever.endpoint if lever else None
     actuator = lever.actuator if lever else None
@@ -201,7 +207,7 @@ def build(
         return lever.page() if lever else ""
 
     counts = GatewayCounts(wire, lever.counts if lever else str, policy.fleet.pools)
-    looking = Looking(policy, loaded.base, session, wire, pages, gateway_page, background.spawn)
+    looking = Looking(policy, loaded.base, session, wire, pages, gateway_page, background.spawn, counted_by(metrics))
     inference = looking.inference
 
     def endpoints(pool: str) -> tuple[Endpoint, ...]:
@@ -317,6 +323,8 @@ def build(
             noticed=noticed, ask_gateway=counts.ask,
         ),
     )  # fmt: skip
+
+    inventory.follow(session, metrics, background.spawn, observer.inventory_changed)
 
     def busy() -> str:
         return next((r.row.level.value for r in decider.standing().rows if r.phase in AWAY), "")
@@ -455,11 +463,15 @@ def build(
         hands_off=policy.degradation.mode is Mode.OBSERVE,
         in_hand=in_hand,
         resolve=resolve,
+        reaper=reaper_of(loaded, counted_by(metrics)),
     )  # fmt: skip
+    hearing = Hearing(policy.service, book.instructions, decider, lambda: leadership.acting, utcnow)
+    charge = Charge(policy.service, leadership, book, decider, hearing, recovering)
     return Plane(
         loaded, book, observer, decider,
-        PeoplePorts(telling, decider.refusal, decider.instruct, decider.drop, decider.held), recorder,
+        PeoplePorts(telling, decider.refusal, hearing.take, decider.drop, decider.held), recorder,
         histories, library, wire,
-        looking.probes, recovering, leadership, rollouts, drilling, desk, clock, report, write_down, standing,
-        prewarmer.tick, alerts, changed, triage, firing.ask, learn, partial(learnt.save, settings.learnt_file),
+        looking.probes, recovering, leadership, charge, hearing, rollouts, drilling, desk, clock, report, write_down,
+        standing, prewarmer.tick, alerts, changed, triage, firing.ask, learn,
+        partial(learnt.save, settings.learnt_file),
     )  # fmt: skip

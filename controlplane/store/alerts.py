@@ -4,20 +4,25 @@ Thousands of alerts a second go through `keep`, so it speaks SQL itself: some ro
 that the database has to read each statement once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, select, update
 
-from controlplane.incidents.alert import Alert, Source, Status
+from controlplane.incidents.alert import INSTANTS_KNOWN, Alert, Source, Status
 from controlplane.incidents.firing import Change, Kind
-from controlplane.store.database import Database
+from controlplane.store.database import Database, Execute
 from controlplane.store.schema import alerts
 
-ROWS_A_STATEMENT = (256, 64, 16, 4, 1)
+ROWS_AT_MOST = {"sqlite": 64, "postgresql": 256}
+"""Rows of one statement: PostgreSQL is far away, and SQLite keeps a copy of every page that a statement changes."""
+ROWS_STEP = 16
+"""What is left of a group comes in multiples of this, and the rest in one more: so statements repeat, and the database
+reads each once."""
 FORGOTTEN_AT_ONCE = 5_000
 """Rows that one transaction deletes at most: others wait for the database meanwhile."""
 ENDED_AT_ONCE = 500
@@ -35,6 +40,7 @@ _SUPERSEDES = """
 _LISTED = " OR (excluded.status = 'firing' AND alerts.status = 'resolved' AND alerts.at < {mark})"
 _SOURCE = {source.value: source for source in Source}
 _STATUS = {status.value: status for status in Status}
+_encode = msgspec.json.Encoder().encode
 _MARKS = {"sqlite": "?", "postgresql": "%s"}
 
 
@@ -59,19 +65,21 @@ class StoredAlerts:
         Raises:
             StoreError: when nothing was written.
         """
-        now = _text(at)
+        dialect = self._database.dialect
+        return await self._database.bulk(lambda execute: _keep(execute, dialect, told, at, asked_at)) if told else ()
 
-        def work(connection: Connection) -> tuple[Change, ...]:
-            mark = _MARKS[connection.dialect.name]
-            more = () if asked_at is None else (_text(asked_at),)
-            changed: list[Change] = []
-            for some in _pieces(told):
-                values = [value for alert in some for value in _values(alert, now)]
-                statement = _statement(mark, len(some), listed=asked_at is not None)
-                changed += map(_change, connection.exec_driver_sql(statement, (*values, *more)).fetchall())
-            return tuple(changed)
+    async def keep_next(self, gather: Callable[[], tuple[tuple[Alert, ...], datetime]]) -> tuple[Change, ...]:
+        """Write down, as `keep` does, what is gathered when the turn has come, on the store's thread.
 
-        return await self._database.run(work) if told else ()
+        Raises:
+            StoreError: when nothing was written.
+        """
+        dialect = self._database.dialect
+
+        def work(execute: Execute) -> tuple[Change, ...]:
+            return _keep(execute, dialect, *gather())
+
+        return await self._database.bulk(work)
 
     async def tally(self) -> Mapping[Kind, int]:
         """Return how many fire of each kind."""
@@ -168,6 +176,23 @@ class StoredAlerts:
         return await self._database.run(lambda c: tuple(_from_row(row) for row in c.execute(query)))
 
 
+def _keep(
+    execute: Execute, dialect: str, told: tuple[Alert, ...], at: datetime, asked_at: datetime | None = None
+) -> tuple[Change, ...]:
+    now, mark = _text(at), _MARKS[dialect]
+    changed: list[Change] = []
+    for some in _pieces(told, ROWS_AT_MOST[dialect]):
+        values: list[str | None] = []
+        for alert in some:
+            values += _values(alert, now)
+        if asked_at is not None:
+            values.append(_text(asked_at))
+        statement = _statement(mark, len(some), listed=asked_at is not None)
+        changed += [_change(row) for row in execute(statement, values)]
+    return tuple(changed)
+
+
+@lru_cache
 def _statement(mark: str, rows: int, *, listed: bool) -> str:
     row = f"({', '.join([mark] * len(_COLUMNS))})"
     return (
@@ -180,13 +205,14 @@ def _statement(mark: str, rows: int, *, listed: bool) -> str:
     )
 
 
-def _pieces(told: Sequence[Alert]) -> Iterator[Sequence[Alert]]:
-    """Cut tellings into pieces of the sizes that statements have."""
+def _pieces(told: Sequence[Alert], at_most: int) -> Iterator[Sequence[Alert]]:
+    """Cut tellings into pieces of sizes that repeat: whole ones, the rest by sixteens, and what is left."""
     start = 0
-    for size in ROWS_A_STATEMENT:
-        while len(told) - start >= size:
-            yield told[start : start + size]
-            start += size
+    while start < len(told):
+        left = len(told) - start
+        size = at_most if left >= at_most else left - left % ROWS_STEP or left
+        yield told[start : start + size]
+        start += size
 
 
 def _values(alert: Alert, now: str) -> tuple[str | None, ...]:
@@ -199,13 +225,14 @@ def _values(alert: Alert, now: str) -> tuple[str | None, ...]:
         alert.service,
         _text(alert.ends_at) if alert.ends_at else None,
         alert.source.value,
-        msgspec.json.encode(alert.labels).decode(),
-        msgspec.json.encode(alert.annotations).decode(),
+        str(_encode(alert.labels), "utf-8"),
+        str(_encode(alert.annotations), "utf-8"),
         alert.generator,
         now,
     )
 
 
+@lru_cache(INSTANTS_KNOWN)
 def _text(at: datetime) -> str:
     """Write an aware UTC time as `schema.Instant` does."""
     return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(timespec="microseconds")

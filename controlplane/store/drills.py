@@ -1,6 +1,6 @@
 """Drills, their events and dates, halts and leases in the database: the books of `chaos.drill` and `chaos.fault`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,19 +10,32 @@ from sqlalchemy.exc import IntegrityError
 
 from controlplane.chaos.drill import Drill, DrillPhase, Event, Halt, Measured, Outcome, Slot, SlotState
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
+from controlplane.degradation.fencing import Term
 from controlplane.fleet.model import Endpoint
 from controlplane.store.database import Database
+from controlplane.store.leader import guard
 from controlplane.store.schema import drill_events, drill_slots, drills, halts, leases
 
 
 class StoredDrills:
     """Every drill, and how it ended."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, term: Callable[[], Term | None] | None = None) -> None:
+        """Take what it works with.
+
+        Args:
+            database: the opened store.
+            term: gives our term while we are in charge; without it nobody is asked (a tool of one process).
+        """
         self._database = database
+        self._term = term
 
     async def begin(self, drill: Drill) -> bool:
-        """Store a new drill; False when its slot has been run already, or another drill runs."""
+        """Store a new drill; False when its slot has been run already, or another drill runs.
+
+        Raises:
+            FencedError: when we are not in charge.
+        """
         row = {
             "id": drill.id,
             "experiment": drill.experiment,
@@ -35,6 +48,8 @@ class StoredDrills:
         }
 
         def work(connection: Connection) -> bool:
+            if self._term:
+                guard(connection, self._term())
             try:
                 connection.execute(insert(drills).values(row))
             except IntegrityError:
@@ -42,13 +57,12 @@ class StoredDrills:
                 return False
             return True
 
-        return await self._database.run(work)
+        return await self._database.change(work)
 
     async def end(self, drill: Drill) -> None:
-        """Store how it ended."""
-        await self._database.run(
-            lambda c: c.execute(update(drills).where(drills.c.id == drill.id).values(_outcome(drill)))
-        )
+        """Store how it ended; one that another control plane has called off meanwhile stays called off."""
+        running = (drills.c.id == drill.id) & (drills.c.outcome == Outcome.RUNNING.value)
+        await self._database.run(lambda c: c.execute(update(drills).where(running).values(_outcome(drill))))
 
     async def recent(self, limit: int) -> tuple[Drill, ...]:
         """Return the newest drills first."""
@@ -172,11 +186,17 @@ _IN_FORCE = select(halts).where(halts.c.resumed_at.is_(None)).order_by(halts.c.i
 class StoredLeases:
     """Every fault that was ever promised to end."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, term: Callable[[], Term | None] | None = None) -> None:
+        """Take what it works with, as `StoredDrills` does."""
         self._database = database
+        self._term = term
 
     async def intend(self, lease: Lease) -> None:
-        """Store a new lease."""
+        """Store a new lease.
+
+        Raises:
+            FencedError: when we are not in charge.
+        """
         row = {
             "id": lease.id,
             "drill_id": lease.drill_id,
@@ -187,7 +207,13 @@ class StoredLeases:
             "deadline": lease.deadline,
             "intended_at": lease.intended_at,
         }
-        await self._database.run(lambda c: c.execute(insert(leases).values(row)))
+
+        def work(connection: Connection) -> None:
+            if self._term:
+                guard(connection, self._term())
+            connection.execute(insert(leases).values(row))
+
+        await self._database.change(work)
 
     async def move(self, lease_id: str, state: LeaseState, at: datetime, detail: str = "") -> Lease:
         """Record the next state of a lease; details add up, one a line. A healed lease stays as it is."""

@@ -6,7 +6,7 @@ Times are the database's own: the clocks of two machines never meet.
 from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from controlplane.degradation.fencing import Term
+from controlplane.degradation.fencing import Held, Term
 from controlplane.errors import FencedError
 from controlplane.store.database import Database
 from controlplane.store.schema import leadership
@@ -24,30 +24,44 @@ class StoredTerms:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def take(self, service: str, holder: str, ttl_s: float) -> Term | None:
+    async def take(self, service: str, holder: str, ttl_s: float, token: int = 0) -> Term | Held:
         """Take the lease where nobody holds it, or its holder let it run out, or is ourselves in an earlier life.
 
-        Returns:
-            The new term, with a larger token than any before; None while somebody else is in charge.
-        """
+        Args:
+            service: whose lease.
+            holder: who wants it.
+            ttl_s: how long it holds, in seconds.
+            token: the number that the term must have, where something else gives numbers; 0 takes the next one.
 
-        def work(connection: Connection) -> Term | None:
+        Returns:
+            The new term, with a larger token than any before; or who is in charge, and for how long at least.
+        """
+        # A look first: whoever waits for the lease does not hold up those who write.
+        held = await self._database.run(lambda c: _held(c, service, holder))
+        if held is not None:
+            return held
+
+        def work(connection: Connection) -> Term | Held:
             now = _now(connection)
             mine = leadership.c.name == service
             held = connection.execute(select(leadership).where(mine).with_for_update()).one_or_none()
             if held is None:
-                row = {"name": service, "holder": holder, "token": 1, "expires": now + ttl_s}
+                term = Term(service, holder, token or 1)
+                row = {"name": service, "holder": holder, "token": term.token, "expires": now + ttl_s}
                 try:
                     connection.execute(insert(leadership).values(row))
                 except IntegrityError:  # Another one was a moment earlier.
                     connection.rollback()
-                    return None
-                return Term(service, holder, 1)
+                    return Held("", 0.0)
+                return term
             if held.holder != holder and held.expires > now:
-                return None
-            token = held.token + 1
-            connection.execute(update(leadership).where(mine).values(holder=holder, token=token, expires=now + ttl_s))
-            return Term(service, holder, token)
+                return Held(held.holder, held.expires - now)
+            term = Term(service, holder, token or held.token + 1)
+            if term.token <= held.token:  # Whoever gave this number did not know of ours.
+                return Held(held.holder, 0.0)
+            values = {"holder": holder, "token": term.token, "expires": now + ttl_s}
+            connection.execute(update(leadership).where(mine).values(values))
+            return term
 
         return await self._database.change(work)
 
@@ -71,10 +85,11 @@ class StoredTerms:
         """
         await self._database.run(lambda c: guard(c, term))
 
-    async def holder(self, service: str) -> str:
-        """Return who is, or was last, in charge; an empty string when nobody ever was."""
-        query = select(leadership.c.holder).where(leadership.c.name == service)
-        return await self._database.run(lambda c: str(c.execute(query).scalar() or ""))
+    async def newest(self, service: str) -> Term:
+        """Return the newest term there was, in force or not; one with token 0 when there never was any."""
+        query = select(leadership).where(leadership.c.name == service)
+        row = await self._database.run(lambda c: c.execute(query).one_or_none())
+        return Term(service, row.holder, row.token) if row else Term(service, "", 0)
 
 
 def guard(connection: Connection, term: Term | None) -> int:
@@ -96,6 +111,15 @@ def guard(connection: Connection, term: Term | None) -> int:
             "not in charge any more", f"the newest term is {by}'s; ours was number {term.token}", "ask the other one"
         )
     return term.token
+
+
+def _held(connection: Connection, service: str, holder: str) -> Held | None:
+    """Return who else is in charge; None when nobody is."""
+    held = connection.execute(select(leadership).where(leadership.c.name == service)).one_or_none()
+    if held is None or held.holder == holder:
+        return None
+    left_s = held.expires - _now(connection)
+    return Held(held.holder, left_s) if left_s > 0 else None
 
 
 def _now(connection: Connection) -> float:

@@ -6,6 +6,9 @@ from typing import Any
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 
+RETRY_AFTER_S = 2
+"""What is not possible now (a store that does not answer, most of all) is tried again by then."""
+
 
 def json_answer(value: object, status: int = 200) -> JSONResponse:
     """Answer with a value as JSON; a bound that is endless (a P99 beyond the last bucket) has no number there: null."""
@@ -23,7 +26,8 @@ def _finite(value: Any) -> Any:
 def problem(status: int, what: str, why: str = "", fix: str = "", **more: object) -> JSONResponse:
     """Answer with what is wrong, why, and the way out."""
     body = {"type": "about:blank", "title": what, "status": status, "detail": why, "fix": fix, **more}
-    return JSONResponse(body, status, media_type="application/problem+json")
+    headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else None
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
 def bounded(limit: int) -> int:

@@ -50,14 +50,16 @@ class DoorPorts:
 
     take: Callable[[Webhook], Awaitable[Busy | None]]
     """Writes a webhook down; None when it is on disk."""
-    allowed: Callable[[bytes], Awaitable[bool]]
+    put: Callable[[Webhook, Callable[[Busy | None], None]], None]
+    """The same for who does not wait: told once, at once or later, on the event loop."""
+    allowed: "WebhookCheck"
     """Whether the value of an `Authorization` header lets one in; raises `StoreError` when that cannot be known."""
     refused: Counter
     """Counts what was not taken, by the label `reason`."""
 
 
 @dataclass(frozen=True, slots=True)
-class _No:
+class No:
     """An answer that is not 200."""
 
     status: int
@@ -68,41 +70,43 @@ class _No:
     fix: str
 
 
-_GONE = _No(0, "gone", "the client went away", "", "")
-_TOO_LARGE = _No(
+_GONE = No(0, "gone", "the client went away", "", "")
+_TOO_LARGE = No(
     413, "size", "the webhook is too large", f"no more than {BODY_AT_MOST} bytes are read",
     "set `max_alerts` of the receiver; what is left out is asked for at Alertmanager's API",
 )  # fmt: skip
-_UNKNOWN = _No(
+_UNKNOWN = No(
     401, "token", "a valid webhook token is needed", "the Authorization header names none",
     "have the receiver send the token of the file that `controlplane serve` names at its start",
 )  # fmt: skip
-_SLOW = _No(503, "slow", "the body took too long", f"it was not whole within {BODY_WITHIN_S:g} s", "send it again")
-_FULL = _No(503, "overload", "too much is under way", f"{HELD_AT_MOST} bytes wait to be stored", "send it again")
-_METHOD = _No(405, "method", "webhooks are posted", "this address takes POST and nothing else", "send a POST")
+_SLOW = No(503, "slow", "the body took too long", f"it was not whole within {BODY_WITHIN_S:g} s", "send it again")
+_FULL = No(503, "overload", "too much is under way", f"{HELD_AT_MOST} bytes wait to be stored", "send it again")
+_METHOD = No(405, "method", "webhooks are posted", "this address takes POST and nothing else", "send a POST")
 
 
-def webhook_check(
-    token: str, of_token: Callable[[str], Awaitable[Principal | None]]
-) -> Callable[[bytes], Awaitable[bool]]:
-    """Return a check of `Authorization` headers: a token as bearer, or as the password of anybody.
+class WebhookCheck:
+    """A check of `Authorization` headers: a token as bearer, or as the password of anybody."""
 
-    Args:
-        token: the one of the webhook's file, for which the store is not asked: it holds while the database is down.
-        of_token: whose any other token is; asked of what looks like one, and remembered there.
-    """
-    as_bearer, hashed = b"Bearer " + token.encode(), digest(token)
+    def __init__(self, token: str, of_token: Callable[[str], Awaitable[Principal | None]]) -> None:
+        """Take what lets in.
 
-    async def allowed(given: bytes) -> bool:
-        if hmac.compare_digest(given, as_bearer):
+        Args:
+            token: the one of the webhook's file, for which the store is not asked: it holds while the database is down.
+            of_token: whose any other token is; asked of what looks like one, and remembered there.
+        """
+        self._as_bearer, self._hashed = b"Bearer " + token.encode(), digest(token)
+        self._of_token = of_token
+
+    def of_file(self, given: bytes) -> bool:
+        """Tell whether the file's token lets one in."""
+        return hmac.compare_digest(given, self._as_bearer) or same(secret_of(given.decode("latin-1")), self._hashed)
+
+    async def __call__(self, given: bytes) -> bool:
+        """Tell whether any token lets one in; raises `StoreError` when that cannot be known."""
+        if self.of_file(given):
             return True
-        secret = secret_of(given.decode("latin-1"))
-        if same(secret, hashed):
-            return True
-        principal = await of_token(secret)
+        principal = await self._of_token(secret_of(given.decode("latin-1")))
         return principal is not None and may(principal.role, Need.WEBHOOK)
-
-    return allowed
 
 
 class IntakeDoor:
@@ -110,7 +114,7 @@ class IntakeDoor:
 
     def __init__(self, app: AsgiApp, ports: DoorPorts, body_within_s: float = BODY_WITHIN_S) -> None:
         self._app = app
-        self._ports = ports
+        self.ports = self._ports = ports
         self._within_s = body_within_s
         self._held = 0
         self._reading: dict[asyncio.Task[Any], float] = {}
@@ -132,7 +136,7 @@ class IntakeDoor:
         if answer is not _GONE:
             await _refuse(answer, send)
 
-    async def _hook(self, scope: Scope, receive: Receive) -> _No | None:
+    async def _hook(self, scope: Scope, receive: Receive) -> No | None:
         """Take one webhook; None when it is on disk."""
         if scope["method"] != "POST":
             return _METHOD
@@ -146,7 +150,7 @@ class IntakeDoor:
             if not await self._ports.allowed(authorization):
                 return _UNKNOWN
         except StoreError as error:
-            return _No(503, "store", "whose token this is cannot be looked up", error.why, error.fix)
+            return No(503, "store", "whose token this is cannot be looked up", error.why, error.fix)
         if length > BODY_AT_MOST:
             return _TOO_LARGE
         if self._held + length > HELD_AT_MOST:
@@ -158,7 +162,7 @@ class IntakeDoor:
         finally:
             self._held -= len(body)
 
-    async def _read(self, receive: Receive, body: bytearray) -> _No | None:
+    async def _read(self, receive: Receive, body: bytearray) -> No | None:
         """Gather a body; None when it is whole."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is None:
@@ -199,17 +203,37 @@ class IntakeDoor:
         if self._sweeping:
             loop.call_later(self._within_s / SWEEPS, self._sweep, loop)
 
-    async def _store(self, body: bytes) -> _No | None:
+    async def _store(self, body: bytes) -> No | None:
         webhook = read_webhook(body)
         if isinstance(webhook, Unreadable):
-            return _No(
-                400, "unreadable", "this is no webhook of Alertmanager or Grafana", webhook.why, "see its format"
-            )
+            return unreadable(webhook)
         busy = await self._ports.take(webhook)
-        return None if busy is None else _No(503, busy.reason, "not now", busy.why, "send it again")
+        return None if busy is None else not_now(busy)
+
+    def hold(self, length: int) -> bool:
+        """Count a body that somebody else received as held until `let_go`; False where that would be too much."""
+        if self._held + length > HELD_AT_MOST:
+            return False
+        self._held += length
+        return True
+
+    def let_go(self, length: int) -> None:
+        """Count a body as held no longer."""
+        self._held -= length
 
 
-async def _refuse(answer: _No, send: Send) -> None:
+def unreadable(webhook: Unreadable) -> No:
+    """Say that a body can never be read."""
+    return No(400, "unreadable", "this is no webhook of Alertmanager or Grafana", webhook.why, "see its format")
+
+
+def not_now(busy: Busy) -> No:
+    """Say that a webhook can be taken later."""
+    return No(503, busy.reason, "not now", busy.why, "send it again")
+
+
+def spell(answer: No) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Write a refusal as a problem of RFC 9457; return its headers and its body."""
     problem = {
         "type": "about:blank", "title": answer.title, "status": answer.status, "detail": answer.detail,
         "fix": answer.fix,
@@ -228,5 +252,10 @@ async def _refuse(answer: _No, send: Send) -> None:
         headers.append((b"allow", b"POST"))
     if answer in (_TOO_LARGE, _SLOW, _FULL, _UNKNOWN):  # The rest of its body is not waited for.
         headers.append((b"connection", b"close"))
+    return headers, body
+
+
+async def _refuse(answer: No, send: Send) -> None:
+    headers, body = spell(answer)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -28,6 +28,16 @@ class IncidentView:
 
 
 @dataclass(frozen=True, slots=True)
+class Role:
+    """Which of several replicas answers."""
+
+    name: str
+    """`leader`, `follower` or `taking over`."""
+    leader: str
+    """Who is in charge, by the name that people find it by; empty where nobody is known to be."""
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """Everything on the console's front page."""
 
@@ -45,3 +55,5 @@ class Overview:
     version: str
     halt: Halt | None = None
     """In force: no drill runs, and none starts."""
+    role: Role = Role("leader", "")
+    """Which replica shows this."""

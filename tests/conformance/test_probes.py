@@ -196,8 +196,8 @@ async def well(name: str, server: Server, wire: Wire, session: aiohttp.ClientSes
     }
     probe = made[name]()
     if isinstance(probe, EventsProbe):
-        for kind in probe._kinds():
-            probe._heard[kind.path] = float("inf")
+        for followed in (probe._pods, probe._events):
+            followed.synced = True  # Lists of nothing have come.
     yield probe
     if isinstance(probe, LogsProbe):
         probe.close()

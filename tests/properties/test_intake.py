@@ -5,12 +5,12 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from controlplane.incidents.alert import Alert, Status, latest, read_webhook, supersedes
 from controlplane.store.alerts import StoredAlerts

@@ -178,21 +178,22 @@ class Api:
         self, plural: str, name: str, wanted: Object, body: Object, query: dict[str, str]
     ) -> tuple[int, Object] | None:
         """Merge an applied configuration into an object; return why it is refused."""
-        mine, manager = ATOMIC[plural], query["fieldManager"]
+        manager = query["fieldManager"]
+        fields = [ATOMIC[plural]] if plural in ATOMIC else list(body["spec"])
         version = body["metadata"].get("resourceVersion")
         if version not in (None, wanted["metadata"]["resourceVersion"]):
             return refusal(409, f'Operation cannot be fulfilled on {plural} "{name}": the object has been modified')
         owners = self.owners[plural, name]
-        changes = wanted["spec"].get(mine) != body["spec"][mine]
+        changes = any(wanted["spec"].get(field) != body["spec"][field] for field in fields)
         others = sorted(owners - {manager})
         if changes and others and query.get("force") != "true":
             causes = [
-                {"reason": "FieldManagerConflict", "field": f".spec.{mine}", "message": f'conflict with "{other}"'}
+                {"reason": "FieldManagerConflict", "field": f".spec.{fields[0]}", "message": f'conflict with "{other}"'}
                 for other in others
             ]
             return refusal(409, f"Apply failed with {len(causes)} conflict", {"name": name, "causes": causes})
-        wanted["spec"][mine] = body["spec"][mine]
-        problem = invalid(plural, wanted)
+        wanted["spec"] |= {field: body["spec"][field] for field in fields}
+        problem = invalid(plural, wanted) if plural in _SCHEMAS else ""
         if problem:
             return refusal(422, problem, {"name": name})
         if query.get("dryRun") != "All":

@@ -15,7 +15,7 @@ from controlplane.incidents.firing import Change
 from controlplane.store.alerts import StoredAlerts
 from controlplane.store.database import Database, open_database, sqlite_url
 from controlplane.telemetry import Metrics
-from controlplane.web.intake import PATH, DoorPorts, IntakeDoor, webhook_check
+from controlplane.web.intake import PATH, DoorPorts, IntakeDoor, WebhookCheck
 
 TOKEN = "a-token-of-the-webhook"
 T0 = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
@@ -84,6 +84,7 @@ class Desk:
 
     door: IntakeDoor
     take: Callable[[Webhook], Coroutine[Any, Any, Busy | None]]
+    put: Callable[[Webhook, Callable[[Busy | None], None]], None]
     book: StoredAlerts
     database: Database
     metrics: Metrics
@@ -161,12 +162,12 @@ async def at_desk(database: Database, inbox: Any = None, body_within_s: float = 
             inbox or book, changes.extend, metrics, lambda: datetime.now(UTC), lambda: truncated.append(None)
         )
     )  # fmt: skip
-    allowed = webhook_check(TOKEN, of_token)
-    door = IntakeDoor(not_found, DoorPorts(intake.take, allowed, metrics.webhooks_refused), body_within_s)
+    allowed = WebhookCheck(TOKEN, of_token)
+    door = IntakeDoor(not_found, DoorPorts(intake.take, intake.put, allowed, metrics.webhooks_refused), body_within_s)
     writing = asyncio.create_task(intake.run())
     await asyncio.sleep(0)
     try:
-        yield Desk(door, intake.take, book, database, metrics, changes, truncated)
+        yield Desk(door, intake.take, intake.put, book, database, metrics, changes, truncated)
     finally:
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)

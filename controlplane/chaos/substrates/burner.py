@@ -8,7 +8,7 @@ import psutil
 
 from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.keepers.burn import find_gpu
-from controlplane.chaos.parameters import number
+from controlplane.chaos.parameters import number, word
 from controlplane.chaos.substrates.keeper_process import KeeperProcess
 from controlplane.chaos.substrates.nodes import Place, find_living
 
@@ -45,12 +45,13 @@ class Burners:
             found = self._keeper.mine(lease)
             if found is None:
                 return ""
-            seen = await self._seen(found.pid, node.pid, duty)
+            on_cpus = word(lease.parameters, FaultKind.GPU_SATURATION, "device") == "cpu"
+            seen = await self._seen(found.pid, node.pid, duty, on_cpus=on_cpus)
             if seen:
                 return seen
         return ""
 
-    async def _seen(self, burner: int, endpoint: int, duty: float) -> str:
+    async def _seen(self, burner: int, endpoint: int, duty: float, *, on_cpus: bool) -> str:
         """Look for one window; return what was seen, or an empty string when that is no saturation."""
         try:
             process, cpus = psutil.Process(burner), sorted(os.sched_getaffinity(endpoint))
@@ -59,7 +60,7 @@ class Burners:
             after, spent_s = psutil.cpu_times(percpu=True), _spent_s(process) - total_before
         except (psutil.Error, OSError):
             return ""
-        gpu = await asyncio.to_thread(find_gpu, endpoint)
+        gpu = None if on_cpus else await asyncio.to_thread(find_gpu, endpoint)
         if gpu:
             with suppress(gpu.nvml.NVMLError):
                 busy = gpu.busy_ratio()

@@ -1,7 +1,8 @@
 """Which driver does which kind of fault on which substrate: one table, and a driver that goes by it.
 
 A kind is in force only where it stands here, and what stands here is tested: `tests/conformance/test_faults.py` runs
-one suite over every entry, and fails for an entry that it has no way to try.
+one suite over every entry (`test_kube_faults.py` over those of a cluster), and fails for an entry that it has no way to
+try.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +12,10 @@ from controlplane.chaos.fault import FaultDriver, FaultKind, Lease
 from controlplane.chaos.substrates.burner import Burners
 from controlplane.chaos.substrates.disk import FullDisks
 from controlplane.chaos.substrates.flooder import Flooders
+from controlplane.chaos.substrates.kube_burner import KubeBurners
+from controlplane.chaos.substrates.kube_ground import Ground
+from controlplane.chaos.substrates.kube_network import KubeLinks
+from controlplane.chaos.substrates.kube_nodes import KubeEvictions, KubeNodes
 from controlplane.chaos.substrates.links import Links
 from controlplane.chaos.substrates.memory import MemoryHogs
 from controlplane.chaos.substrates.nftables import NetnsLinks
@@ -37,6 +42,14 @@ DRIVERS: Mapping[str, Mapping[FaultKind, Make]] = {
     "netns": {**_ANYWHERE, FaultKind.NETWORK_PARTITION: NetnsLinks},
 }
 """By substrate, as `fleet.substrate` names it, and kind."""
+
+KUBERNETES: Mapping[FaultKind, Callable[[Ground], FaultDriver]] = {
+    FaultKind.NODE_KILL: KubeNodes,
+    FaultKind.POD_EVICTION: KubeEvictions,
+    FaultKind.NETWORK_PARTITION: KubeLinks,
+    FaultKind.GPU_SATURATION: KubeBurners,
+}
+"""What is done to pods and nodes of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +93,8 @@ class Faults:
 def faults(substrate: str, place: Place) -> Faults:
     """Return every fault of a substrate, for one fleet."""
     return Faults(substrate, {kind: make(place) for kind, make in DRIVERS[substrate].items()})
+
+
+def kubernetes_faults(ground: Ground) -> Faults:
+    """Return every fault of a cluster."""
+    return Faults("kubernetes", {kind: make(ground) for kind, make in KUBERNETES.items()})

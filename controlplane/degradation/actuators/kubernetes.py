@@ -17,7 +17,11 @@ from controlplane.fleet.model import KubernetesSpec
 
 MOST_TRIES = 4
 """How often an object that changes under our hands is read and applied anew."""
-DEPLOYMENTS = Kind("apps", "v1", "deployments")
+WORKLOADS = {
+    "deployment": Kind("apps", "v1", "deployments"),
+    "statefulset": Kind("apps", "v1", "statefulsets"),
+}
+OWNERS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
 AUTOSCALERS = (
     Kind("autoscaling", "v2", "horizontalpodautoscalers"),
     Kind("autoscaling", "v1", "horizontalpodautoscalers"),
@@ -130,7 +134,7 @@ class KubernetesActuator:
                 f"let it leave `spec.{self._route.rules}` alone, or write `take_over: true` under "
                 "`fleet.gateway.kubernetes`",
             )  # fmt: skip
-        return _error(self._called, refused)
+        return refused_error(self._called, refused)
 
 
 class ScaleHand:
@@ -147,11 +151,11 @@ class ScaleHand:
             return Preflight(f"{error.what}: {error.why}")
         try:
             before = await self._now(scale)
-            if _what(scale) == "deployment" and (other := await self._autoscaler(scale)):
+            if _what(scale) in WORKLOADS and (other := await self._autoscaler(scale)):
                 return Preflight(f"autoscaler {other} would put the replicas back: scale `hpa/{other}`")
             await self._set(scale, _wanted(scale), dry_run=True)
         except (ActuatorError, RefusedError) as error:
-            shown = _error(_called(scale), error) if isinstance(error, RefusedError) else error
+            shown = refused_error(_called(scale), error) if isinstance(error, RefusedError) else error
             return Preflight(f"{shown.what}: {shown.why}")
         return Preflight(preview=f"{_called(scale)}: {_spell(before)} -> {_spell(_wanted(scale))}", before=before)
 
@@ -165,7 +169,7 @@ class ScaleHand:
         try:
             await self._set(scale, _wanted(scale), dry_run=False)
         except RefusedError as refused:
-            raise _error(_called(scale), refused) from refused
+            raise refused_error(_called(scale), refused) from refused
         return f"{_called(scale)}: {_spell(_wanted(scale))}"
 
     async def revert(self, errand: Errand, key: str, before: Mapping[str, str | int | None]) -> str:  # noqa: ARG002
@@ -188,7 +192,7 @@ class ScaleHand:
         except RefusedError as refused:
             if refused.status == 404 and not refused.no_such_api:
                 return f"{_called(scale)}: gone"
-            raise _error(_called(scale), refused) from refused
+            raise refused_error(_called(scale), refused) from refused
         return f"{_called(scale)}: {_spell(was)} again"
 
     async def observe(self, errand: Errand) -> str:
@@ -199,8 +203,8 @@ class ScaleHand:
             now = await self._now(scale)
             if any(now.get(name) != count for name, count in wanted.items()):
                 return ""
-            if _what(scale) == "deployment":
-                found = await self._cluster.read(DEPLOYMENTS, scale.namespace, _name(scale))
+            if _what(scale) in WORKLOADS:
+                found = await self._cluster.read(WORKLOADS[_what(scale)], scale.namespace, _name(scale))
                 status = found.get("status") or {}
                 stale = int(status.get("observedGeneration", 0)) < int(found["metadata"].get("generation", 0))
                 ready = int(status.get("readyReplicas") or 0)
@@ -208,31 +212,41 @@ class ScaleHand:
             found = await self._hpa(scale)
             count = int((found.get("status") or {}).get("currentReplicas") or 0)
         except RefusedError as refused:
-            raise _error(_called(scale), refused) from refused
+            raise refused_error(_called(scale), refused) from refused
         enough = count >= wanted.get("min", 0)
         return f"{_called(scale)}: {_spell(wanted)}, {count} replicas" if enough else ""
 
     async def _now(self, scale: Scale) -> dict[str, int]:
-        if _what(scale) == "deployment":
-            found = await self._cluster.read_scale(DEPLOYMENTS, scale.namespace, _name(scale))
+        if _what(scale) in WORKLOADS:
+            found = await self._cluster.read_scale(WORKLOADS[_what(scale)], scale.namespace, _name(scale))
             return {"replicas": int(found["spec"].get("replicas", 0))}
         spec = (await self._hpa(scale))["spec"]
         return {"min": int(spec.get("minReplicas", 1)), "max": int(spec["maxReplicas"])}
 
     async def _set(self, scale: Scale, counts: Mapping[str, int], *, dry_run: bool) -> None:
-        if _what(scale) == "deployment":
-            body: Document = {"spec": {"replicas": counts["replicas"]}}
-            await self._cluster.merge(DEPLOYMENTS, scale.namespace, _name(scale), body, scale=True, dry_run=dry_run)
+        if _what(scale) in WORKLOADS:
+            kind, body = WORKLOADS[_what(scale)], {"spec": {"replicas": counts["replicas"]}}
+            await self._cluster.merge(kind, scale.namespace, _name(scale), body, scale=True, dry_run=dry_run)
             return
-        names = {"min": "minReplicas", "max": "maxReplicas"}
-        body = {"spec": {names[name]: count for name, count in counts.items()}}
         newest, old = AUTOSCALERS
         try:
-            await self._cluster.merge(newest, scale.namespace, _name(scale), body, dry_run=dry_run)
+            await self._bound(newest, scale, counts, dry_run=dry_run)
         except RefusedError as refused:
             if not refused.no_such_api:
                 raise
-            await self._cluster.merge(old, scale.namespace, _name(scale), body, dry_run=dry_run)
+            await self._bound(old, scale, counts, dry_run=dry_run)
+
+    async def _bound(self, kind: Kind, scale: Scale, counts: Mapping[str, int], *, dry_run: bool) -> None:
+        """Apply an autoscaler's bounds server-side; those of somebody else are a conflict."""
+        found = await self._cluster.read(kind, scale.namespace, _name(scale))
+        names = {"min": "minReplicas", "max": "maxReplicas"}
+        body: Document = {
+            "apiVersion": kind.api_version,
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": _name(scale), "resourceVersion": found["metadata"]["resourceVersion"]},
+            "spec": {names[name]: count for name, count in counts.items()},
+        }
+        await self._cluster.apply(kind, scale.namespace, _name(scale), body, force=scale.take_over, dry_run=dry_run)
 
     async def _hpa(self, scale: Scale) -> Document:
         try:
@@ -251,7 +265,7 @@ class ScaleHand:
                 continue
             for one in found:
                 target = one["spec"].get("scaleTargetRef", {})
-                if (target.get("kind"), target.get("name")) == ("Deployment", _name(scale)):
+                if (target.get("kind"), target.get("name")) == (OWNERS[_what(scale)], _name(scale)):
                     return str(one["metadata"]["name"])
             return ""
         return ""
@@ -287,10 +301,17 @@ def _spell(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def _error(what: str, refused: RefusedError) -> ActuatorError:
+def refused_error(what: str, refused: RefusedError) -> ActuatorError:
+    """Say of a refusal what was refused, why, who owns it or what this account lacks, and the way out."""
+    if refused.owners:
+        return ActuatorError(
+            f"{what} belongs to {', '.join(refused.owners)}", refused.message,
+            "let them leave it alone, or say `take_over: true` where the page names it",
+        )  # fmt: skip
     fix = {
-        403: f"allow this process's account to get and patch it (field manager `{FIELD_MANAGER}`)",
+        403: f"allow this process's account to {refused.asked} (field manager `{FIELD_MANAGER}`)",
         404: "create it, or mend its name and namespace on the page",
         422: "mend the object: the API server's schema refuses it",
     }.get(refused.status, "see the API server's answer")
-    return ActuatorError(f"{what} was refused by the API server", f"{refused.status} {refused.message}", fix)
+    said = f"{refused.status} {refused.denied or refused.message}"
+    return ActuatorError(f"{what} was refused by the API server", said, fix)

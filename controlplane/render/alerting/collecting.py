@@ -111,6 +111,11 @@ def operator(policy: Policy, header: str, groups: tuple[Group, ...], links: Link
     }  # fmt: skip
     for file, body in written.items():
         yield f"operator/{file}.yaml", _commented(header) + dump(body)
+    listed: dict[str, Value] = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+        "resources": [f"{file}.yaml" for file in written],
+    }  # fmt: skip
+    yield "operator/kustomization.yaml", _commented(header) + dump(listed)
 
 
 def _object(kind: str, name: str, labels: Mapping[str, Value], spec: Mapping[str, Value]) -> dict[str, Value]:

@@ -34,4 +34,5 @@ def pages(policy: Policy, header: str) -> Mapping[str, str]:
         f"{FOLDER}/provisioning/dashboards.yaml": provisioning.provider(header),
         f"{FOLDER}/provisioning/datasource.yaml": provisioning.source(header),
         f"{FOLDER}/provisioning/configmaps.yaml": provisioning.config_maps(made, header),
+        f"{FOLDER}/provisioning/kustomization.yaml": provisioning.kustomization(header),
     }

@@ -65,6 +65,14 @@ def config_maps(dashboards: Mapping[str, Mapping[str, Any]], header: str) -> str
     return _commented(header, about) + "---\n" + "---\n".join(documents)
 
 
+def kustomization(header: str) -> str:
+    """Return what lets a kustomization elsewhere take the ConfigMaps in: `resources: [.../dashboards/provisioning]`."""
+    page = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": ["configmaps.yaml"],
+    }  # fmt: skip
+    return _commented(header, "The dashboards for a kustomization elsewhere, which names this directory.") + _yaml(page)
+
+
 def _config_map(name: str, dashboard: Mapping[str, Any]) -> str:
     body = json.dumps(dashboard, separators=(",", ":"), sort_keys=True)
     return f"""\

@@ -78,7 +78,10 @@ def place_of(policy: Policy, source: str, dashboard: str) -> Place:
     substrate = policy.fleet.substrate
     processes = (substrate.process or substrate.netns) if substrate else None
     backend = (kubernetes.backends.get(PRIMARY, PRIMARY) if kubernetes else PRIMARY).partition("/")[0].partition(".")[0]
-    namespace = kubernetes.namespace if kubernetes else events.namespace if events else ""
+    pods = policy.fleet.pools[PRIMARY].endpoints.kubernetes
+    said = kubernetes or pods or events
+    namespace = said.namespace if said else ""
+    chosen = (events.selector if events else "") or (pods.selector if pods else "")
     return Place(
         source,
         policy.service,
@@ -89,7 +92,7 @@ def place_of(policy: Policy, source: str, dashboard: str) -> Place:
         kubernetes,
         address(gateway.listener) if gateway and gateway.listener else "",
         _kubectl(kubernetes, namespace),
-        _label(events.selector if events and events.selector else f"app={backend}"),
+        _label(chosen or f"app={backend}"),
         _globs(logs),
         markdown.shell(processes.nodes_dir.rstrip("/")) if processes else "",
     )

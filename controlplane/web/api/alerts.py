@@ -6,6 +6,7 @@ from typing import Protocol
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from msgspec.structs import asdict
 
 from controlplane.errors import UsageError
 from controlplane.incidents.alert import Alert
@@ -40,7 +41,7 @@ def add_alert_routes(app: FastAPI, pages: AlertPages) -> None:
     async def alerts(limit: int = 100, after: str = "") -> JSONResponse:
         """List what fires by our books, what changed last first; `next` is the `after` of the next page, or null."""
         found = await pages(max(1, min(limit, 500)), _read(after) if after else None)
-        return json_answer({"alerts": found.alerts, "next": _spell(found.after)})
+        return json_answer({"alerts": [asdict(alert) for alert in found.alerts], "next": _spell(found.after)})
 
 
 def _spell(after: tuple[datetime, str] | None) -> str | None:

@@ -20,6 +20,7 @@ from controlplane.policy import quantity
 from controlplane.render.reports.drill import markdown_report
 from controlplane.web.answers import bounded, json_answer, problem
 from controlplane.web.api.ports import WebPorts
+from controlplane.web.page import Role
 
 EXPERIMENT_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 
@@ -141,7 +142,8 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
         """Ask the gates and start a drill; 409 with every reason when they refuse."""
         started = await ports.desk.start(body.experiment, body.requested_by)
         if isinstance(started, Refusal):
-            return problem(409, "the drill may not start", "; ".join(started.reasons), reasons=started.reasons)
+            fix = _ask_the_leader(ports.role())
+            return problem(409, "the drill may not start", "; ".join(started.reasons), fix, reasons=started.reasons)
         return json_answer(started, 202)
 
     @app.post("/api/v1/halt", tags=["drills"])
@@ -184,3 +186,10 @@ async def the_drill(ports: WebPorts, drill_id: str) -> Drill:
     if found is None:
         raise HTTPException(404, f"no drill {drill_id}")
     return found
+
+
+def _ask_the_leader(role: Role) -> str:
+    """Say whom to ask what only the one in charge can do; empty when that is us."""
+    if role.name == "leader":
+        return ""
+    return f"ask the one in charge: {role.leader}" if role.leader else "nobody is in charge yet; try again in a moment"

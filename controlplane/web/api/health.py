@@ -17,11 +17,14 @@ def add_health(app: FastAPI, ports: WebPorts) -> None:
 
     @app.get("/readyz", tags=["self"])
     async def readyz(request: Request) -> JSONResponse:
-        """Say what is not ready yet (to a stranger only whether), and whether this control plane is in charge."""
-        missing = ports.not_ready()
+        """Say what is not ready yet and who is in charge (to a stranger only whether), and which role this one has."""
+        missing, role = ports.not_ready(), ports.role()
         known = request.state.near or request.state.visitor.principal
         told = missing if known or not missing else ("something; a viewer's token shows what",)
-        body = {"ready": not missing, "not_ready": told, "in_charge": ports.in_charge()}
+        body = {
+            "ready": not missing, "not_ready": told, "in_charge": ports.in_charge(), "role": role.name,
+            "leader": role.leader if known else "",
+        }  # fmt: skip
         return JSONResponse(body, 503 if missing else 200)
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["self"])

@@ -40,6 +40,8 @@ class LeverPorts:
     instructions: Callable[[int], Awaitable[tuple[Instruction, ...]]]
     recording: Callable[[timedelta], tuple[Point, ...]]
     """The signals of the last so many minutes."""
+    acting: Callable[[], bool] = lambda: True
+    """Whether this replica follows what it is told; one that does not stores it for the one in charge."""
 
 
 class Word(BaseModel):
@@ -67,7 +69,7 @@ def add_lever_routes(app: FastAPI, ports: LeverPorts) -> None:
         said = await ports.instruct(Said(kind, Level(level), word.who, word.why, lasts))
         if isinstance(said, Refused):
             return problem(409, f"the instruction to {kind} {level} cannot be followed", said.why)
-        return json_answer(said, 201)
+        return json_answer(said, 201 if ports.acting() else 202)
 
     async def end(kind: Kind, level: str, word: Word) -> JSONResponse:
         ended = await ports.end(kind, Level(level), word.who, word.why)

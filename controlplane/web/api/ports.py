@@ -23,7 +23,7 @@ from controlplane.web.changes import Changes
 from controlplane.web.guard import GuardPorts
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.oidc import OidcPorts
-from controlplane.web.page import Overview
+from controlplane.web.page import Overview, Role
 from controlplane.web.pages.ports import ConsolePorts
 
 
@@ -84,3 +84,5 @@ class WebPorts:
     """What the console's pages are made of."""
     oidc: OidcPorts | None = None
     """With whom people may log in besides; None without an identity provider."""
+    role: Callable[[], Role] = lambda: Role("leader", "")
+    """Which of several replicas this is, and who is in charge."""

@@ -24,6 +24,7 @@ from controlplane.chaos.keepers.hold import Hold
 from controlplane.chaos.keepers.keeper import KeeperError, Order, holder, keep, read_order, spell_order
 from controlplane.chaos.keepers.stall import Stall
 from controlplane.chaos.keepers.table import WORKS
+from tests.support.processes import until
 
 
 @dataclass
@@ -292,3 +293,17 @@ def test_loops_on_cpus_are_sessions_of_their_own_and_none_outlives_its_burner(en
     while any(psutil.pid_exists(pid) for pid in loops):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
+def test_a_burner_by_hand_shows_a_probe_that_it_burns_while_it_does(tmp_path: Path) -> None:
+    file = tmp_path / "burning"
+    line = [sys.executable, "-m", "controlplane", "chaos", "burn", "--for", "60s", "--device", "cpu", "--duty", "0.05"]
+    burner = subprocess.Popen([*line, "--ready-file", str(file)], stdout=subprocess.PIPE, text=True)
+    assert burner.stdout is not None
+    assert "burning" in burner.stdout.readline()
+    until(file.exists, what="the file is there")
+    burner.terminate()
+    said, _ = burner.communicate(timeout=60)
+    assert "ended" in said
+    assert not file.exists()

@@ -23,7 +23,7 @@ from tests.support.kube import Api
 SWITCHED = RoutePlan({"standby": 100}, Level.P0)
 NAMES = {pool: pool for pool in kube.POOLS}
 UP = Scale("deployment/engine", replicas=6)
-BOUNDS = Scale("hpa/engine", min=4, max=9)
+BOUNDS = Scale("hpa/engine", min=4, max=9, take_over=True)
 
 
 @pytest.fixture
@@ -159,6 +159,17 @@ async def test_an_autoscalers_bounds_are_changed_and_put_back(api: Api, cluster:
     assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 5)
 
 
+async def test_bounds_that_belong_to_somebody_else_are_left_to_him(api: Api, cluster: Cluster) -> None:
+    api.put("horizontalpodautoscalers", kube.autoscaler(2, 5), owner="argocd-controller")
+    asked = Scale("hpa/engine", min=4)
+    refusal = (await ScaleHand(cluster).preflight(asked)).refusal
+    assert "belongs to argocd-controller" in refusal
+    with pytest.raises(ActuatorError, match="belongs to argocd-controller") as told:
+        await ScaleHand(cluster).apply(asked, "k")
+    assert "take_over" in told.value.fix
+    assert api.spec("horizontalpodautoscalers", "engine")["minReplicas"] == 2
+
+
 async def test_what_somebody_has_scaled_since_is_left_alone(api: Api, cluster: Cluster) -> None:
     api.put("deployments", kube.deployment(3))
     hand = ScaleHand(cluster)
@@ -199,7 +210,7 @@ async def test_an_api_server_that_is_not_there_is_said_to_be(tmp_path: Path) -> 
     assert "cannot ask" in (await hand.preflight(UP)).refusal
     with pytest.raises(ActuatorError, match="cannot ask the Kubernetes API server"):
         await hand.apply(UP, "k")
-    with pytest.raises(ActuatorError, match="cannot ask"):
+    with pytest.raises(ActuatorError, match="no kubeconfig at"):
         await ScaleHand(Cluster(str(tmp_path / "absent"))).observe(UP)
 
 
@@ -207,7 +218,8 @@ async def test_an_api_server_that_is_not_there_is_said_to_be(tmp_path: Path) -> 
     ("scale", "wrong"),
     [
         (Scale("engine", replicas=1), "neither"),
-        (Scale("statefulset/engine", replicas=1), "neither"),
+        (Scale("daemonset/engine", replicas=1), "neither"),
+        (Scale("statefulset/engine", min=1), "replicas"),
         (Scale("deployment/engine"), "replicas"),
         (Scale("deployment/engine", replicas=1, min=1), "replicas"),
         (Scale("hpa/engine"), "min"),

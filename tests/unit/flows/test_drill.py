@@ -17,7 +17,7 @@ from controlplane.errors import ExperimentError, FaultError, StoreError, UsageEr
 from controlplane.flows.drill import Order, dry_run, run, start
 from controlplane.flows.faults import FaultRequest, heal, inject
 from controlplane.flows.halt import halt, resume
-from tests.unit.flows.drilling import COMPLETED, PLAN, Bench, utcnow
+from tests.unit.flows.drilling import COMPLETED, PLAN, Bench, names, utcnow
 
 
 async def good(bench: Bench, order: Order) -> Walk:
@@ -209,6 +209,18 @@ async def test_what_is_not_allowed_is_not_injected(tmp_path: Path, request_: Fau
         await inject(bench.faults, drill, request_)
     assert said in error.value.what
     assert bench.leases.kept == {}
+
+
+async def test_a_node_takes_along_whatever_else_of_the_pool_stands_on_it(tmp_path: Path) -> None:
+    bench = Bench(good, tmp_path, radius=BlastRadius(endpoints=0.25))
+    drill = (await bench.begun()).drill
+    together = tuple(replace(endpoint, node="gpu-1") for endpoint in names("primary"))
+    ports = replace(bench.faults, endpoints=lambda _: together)
+    one = replace(REQUEST, share=0.5)
+    with pytest.raises(UsageError, match="2 of 4 endpoints would be broken at once"):
+        await inject(ports, drill, one)
+    apart = tuple(replace(endpoint, node=endpoint.name) for endpoint in together)
+    assert len(await inject(replace(bench.faults, endpoints=lambda _: apart), drill, one)) == 1
 
 
 async def test_faults_that_add_up_to_more_than_the_blast_radius_are_refused(tmp_path: Path) -> None:

@@ -171,10 +171,11 @@ def test_a_row_is_used_again_without_what_was_seen_of_the_one_before() -> None:
 
 
 @pytest.mark.parametrize("pool", ["primary", "empty"])
-def test_a_pool_without_endpoints_is_unknown(pool: str) -> None:
+def test_a_pool_without_endpoints_is_unknown_but_for_having_lost_them(pool: str) -> None:
     fleet = Fleet()
     fleet.records.set_endpoints(pool, [])
-    assert all(e.value is None for e in fleet.assessor.evidence(fleet.records, 1.0)[pool])
+    known = {e.signal: e.value for e in fleet.assessor.evidence(fleet.records, 1.0)[pool] if e.value is not None}
+    assert known == ({"endpoints_down": 1.0} if pool == "primary" else {})
 
 
 def test_a_value_of_a_partial_answer_says_so_until_the_answer_is_whole_again() -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from controlplane.errors import StoreError
 from controlplane.flows import intake
@@ -26,12 +27,20 @@ class Slow:
     let: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
 
-    async def keep(self, told: tuple[Alert, ...], at: datetime, asked_at: datetime | None = None) -> tuple[Change, ...]:
-        self.groups.append(len(told))
-        await self.let.wait()
-        if self.error:
-            raise self.error
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def keep_next(self, gather: Callable[[], tuple[tuple[Alert, ...], datetime]]) -> tuple[Change, ...]:
+        async with self.turn:
+            told, _ = gather()
+            if told:
+                self.groups.append(len(told))
+                await self.let.wait()
+                if self.error:
+                    raise self.error
         return ()
+
+    async def keep(self, told: tuple[Alert, ...], at: datetime, asked_at: datetime | None = None) -> tuple[Change, ...]:
+        return await self.keep_next(lambda: (told, at))
 
     async def tally(self) -> dict[Kind, int]:
         return {}
@@ -137,7 +146,7 @@ async def test_alerts_that_were_left_out_are_said_to_be(at: Desk) -> None:
 
 
 async def test_a_watchdog_is_timed_each_time_it_is_heard(at: Desk) -> None:
-    dog = replace(alert("Watchdog"), annotations={EVALUATED_AT: str(later(0).timestamp())})
+    dog = structs.replace(alert("Watchdog"), annotations={EVALUATED_AT: str(later(0).timestamp())})
     for _ in range(2):
         assert await at.take(Webhook((dog,))) is None
     assert at.count("controlplane_watchdog_seconds_count", source="alertmanager") == 2

@@ -207,6 +207,15 @@ async def test_the_inventory_is_followed_and_each_endpoint_held(monkeypatch: pyt
         assert world.holding == {"primary-0"}
 
 
+async def test_a_changed_inventory_is_followed_and_judged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        world.endpoints = (STANDBY,)
+        world.observer.inventory_changed()
+        assert world.holding == {"standby-0"}
+        await world.settle()
+        assert [order.row.level for order in world.levers.engaged] == [Level.P0], "a pool that everybody left is down"
+
+
 async def test_a_look_at_an_endpoint_that_left_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch) as world:
         world.endpoints = (PRIMARY[0], STANDBY)

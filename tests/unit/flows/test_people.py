@@ -2,12 +2,15 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
+from controlplane.degradation.instruction import Kind
 from controlplane.degradation.matrix import Level
 from controlplane.degradation.turn import Told, Worry
 from controlplane.flows.people import TellPorts, tell
 from controlplane.incidents.incident import Incident, IncidentState
 from tests.unit.flows.fakes import FakeIncidents
-from tests.unit.flows.world import Books
+from tests.unit.flows.world import Books, running
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 FAILED = Told(Level.P0, Worry.FAILED, "P0 could not be put in force; no other row is left: a person has to act")
@@ -39,3 +42,16 @@ async def test_what_is_late_is_told_without_an_old_refusal() -> None:
     ports.why_not[Level.P0] = "an old reason"
     await tell(ports, Told(Level.P0, Worry.LATE, "P0 has not mended the harm in its time"))
     assert paged == ["P0 has not mended the harm in its time"]
+
+
+async def test_a_follower_stores_what_only_the_one_in_charge_can_judge_and_refuses_what_never_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        refusal = world.decider.refusal
+        assert "cannot be released now" in refusal(Kind.RELEASE, Level.P0)
+        world.acting = False
+        for kind in (Kind.RELEASE, Kind.APPROVE, Kind.PIN):
+            assert refusal(kind, Level.P0) == ""
+        assert refusal(Kind.BRAKE, Level.NONE) == ""
+        assert "not armed" in refusal(Kind.PIN, Level.P2)

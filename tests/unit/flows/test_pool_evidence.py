@@ -317,3 +317,16 @@ def test_an_answer_tells_how_long_it_took_and_a_failure_what_it_was() -> None:
     assert answer_s(record) is None
     assert (seen.first_token_s, seen.tokens_per_s) == (None, None)
     assert record.endpoints["primary-0"].detail == "timeout: why"
+
+
+def test_a_pool_that_everybody_left_is_down_and_one_that_never_had_anybody_is_unknown() -> None:
+    record = Pool(THRESHOLDS)
+    record.set_endpoints(())
+    assert {e.value for e in record.evidence(1.0)} == {None}
+    record.set_endpoints((ONE,))
+    record.set_endpoints(())
+    down = next(e for e in record.evidence(2.0) if e.signal == "endpoints_down")
+    assert (down.value, down.reason) == (1.0, "every endpoint has left the pool")
+    record.set_endpoints((TWO,))
+    down = next(e for e in record.evidence(3.0) if e.signal == "endpoints_down")
+    assert down.value is None, "not looked at yet"

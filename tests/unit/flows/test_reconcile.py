@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from controlplane.errors import UnreachableError
 from controlplane.flows.reconcile import Look, ReconcilePorts, reconcile, remember
@@ -110,7 +111,7 @@ async def test_an_alert_that_fires_again_with_the_start_it_had_is_taken_in(world
 
 
 async def test_what_only_grafana_tells_of_is_not_ended_by_alertmanager(world: World) -> None:
-    await world.tell(replace(alert("G"), source=Source.GRAFANA))
+    await world.tell(structs.replace(alert("G"), source=Source.GRAFANA))
     for _ in range(3):
         await world.ask()
     assert world.tally.names("chat") == {"G"}

@@ -1,7 +1,7 @@
 """After a crash nothing is half done: every action is either untouched or in force, every overdue fault is over."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 
 import pytest
@@ -10,12 +10,14 @@ from controlplane.chaos.drill import Drill, Outcome
 from controlplane.degradation.action import Scale, SwitchPool, UsePool
 from controlplane.degradation.actuator import Progress, Receipt, ReceiptState, RoutePlan, Step
 from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row
+from controlplane.errors import FaultError
 from controlplane.flows import carry
 from controlplane.flows.carry import InHand, Levers
 from controlplane.flows.recover import (
     RecoverPorts,
     heal_all,
     heal_expired,
+    reap,
     settle_drills,
     settle_receipts,
     tend_receipts,
@@ -226,6 +228,40 @@ async def test_a_person_heals_everything_at_once_whatever_its_deadline() -> None
     assert len(await heal_all(world.ports())) == 1
     assert await world.leases.open_leases() == ()
     assert await heal_all(world.ports()) == ()
+
+
+class FakeReaper:
+    """A substrate's own record of what is broken."""
+
+    def __init__(self, *broken: tuple[str, datetime], able: bool = True) -> None:
+        self.broken = dict(broken)
+        self.able = able
+
+    async def reap(self, now: datetime | None) -> tuple[str, ...]:
+        if not self.able:
+            raise FaultError("cannot look for jobs of faults", "this account may not list jobs.batch", "let it")
+        over = [name for name, until in self.broken.items() if now is None or until <= now]
+        return tuple(f"removed {name}" for name in over if self.broken.pop(name))
+
+
+async def test_what_the_substrate_itself_remembers_is_ended_in_its_time_though_no_lease_is_stored() -> None:
+    world = World()
+    reaper = FakeReaper(("past", T0), ("later", NOW + timedelta(hours=1)))
+    assert await reap(world.ports(reaper=reaper)) == ("removed past",)
+    assert await reap(world.ports(reaper=reaper)) == ()
+    await settle_drills(world.ports(reaper=reaper))
+    assert "later" in reaper.broken  # It may be another control plane's, and has its time.
+    assert await heal_all(world.ports(reaper=reaper)) == ("removed later",)
+
+
+async def test_a_substrate_that_cannot_be_asked_is_told_to_whoever_heals_by_hand() -> None:
+    world = World()
+    await world.leases.intend(lease("past", T0))
+    done = await heal_all(world.ports(reaper=FakeReaper(able=False)))
+    assert len(done) == 2
+    assert "may not list jobs.batch" in done[1]
+    assert await reap(world.ports(reaper=FakeReaper(able=False))) == ()
+    assert await reap(world.ports()) == ()
 
 
 async def test_a_fault_without_a_substrate_says_so_and_stays_leased() -> None:

@@ -1,11 +1,12 @@
 """From committed alerts to incidents, with a real database: once, whoever is in charge and whenever it restarts."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from controlplane.errors import FencedError
 from controlplane.flows.triage import Triage, TriagePorts
@@ -81,7 +82,7 @@ def over(name: str, starts: float = 0.0, ends: float = 70.0, **labels: str) -> A
 def named(one: Alert, labels: dict[str, str]) -> Alert:
     """Give an alert labels: of our service, critical and of P1 unless they say otherwise."""
     whole = {**one.labels, "service": "chat", "severity": "critical", "level": "P1", **labels}
-    return replace(one, fingerprint=fingerprint(whole), service="chat", labels=whole)
+    return structs.replace(one, fingerprint=fingerprint(whole), service="chat", labels=whole)
 
 
 async def test_an_alert_opens_an_incident_a_second_one_joins_and_both_ends_resolve_it(world: World) -> None:

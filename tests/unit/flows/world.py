@@ -125,6 +125,7 @@ class World:
         self.clock = Clock()
         self.told: list[Told] = []
         self.alerts: frozenset[str] | None = frozenset()
+        self.acting = True
         self.beside: dict[str, tuple[Evidence, ...]] = {}
         """What is known of pools beside what the observer sees, by the pool's name."""
         self.books = books or Books()
@@ -140,7 +141,7 @@ class World:
             DecidePorts(
                 self.levers.ports(), self.spawn, self.change, self.metrics, self.clock, tell=tell,
                 begun=lambda i: people.begun(telling, i), ended=lambda i, why: people.lapsed(telling, i, why),
-                alerts=lambda: self.alerts,
+                alerts=lambda: self.alerts, acting=lambda: self.acting,
             ),
         )  # fmt: skip
         self.people = PeoplePorts(

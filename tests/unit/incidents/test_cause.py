@@ -196,3 +196,34 @@ def test_the_book_keeps_trails_short_and_memory_for_hours() -> None:
     assert len(clues.signals["queue_depth"]) <= 121
     assert len(clues.signals["memory_utilization"]) == 120
     assert Cause.MEMORY_LEAK in named(clues)
+
+
+@pytest.mark.parametrize(
+    ("event", "cause"),
+    [
+        ("GPUsMissing node-a: 7 of 8 can be given to pods", Cause.GPU_LOST),
+        (
+            "UnexpectedAdmissionError vllm-0: Allocate failed due to no healthy devices of nvidia.com/gpu",
+            Cause.GPU_LOST,
+        ),
+        ("NodeCondition node-a: GpuXidError (79)", Cause.GPU_LOST),
+        ("FailedScheduling vllm-0: 0/5 nodes are available: 3 Insufficient nvidia.com/gpu", Cause.NO_ROOM),
+        ("DisruptionTarget vllm-0: EvictionByEvictionAPI", Cause.DISRUPTION),
+        ("NodeShutdown vllm-0: ", Cause.NODE_LOSS),
+        ("OOMKilled vllm-0", Cause.LOAD_FAILURE),
+    ],
+)
+def test_what_kubernetes_says_points_to_its_cause(event: str, cause: Cause) -> None:
+    found = named(Clues(NOW, events=(event,)))
+    assert list(found) == [cause]
+    assert event in found[cause].text
+
+
+def test_a_condition_of_a_node_that_is_not_about_gpus_is_no_lost_gpu() -> None:
+    assert named(Clues(NOW, events=("NodeCondition node-a: DiskPressure (disk)",))) == {}
+
+
+def test_a_lack_of_gpus_tells_more_than_another_lack_of_room() -> None:
+    gpu = named(Clues(NOW, events=("FailedScheduling a: 3 Insufficient nvidia.com/gpu",)))[Cause.NO_ROOM]
+    cpu = named(Clues(NOW, events=("FailedScheduling a: 3 Insufficient cpu",)))[Cause.NO_ROOM]
+    assert gpu.weight > cpu.weight

@@ -1,6 +1,6 @@
 """How many of what fires, and where the books and Alertmanager do not agree."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from controlplane.incidents.alert import Source, Status
 from controlplane.incidents.firing import EVALUATED_AT, Change, Tally, compare, way_s

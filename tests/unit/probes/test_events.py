@@ -142,6 +142,6 @@ async def test_without_an_api_server_everything_is_unknown() -> None:
         await asyncio.sleep(0.05)
         look = await probe.look(ENDPOINT)
         assert look.failure is Failure.NETWORK
-        assert "Cannot connect" in look.detail
+        assert "cannot ask the API server http://127.0.0.1:1" in look.detail
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)

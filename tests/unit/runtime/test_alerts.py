@@ -119,6 +119,19 @@ async def test_what_a_webhook_tells_fires_at_once_and_wakes_whoever_decides() ->
     assert told.woken == 1
 
 
+async def test_what_another_replica_was_told_fires_as_soon_as_it_is_counted() -> None:
+    told = Told()
+    await told.firing.ask()
+    told.woken = 0
+    told.firing.counted({("Overloaded", "chat", Source.ALERTMANAGER): 1})
+    assert told.firing.names == {"Overloaded"}
+    assert told.woken == 1
+    await told.firing.ask()
+    assert told.firing.names == frozenset(), "Alertmanager, asked since, knows better"
+    told.firing.counted({("Overloaded", "chat", Source.ALERTMANAGER): 2})
+    assert told.firing.names == frozenset(), "that it still is in the books is no news"
+
+
 async def test_what_alertmanager_does_not_list_any_more_has_ended_though_no_webhook_said_so() -> None:
     told = Told()
     await told.firing.ask()

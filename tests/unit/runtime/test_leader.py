@@ -1,10 +1,11 @@
 """Who is in charge: the lease is taken, renewed, lost by one's own clock, and given back."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from controlplane.degradation.fencing import Term
+from controlplane.degradation.fencing import Held, Term
 from controlplane.errors import FencedError, StoreError
 from controlplane.runtime import leader
 from controlplane.runtime.leader import Leadership, holder_name
@@ -16,13 +17,14 @@ class Book:
 
     def __init__(self) -> None:
         self.held: Term | None = None
+        self.left_s = 3.0
         self.works = True
         self.resigned: list[Term] = []
 
-    async def take(self, service: str, holder: str, ttl_s: float) -> Term | None:
+    async def take(self, service: str, holder: str, ttl_s: float) -> Term | Held:
         self._must_work()
         if self.held and self.held.holder != holder:
-            return None
+            return Held(self.held.holder, self.left_s)
         self.held = Term(service, holder, self.held.token + 1 if self.held else 1)
         return self.held
 
@@ -95,6 +97,60 @@ async def test_while_another_holds_it_there_is_nothing_to_do(world: World) -> No
     assert world.shown() == (0.0, 0.0)
     with pytest.raises(FencedError):
         await world.ours.confirm()
+
+
+async def test_every_one_knows_who_is_in_charge_and_what_it_is_itself(world: World) -> None:
+    assert (world.ours.role, world.ours.leader) == ("follower", "")
+    world.book.held = Term("chat", "b", 7)
+    await world.ours.turn()
+    assert (world.ours.role, world.ours.leader) == ("follower", "b")
+    assert not world.ours.gained.is_set()
+    world.book.held = None
+    await world.ours.turn()
+    assert (world.ours.role, world.ours.leader) == ("taking over", "a")
+    assert world.ours.gained.is_set()
+    assert world.ours.term
+    world.ours.settled(world.ours.term)
+    assert world.ours.role == "leader"
+
+
+async def test_one_that_waits_is_there_in_the_moment_that_the_lease_runs_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        world.now += seconds
+        world.book.left_s -= seconds
+        if world.book.left_s < 0.001:
+            world.book.held = None
+        if len(slept) == 6:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    world.book.held, world.book.left_s = Term("chat", "b", 7), 2.3
+    await world.ours.turn()
+    with pytest.raises(asyncio.CancelledError):
+        await world.ours.keep()
+    assert slept == pytest.approx([1.0, 1.0, 0.3, 1.0, 1.0, 1.0])
+    assert world.token() == 1
+
+
+async def test_a_book_that_fails_is_not_asked_without_a_pause(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        world.now += seconds
+        if len(slept) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    world.book.works = False
+    with pytest.raises(asyncio.CancelledError):
+        await world.ours.keep()
+    assert min(slept[1:]) >= leader.TURN_EVERY_S
 
 
 async def test_a_lease_that_could_not_be_renewed_ends_by_our_own_clock(world: World) -> None:

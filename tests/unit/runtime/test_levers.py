@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from controlplane.degradation.action import Notify, Prewarm, Run, Scale
+from controlplane.degradation.action import CordonNode, Notify, Prewarm, RewriteModel, Run, Scale
 from controlplane.degradation.actuator import Actuator
 from controlplane.degradation.actuators.dry_run import DryRunActuator
 from controlplane.degradation.actuators.envoy import EnvoyActuator
@@ -91,8 +91,15 @@ async def test_there_is_a_hand_for_every_kind_of_errand_and_it_does_nothing_that
     hands = hands_of(
         fleet(None), "chat", tmp_path, session, lambda _: (), {}, {}, tmp_path, lambda: datetime.now(UTC)
     ).by_errand
-    assert set(hands) == {Scale, Prewarm, Notify, Run}
-    for errand in (Prewarm("primary"), Notify("oncall"), Run("drain"), Scale("engine")):
+    assert set(hands) == {Scale, RewriteModel, CordonNode, Prewarm, Notify, Run}
+    for errand in (
+        Prewarm("primary"),
+        Notify("oncall"),
+        Run("drain"),
+        Scale("engine"),
+        RewriteModel("r", "p", "a", "a"),
+        CordonNode("n", "x"),
+    ):
         assert (await hands[type(errand)].preflight(errand)).refusal
     assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - a folder of this test's own
 

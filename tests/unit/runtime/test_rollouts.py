@@ -8,7 +8,7 @@ import pytest
 
 from controlplane.degradation.actuator import Receipt, ReceiptState
 from controlplane.degradation.canary import Health
-from controlplane.degradation.fencing import Term
+from controlplane.degradation.fencing import Held, Term
 from controlplane.degradation.gate import PoolFacts
 from controlplane.fleet.model import Endpoint
 from controlplane.flows import rollout
@@ -36,7 +36,7 @@ class Book(FakeReceipts):
 class Terms:
     """A lease that is always free."""
 
-    async def take(self, service: str, holder: str, ttl_s: float) -> Term | None:
+    async def take(self, service: str, holder: str, ttl_s: float) -> Term | Held:
         return Term(service, holder, 1)
 
     async def renew(self, term: Term, ttl_s: float) -> bool:

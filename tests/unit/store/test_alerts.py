@@ -1,22 +1,13 @@
 """Alerts are written down once, all of a webhook or none, and in pieces of any size."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from controlplane.incidents.alert import Alert, Source, Status, latest
 from controlplane.store.alerts import StoredAlerts
-from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.store.database import Database, open_database
 from tests.support.webhooks import alert, later
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(sqlite_url(tmp_path / "a.db"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -104,8 +95,7 @@ async def test_pages_follow_each_other_without_a_gap_or_a_double(book: StoredAle
     assert [int(found.labels["id"]) // 3 for found in seen] == [3, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
 
 
-async def test_a_restart_knows_what_fires(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path / "b.db")
+async def test_a_restart_knows_what_fires(url: str) -> None:
     first = open_database(url)
     await StoredAlerts(first).keep(many(3), later(0) + timedelta(milliseconds=1))
     first.close()

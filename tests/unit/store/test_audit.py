@@ -1,19 +1,16 @@
 """The audit log on disk: two control planes make one chain, the database refuses changes, and a forger is found."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from controlplane.errors import StoreError
 from controlplane.security.chain import Deed, Head
 from controlplane.store import audit as stored
 from controlplane.store.audit import StoredAudit
-from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.store.database import Database
 
 NOW = datetime(2026, 11, 22, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -28,15 +25,10 @@ def deed(why: str = "because") -> Deed:
     return Deed(NOW, "ann", "operator", "0123456789ab", "127.0.0.1", "POST /api/v1/brake", why, "done 201")
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return sqlite_url(tmp_path / "a.db")
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    with closing(open_database(url)) as opened:
-        yield opened
+TRIGGERS_OFF = {
+    "sqlite": ("DROP TRIGGER audit_no_update", "DROP TRIGGER audit_no_delete"),
+    "postgresql": ("DROP TRIGGER audit_append_only ON audit",),
+}
 
 
 async def fill(audit: StoredAudit, rows: int) -> None:
@@ -47,9 +39,9 @@ async def fill(audit: StoredAudit, rows: int) -> None:
 def forge(database: Database, *statements: str) -> None:
     """Do what somebody with the database in their hands would: switch the triggers off first."""
 
-    def work(connection: object) -> None:
-        for statement in ("DROP TRIGGER audit_no_update", "DROP TRIGGER audit_no_delete", *statements):
-            connection.execute(text(statement))  # type: ignore[attr-defined]
+    def work(connection: Connection) -> None:
+        for statement in (*TRIGGERS_OFF[connection.dialect.name], *statements):
+            connection.execute(text(statement))
 
     database.run_now(work)
 
@@ -130,9 +122,8 @@ async def test_a_long_log_is_followed_page_by_page(database: Database, monkeypat
     assert await found(audit) == ["row 3 was changed after it was written"]
 
 
-async def test_two_control_planes_on_one_database_keep_one_chain(url: str, database: Database) -> None:
-    with closing(open_database(url)) as other:
-        books = (StoredAudit(database), StoredAudit(other))
-        await asyncio.gather(*(books[i % 2].append(deed(str(i))) for i in range(40)))
-        checked = await books[0].check(None)
+async def test_two_control_planes_on_one_database_keep_one_chain(database: Database, other: Database) -> None:
+    books = (StoredAudit(database), StoredAudit(other))
+    await asyncio.gather(*(books[i % 2].append(deed(str(i))) for i in range(40)))
+    checked = await books[0].check(None)
     assert (checked.rows, checked.breaks) == (40, ())

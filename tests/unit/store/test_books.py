@@ -1,9 +1,7 @@
 """What is stored comes back as it was, once, and in order."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +13,7 @@ from controlplane.errors import StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.incidents.book import IncidentBook
 from controlplane.incidents.incident import Entry, Incident, IncidentState
-from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
 from controlplane.store.incidents import StoredIncidents
 from controlplane.store.receipts import StoredReceipts
@@ -26,18 +24,6 @@ T0 = datetime(2026, 3, 3, 10, 0, 0, 123456, tzinfo=UTC)
 
 def at(seconds: float) -> datetime:
     return T0 + timedelta(seconds=seconds)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "controlplane.db"
-
-
-@pytest.fixture
-def database(path: Path) -> Iterator[Database]:
-    opened = open_database(sqlite_url(path))
-    yield opened
-    opened.close()
 
 
 def receipt(
@@ -306,13 +292,9 @@ async def test_a_note_on_an_incident_that_is_not_there_is_refused(database: Data
         await StoredIncidents(database).note("absent", Entry(T0, "note", "x"))
 
 
-async def test_what_a_call_returned_from_is_there_after_a_crash(path: Path, database: Database) -> None:
+async def test_what_a_call_returned_from_is_there_after_a_crash(database: Database, other: Database) -> None:
     await StoredReceipts(database).intend(receipt())
-    other = open_database(sqlite_url(path))
-    try:
-        assert await StoredReceipts(other).open_receipts("chat") == (receipt(),)
-    finally:
-        other.close()
+    assert await StoredReceipts(other).open_receipts("chat") == (receipt(),)
 
 
 async def test_a_refused_key_leaves_the_database_usable(database: Database) -> None:

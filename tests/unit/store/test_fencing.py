@@ -1,45 +1,26 @@
 """One control plane is in charge at a time, and one that no longer is can write nothing."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from controlplane.chaos.drill import Drill, Outcome
+from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.degradation.action import Notify, Scale, Shed
 from controlplane.degradation.actuator import Progress, Receipt, ReceiptState, RoutePlan, Step
-from controlplane.degradation.fencing import Term
+from controlplane.degradation.fencing import Held, Term
 from controlplane.degradation.matrix import Level
 from controlplane.errors import FencedError
-from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.fleet.model import Endpoint
+from controlplane.store.database import Database
+from controlplane.store.drills import StoredDrills, StoredLeases
 from controlplane.store.leader import StoredTerms
 from controlplane.store.receipts import StoredReceipts
 
 T0 = datetime(2026, 3, 3, 10, 0, tzinfo=UTC)
 LONG_S = 600.0
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "controlplane.db"
-
-
-@pytest.fixture
-def database(path: Path) -> Iterator[Database]:
-    opened = open_database(sqlite_url(path))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def other(path: Path, database: Database) -> Iterator[Database]:
-    """The same database, opened by another control plane."""
-    assert database
-    opened = open_database(sqlite_url(path))
-    yield opened
-    opened.close()
 
 
 def receipt(episode: int, level: Level = Level.P0) -> Receipt:
@@ -50,19 +31,40 @@ def receipt(episode: int, level: Level = Level.P0) -> Receipt:
     )  # fmt: skip
 
 
+async def term_of(database: Database, holder: str, ttl_s: float = LONG_S) -> Term:
+    """Put somebody in charge."""
+    term = await StoredTerms(database).take("chat", holder, ttl_s)
+    assert isinstance(term, Term)
+    return term
+
+
 async def test_the_lease_is_one_control_planes_until_it_runs_out(database: Database, other: Database) -> None:
     ours, theirs = StoredTerms(database), StoredTerms(other)
     assert await ours.take("chat", "a", LONG_S) == Term("chat", "a", 1)
-    assert await theirs.take("chat", "b", LONG_S) is None
+    held = await theirs.take("chat", "b", LONG_S)
+    assert isinstance(held, Held)
+    assert (held.holder, 0 < held.left_s <= LONG_S) == ("a", True)
     assert await theirs.take("other", "b", LONG_S) == Term("other", "b", 1)
-    assert await theirs.holder("chat") == "a"
+    assert await theirs.newest("chat") == Term("chat", "a", 1)
+    assert await theirs.newest("nobody's") == Term("nobody's", "", 0)
+
+
+async def test_a_number_that_somebody_else_gives_must_be_larger_than_any_before(
+    database: Database, other: Database
+) -> None:
+    ours, theirs = StoredTerms(database), StoredTerms(other)
+    assert await ours.take("chat", "a", 0.0, token=7) == Term("chat", "a", 7)
+    for stale in (3, 7):
+        assert await theirs.take("chat", "b", LONG_S, token=stale) == Held("a", 0.0)
+    assert await theirs.take("chat", "b", LONG_S, token=9) == Term("chat", "b", 9)
+    assert await ours.take("chat", "b", LONG_S, token=9) == Held("b", 0.0), "nor may it be the same one"
 
 
 async def test_a_lease_that_ran_out_is_taken_over_with_a_larger_token(database: Database, other: Database) -> None:
     ours, theirs = StoredTerms(database), StoredTerms(other)
     old = await ours.take("chat", "a", 0.0)
-    assert old
     new = await theirs.take("chat", "b", LONG_S)
+    assert isinstance(old, Term)
     assert new == Term("chat", "b", old.token + 1)
     assert not await ours.renew(old, LONG_S)
     with pytest.raises(FencedError, match="not in charge"):
@@ -73,7 +75,7 @@ async def test_a_lease_that_ran_out_is_taken_over_with_a_larger_token(database: 
 async def test_a_lease_that_ran_out_and_nobody_took_is_still_ours(database: Database) -> None:
     terms = StoredTerms(database)
     term = await terms.take("chat", "a", 0.0)
-    assert term
+    assert isinstance(term, Term)
     await terms.confirm(term)
     assert await terms.renew(term, LONG_S)
 
@@ -87,24 +89,24 @@ async def test_a_control_plane_need_not_wait_for_its_own_earlier_life(database: 
 async def test_one_that_resigns_leaves_no_wait_behind(database: Database, other: Database) -> None:
     ours = StoredTerms(database)
     term = await ours.take("chat", "a", LONG_S)
-    assert term
+    assert isinstance(term, Term)
     await ours.resign(term)
     assert await StoredTerms(other).take("chat", "b", LONG_S) == Term("chat", "b", 2)
     await ours.resign(term)
-    assert await StoredTerms(other).take("chat", "c", LONG_S) is None
+    assert isinstance(await StoredTerms(other).take("chat", "c", LONG_S), Held)
 
 
 async def test_of_many_that_want_the_lease_at_once_one_gets_it(database: Database, other: Database) -> None:
     books = (StoredTerms(database), StoredTerms(other))
     taken = await asyncio.gather(*(books[i % 2].take("chat", f"plane-{i}", LONG_S) for i in range(20)))
-    assert len([term for term in taken if term]) == 1
+    assert len([term for term in taken if isinstance(term, Term)]) == 1
 
 
 async def test_whoever_lost_the_lease_writes_no_receipt(database: Database, other: Database) -> None:
-    old = await StoredTerms(database).take("chat", "a", 0.0)
+    old = await term_of(database, "a", 0.0)
     ours = StoredReceipts(database, lambda: old)
     assert await ours.intend(receipt(1))
-    new = await StoredTerms(other).take("chat", "b", LONG_S)
+    new = await term_of(other, "b")
     theirs = StoredReceipts(other, lambda: new)
     for work in (
         ours.intend(receipt(1, Level.P2)),
@@ -115,6 +117,25 @@ async def test_whoever_lost_the_lease_writes_no_receipt(database: Database, othe
             await work
     moved = await theirs.move("chat/P0/1", ReceiptState.APPLIED, T0)
     assert (moved.state, moved.token, moved.steps) == (ReceiptState.APPLIED, 2, ())
+
+
+async def test_whoever_lost_the_lease_begins_no_drill_and_leases_no_fault(database: Database, other: Database) -> None:
+    old = await term_of(database, "a", 0.0)
+    drills, leases = StoredDrills(database, lambda: old), StoredLeases(database, lambda: old)
+    drill = Drill("d1", "node-kill", "P0", timedelta(minutes=5), "ann", T0)
+    assert await drills.begin(drill)
+    new = await term_of(other, "b")
+    lease = Lease("l1", "d1", FaultKind.NODE_KILL, Endpoint("e", "p", "http://x"), T0, LeaseState.INTENDED, T0)
+    for work in (drills.begin(replace(drill, id="d2")), leases.intend(lease)):
+        with pytest.raises(FencedError):
+            await work
+    await StoredDrills(other).end(replace(drill, outcome=Outcome.ABORTED, reasons=("taken over",)))
+    await drills.end(replace(drill, outcome=Outcome.PASSED))
+    ended = await drills.get("d1")
+    assert ended
+    assert (ended.outcome, ended.reasons) == (Outcome.ABORTED, ("taken over",)), "it was called off, and stays so"
+    assert await StoredDrills(other, lambda: new).begin(replace(drill, id="d3"))
+    await StoredLeases(other, lambda: new).intend(replace(lease, drill_id="d3"))
 
 
 async def test_without_a_lease_nothing_is_written(database: Database) -> None:

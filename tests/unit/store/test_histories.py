@@ -1,28 +1,19 @@
 """Signal histories come back as they were kept, and the oldest make room."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from controlplane.incidents.history import Trace
 from controlplane.incidents.incident import Entry, Incident, IncidentState
 from controlplane.store import histories
-from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.store.database import Database
 from controlplane.store.histories import StoredHistories
 from controlplane.store.incidents import StoredIncidents
 from tests.support.incident_books import write
 
 T0 = datetime(2026, 3, 3, 10, 0, tzinfo=UTC)
 TRACES = (Trace("primary", "error_rate", ((1.5, 0.25), (2.5, None))), Trace("ü", "availability", ()))
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(sqlite_url(tmp_path / "controlplane.db"))
-    yield opened
-    opened.close()
 
 
 async def test_a_history_comes_back_as_it_was_kept_last(database: Database) -> None:

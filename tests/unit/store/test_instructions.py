@@ -1,28 +1,17 @@
 """What people said is kept with who and why, and ends once."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-import pytest
 
 from controlplane.degradation.instruction import Instruction, Kind
 from controlplane.degradation.matrix import Level
-from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.store.database import Database
 from controlplane.store.instructions import StoredInstructions
 
 T0 = datetime(2026, 3, 3, 10, 0, 0, 123456, tzinfo=UTC)
 PIN = Instruction("i1", "chat", Kind.PIN, Level.P1, "ann", "peak 'hours' ünïcode", T0, T0 + timedelta(minutes=30))
 BRAKE = Instruction("i2", "chat", Kind.BRAKE, Level.NONE, "bob", "we measure", T0 + timedelta(seconds=1))
 OTHER = replace(PIN, id="i3", service="other")
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(sqlite_url(tmp_path / "state.db"))
-    yield opened
-    opened.close()
 
 
 async def test_what_was_said_is_read_back_as_it_was(database: Database) -> None:

@@ -1,27 +1,18 @@
 """Tokens and sessions on disk."""
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from controlplane.security.roles import Role
 from controlplane.security.tokens import SESSION_LASTS, Session, Token, digest
-from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.store.database import Database
 from controlplane.store.tokens import KEPT_AFTER_END, StoredSessions, StoredTokens
 
 NOW = datetime(2026, 11, 22, 3, 4, 5, tzinfo=UTC)
 TOKEN = Token("0123456789ab", "ann", Role.OPERATOR, digest("secret"), NOW, "bob", NOW + timedelta(days=1))
 SESSION = Session(digest("cookie"), "ann", Role.OPERATOR, TOKEN.id, NOW, NOW, NOW + SESSION_LASTS)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with closing(open_database(sqlite_url(tmp_path / "a.db"))) as opened:
-        yield opened
 
 
 async def test_a_token_is_kept_found_used_and_taken_back_with_its_sessions(database: Database) -> None:

@@ -658,12 +658,16 @@ async def test_a_standing_is_whole_and_in_plain_units(server: Server) -> None:
 
 
 async def test_readiness_names_what_is_missing(server: Server) -> None:
-    assert (await server.get("/readyz")).json == {"ready": True, "not_ready": [], "in_charge": True}
+    assert (await server.get("/readyz")).json == {
+        "ready": True, "not_ready": [], "in_charge": True, "role": "leader", "leader": "",
+    }  # fmt: skip
     server.told.missing = ("primary-0 has not been looked at yet",)
     answer = await server.get("/readyz")
     assert answer.status == 503
     missing = ["primary-0 has not been looked at yet"]
-    assert answer.json == {"ready": False, "not_ready": missing, "in_charge": True}
+    assert answer.json == {
+        "ready": False, "not_ready": missing, "in_charge": True, "role": "leader", "leader": "",
+    }  # fmt: skip
     assert (await server.get("/healthz")).text == "ok\n"
 
 

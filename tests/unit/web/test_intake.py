@@ -15,7 +15,7 @@ from controlplane.security.roles import Role
 from controlplane.security.tokens import Principal
 from controlplane.telemetry import Metrics
 from controlplane.web import intake
-from controlplane.web.intake import BODY_AT_MOST, PATH, DoorPorts, IntakeDoor, webhook_check
+from controlplane.web.intake import BODY_AT_MOST, PATH, DoorPorts, IntakeDoor, WebhookCheck
 from tests.support.webhooks import GRAFANA, GRAFANA_ALERT, TOKEN, Desk, alert, asgi, desk, told, webhook
 from tests.unit.web.test_api import serving
 
@@ -41,7 +41,7 @@ async def known(text: str) -> Principal | None:
     return KNOWN.get(text)
 
 
-check = webhook_check(TOKEN, known)
+check = WebhookCheck(TOKEN, known)
 
 
 def basic(text: str) -> bytes:
@@ -69,7 +69,7 @@ async def test_stored_tokens_let_in_when_they_are_for_webhooks_or_of_an_admin() 
 
 
 async def test_a_token_that_nobody_can_look_up_now_is_503_and_not_401(at: Desk) -> None:
-    door = IntakeDoor(at.door, DoorPorts(at.take, check, Metrics().webhooks_refused))
+    door = IntakeDoor(at.door, DoorPorts(at.take, at.put, check, Metrics().webhooks_refused))
     got = await asgi(door, ONE, token="down")
     assert (got.status, got.headers["retry-after"]) == (503, "5")
     assert (await asgi(door, ONE)).status == 200

@@ -16,8 +16,11 @@ ALL = pytest.mark.parametrize("of", [*map(policy, NAMES), hostile_policy()], ids
 @ALL
 def test_objects_for_the_operator_are_valid_and_their_rules_are_the_same(of: Policy) -> None:
     made = render(of, (), "a.yaml")
-    objects = [yaml.safe_load(text) for path, text in made.items() if path.startswith("alerts/operator/")]
-    assert sorted(found["kind"] for found in objects) == ["PrometheusRule", "ServiceMonitor", "ServiceMonitor"]
+    found = {path: yaml.safe_load(text) for path, text in made.items() if path.startswith("alerts/operator/")}
+    kustomization = found.pop("alerts/operator/kustomization.yaml")
+    assert [f"alerts/operator/{name}" for name in sorted(kustomization["resources"])] == sorted(found)
+    objects = list(found.values())
+    assert sorted(one["kind"] for one in objects) == ["PrometheusRule", "ServiceMonitor", "ServiceMonitor"]
     for found in objects:
         assert invalid(f"{found['kind'].lower()}s", found) == ""
         assert len(found["metadata"]["name"]) <= 63

@@ -36,9 +36,8 @@ def test_every_alert_is_proven_to_fire_to_be_silent_and_to_resolve(name: str) ->
         for test in page["tests"]:
             for check in test["alert_rule_test"]:
                 for expected in check["exp_alerts"]:
-                    assert expected["exp_annotations"].keys() == {
-                        "summary", "description", "runbook_url", "dashboard_url",
-                    }  # fmt: skip
+                    told = expected["exp_annotations"].keys() - {"evaluated_at"}
+                    assert told == {"summary", "description", "runbook_url", "dashboard_url"}
                     fires.append((check["alertname"], expected["exp_labels"]))
                 silent[check["alertname"]] = silent.get(check["alertname"], 0) + (not check["exp_alerts"])
     alerts = [rule for rule in rules(name) if "alert" in rule]
