@@ -99,3 +99,5 @@ class WebPorts:
     """What the console's pages are made of."""
     oidc: OidcPorts | None = None
     """With whom people may log in besides; None without an identity provider."""
+    role: Callable[[], Role] = lambda: Role("leader", "")
+    """Which of several replicas this is, and who is in charge."""
