@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
     group.command("preview")(preview)
     group.command("list")(list_drills)
     group.command("show")(show)
+    group.command("abort")(abort)
     group.command("heal")(heal)
     group.command("plan")(plan)
     group.command("report")(report)
@@ -105,6 +106,25 @@ def show(drill: DrillId, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = 
     print_outcome(found)
     for event in events:
         out.print(f"{clock_time(event['at'])}  {event['text']}", markup=False)
+
+
+def abort(
+    drill: DrillId,
+    why: Annotated[str, typer.Option("--why", help="The reason, for the record.")],
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Tell one running drill to stop: it breaks nothing more, its faults end first, and it proves nothing."""
+    import getpass
+
+    from controlplane.cli.client import connect
+    from controlplane.cli.output import out, print_json
+
+    told = connect(state_dir).post(f"/api/v1/drills/{_quoted(drill)}/abort", {"why": why, "by": getpass.getuser()})
+    if as_json:
+        print_json(told)
+        return
+    out.print(f"{told['id']} was told to stop; `controlplane drill show {told['id']}` says when it has", markup=False)
 
 
 def heal(drill: DrillId, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:

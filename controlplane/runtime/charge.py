@@ -9,6 +9,7 @@ import asyncio
 import structlog
 
 from controlplane.degradation.actuator import Receipt
+from controlplane.errors import FencedError, StoreError
 from controlplane.flows import recover
 from controlplane.flows.decide import Decider
 from controlplane.flows.recover import RecoverPorts
@@ -39,6 +40,8 @@ class Charge:
         self._hearing = hearing
         self._recovering = recovering
         self._busy = asyncio.Lock()
+        self.unable = ""
+        """Why our part could not be done the last time: what the database said; empty when it could."""
 
     async def tick(self) -> None:
         """Do our part once; not twice at a time.
@@ -47,7 +50,12 @@ class Charge:
             StoreError: when the database refuses, or we are in charge no longer.
         """
         async with self._busy:
-            await self._take_part()
+            try:
+                await self._take_part()
+            except StoreError as error:
+                self.unable = "" if isinstance(error, FencedError) else f"{error.what}: {error.why}"
+                raise
+            self.unable = ""
 
     async def keep(self) -> None:
         """Settle what was left half done in the moment that a term of ours begins, until called off."""

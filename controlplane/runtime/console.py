@@ -50,7 +50,6 @@ def console_ports(
         refusal=plane.people.refusal,
         instructions=lambda limit: books.instructions.recent(service, limit),
         desk=plane.desk,
-        stop=plane.desk.abort,
         plan=plan,
         experiments=listed,
         drills=books.drills.recent,

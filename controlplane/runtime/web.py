@@ -105,6 +105,7 @@ def _not_ready(plane: Plane, metrics: Metrics) -> tuple[str, ...]:
     unseen = [e.endpoint.name for pool in standing.pools for e in pool.endpoints if e.up is None]
     missing = (*standing.problems, *(f"{name} has not been looked at yet" for name in unseen))
     missing = missing if standing.pools else ("no inventory has been read yet",)
+    missing = (*missing, plane.charge.unable) if plane.charge.unable else missing
     metrics.ready.set(not missing)
     return missing
 

@@ -106,6 +106,7 @@ NEEDS: Mapping[tuple[str, str], Need] = {
     ("POST", "/api/v1/drills"): Need.OPERATOR,
     ("POST", "/api/v1/drills/{drill_id}/faults"): Need.OPERATOR,
     ("POST", "/api/v1/drills/{drill_id}/heal"): Need.OPERATOR,
+    ("POST", "/api/v1/drills/{drill_id}/abort"): Need.OPERATOR,
     ("POST", "/api/v1/halt"): Need.OPERATOR,
     ("POST", "/api/v1/resume"): Need.OPERATOR,
     ("POST", "/api/v1/heal"): Need.OPERATOR,

@@ -60,6 +60,12 @@ class FakeDesk:
             raise UsageError(f"no experiment `{experiment}`", "there are others", "name one of them")
         return PREVIEW, Refusal((self.asked.refused,)) if self.asked.refused else Go(("no freeze", "the clock is sane"))
 
+    async def abort(self, drill_id: str, why: str, by: str) -> Drill | Refusal:
+        self.asked.calls.append(f"stop {drill_id} for {by}: {why}")
+        refused = self.asked.refused
+        found = (*self.view.drills, *([self.asked.drill] if self.asked.drill else []))
+        return Refusal((refused,)) if refused else next(one for one in found if one.id == drill_id)
+
     async def halt(self, why: str, by: str) -> tuple[Halt, tuple[str, ...]]:
         self.asked.calls.append(f"halt for {by}: {why}")
         self.asked.halt = Halt(why, by, self.view.now)
@@ -108,10 +114,6 @@ def ports(view: Overview, asked: Asked | None = None, audit: MemoryAudit | None 
     async def instructions(limit: int) -> tuple[Instruction, ...]:
         return (Instruction("i0", "chat", Kind.PIN, Level.P2, "ann", "peak", view.now - timedelta(hours=1)),)[:limit]
 
-    async def stop(drill_id: str, why: str, by: str) -> Drill | Refusal:
-        asked.calls.append(f"stop {drill_id} for {by}: {why}")
-        return Refusal((asked.refused,)) if asked.refused else next(d for d in drills if d.id == drill_id)
-
     async def experiments() -> tuple[ExperimentLine, ...]:
         return LINES
 
@@ -139,7 +141,7 @@ def ports(view: Overview, asked: Asked | None = None, audit: MemoryAudit | None 
     return ConsolePorts(
         overview=overview, standing=standing, thresholds=incident_pages.policy().thresholds,
         recorded=lambda lasts: tuple(p for p in points(view) if view.now - p.at <= lasts), instruct=instruct, end=end,
-        refusal=lambda _kind, _level: asked.refused, instructions=instructions, desk=FakeDesk(view, asked), stop=stop,
+        refusal=lambda _kind, _level: asked.refused, instructions=instructions, desk=FakeDesk(view, asked),
         plan=plan, experiments=experiments, drills=recent, drill=drill, events=events, leases=leases, report=report,
         halt=halt, audit=audit or MemoryAudit(), now=lambda: view.now, version=view.version,
     )  # fmt: skip

@@ -43,6 +43,14 @@ class StopAll(BaseModel):
     by: str = Field(default="api", max_length=128)
 
 
+class Abort(BaseModel):
+    """The body of a request to stop one drill."""
+
+    model_config = ConfigDict(extra="forbid")
+    why: str = Field(min_length=1, max_length=500)
+    by: str = Field(default="api", max_length=128)
+
+
 class Resume(BaseModel):
     """The body of a request to let drills start again."""
 
@@ -181,6 +189,15 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
             fix = _ask_the_leader(ports.role())
             return problem(409, "the drill may not start", "; ".join(started.reasons), fix, reasons=started.reasons)
         return json_answer(started, 202)
+
+    @app.post("/api/v1/drills/{drill_id}/abort", status_code=202, tags=["drills"], responses=gives(Drill, 202, "Told."))
+    async def abort(drill_id: Annotated[str, drill_id_path], body: Abort) -> JSONResponse:
+        """Tell a running drill to stop: its faults end first, and it proves nothing; 409 when it cannot be told."""
+        told = await ports.desk.abort((await the_drill(ports, drill_id)).id, body.why, body.by)
+        if isinstance(told, Refusal):
+            fix = _ask_the_leader(ports.role())
+            return problem(409, "the drill cannot be told to stop", "; ".join(told.reasons), fix, reasons=told.reasons)
+        return json_answer(told, 202)
 
     @app.post("/api/v1/halt", tags=["drills"], responses=gives(Halted))
     async def halt(body: StopAll) -> JSONResponse:

@@ -2,15 +2,12 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
 from controlplane.chaos.drill import Drill, Event, Halt
 from controlplane.chaos.experiment import ExperimentFile
 from controlplane.chaos.fault import Lease
-from controlplane.chaos.redundancy import Preview
-from controlplane.chaos.safety import Go, Refusal
 from controlplane.degradation.actuator import Receipt
 from controlplane.flows.faults import FaultRequest
 from controlplane.flows.rollout import Refused
@@ -27,24 +24,8 @@ from controlplane.web.guard import GuardPorts
 from controlplane.web.incidents import IncidentPorts
 from controlplane.web.oidc import OidcPorts
 from controlplane.web.page import Overview, Role
-from controlplane.web.pages.ports import ConsolePorts
+from controlplane.web.pages.ports import ConsolePorts, DrillDoor
 from controlplane.web.paging import Newest
-
-
-class Desk(Protocol):
-    """Where drills are asked for."""
-
-    async def start(self, experiment: str, requested_by: str) -> Drill | Refusal:
-        """Start a drill of an experiment, asked for by somebody; it runs on in the background."""
-
-    async def preview(self, experiment: str) -> tuple[Preview, Go | Refusal]:
-        """Say what a drill would do and what the gates say now; touches nothing."""
-
-    async def halt(self, why: str, by: str) -> tuple[Halt, tuple[str, ...]]:
-        """Stop every drill, end every fault, block new ones."""
-
-    async def resume(self, by: str) -> Halt | None:
-        """Let drills start again; returns the halt that was in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +39,7 @@ class WebPorts:
     drills: Newest[Drill]
     drill: Callable[[str], Awaitable[Drill | None]]
     leases: Callable[[], Awaitable[tuple[Lease, ...]]]
-    desk: Desk
+    desk: DrillDoor
     """Where drills are asked for."""
     events: Callable[[str], Awaitable[tuple[Event, ...]]]
     """What happened in a drill, oldest first."""
@@ -99,5 +80,3 @@ class WebPorts:
     """What the console's pages are made of."""
     oidc: OidcPorts | None = None
     """With whom people may log in besides; None without an identity provider."""
-    role: Callable[[], Role] = lambda: Role("leader", "")
-    """Which of several replicas this is, and who is in charge."""

@@ -241,7 +241,7 @@ def _add_abort(app: FastAPI, ports: ConsolePorts) -> None:
         why = (await fields_of(request)).get("why", "")
         wrong, status = wrong_why(why), 422
         if not wrong:
-            told = await ports.stop(drill.id, why, person(request))
+            told = await ports.desk.abort(drill.id, why, person(request))
             if not isinstance(told, Refusal):
                 return done(f"/drills/{drill.id}/live", "abort")
             wrong, status = f"It was refused: {'; '.join(told.reasons)}.", 409

@@ -29,18 +29,14 @@ class DrillDoor(Protocol):
     async def preview(self, experiment: str) -> tuple[Preview, Go | Refusal]:
         """Say what a drill would do and what the gates say now; touches nothing."""
 
+    async def abort(self, drill_id: str, why: str, by: str) -> Drill | Refusal:
+        """Tell one running drill to stop: it injects nothing more, its faults end first, and it proves nothing."""
+
     async def halt(self, why: str, by: str) -> tuple[Halt, tuple[str, ...]]:
         """Stop every drill, end every fault, block new ones."""
 
     async def resume(self, by: str) -> Halt | None:
         """Let drills start again; returns the halt that was in force."""
-
-
-class Stopper(Protocol):
-    """Who stops one drill."""
-
-    async def __call__(self, drill_id: str, why: str, by: str) -> Drill | Refusal:
-        """Tell a running drill to stop: it injects nothing more, and its faults end first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,6 @@ class ConsolePorts:
     instructions: Callable[[int], Awaitable[tuple[Instruction, ...]]]
     """The newest first."""
     desk: DrillDoor
-    stop: Stopper
     plan: Callable[[], tuple[ScheduledDrill, ...]]
     """The dates that come next, the soonest first."""
     experiments: Callable[[], Awaitable[tuple[ExperimentLine, ...]]]

@@ -99,7 +99,8 @@ READING = {
     "incident list": [], "token list": [], "audit list": [], "audit verify": [],
 }  # fmt: skip
 DOING: dict[str, list[str]] = {
-    "drill start": ["node-kill"], "drill heal": [DRILL.id], "halt": ["--why", "x"], "resume": [], "heal": [],
+    "drill start": ["node-kill"], "drill heal": [DRILL.id], "drill abort": [DRILL.id, "--why", "x"],
+    "halt": ["--why", "x"], "resume": [], "heal": [],
     "pin": ["P1", "--why", "x"], "unpin": ["P1", "--why", "x"], "approve": ["P0", "--why", "x"],
     "refuse": ["P0", "--why", "x"], "release": ["P0", "--why", "x"], "brake pull": ["--why", "x"],
     "brake release": ["--why", "x"], "token create": ["grafana", "--role", "viewer"],

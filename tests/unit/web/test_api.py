@@ -164,6 +164,10 @@ class FakeDesk:
         self.told.calls.append(f"preview {experiment}")
         return PREVIEW, self.told.answer if isinstance(self.told.answer, Refusal) else Go(("no freeze",))
 
+    async def abort(self, drill_id: str, why: str, by: str) -> Drill | Refusal:
+        self.told.calls.append(f"abort {drill_id} for {by}: {why}")
+        return self.told.answer if isinstance(self.told.answer, Refusal) else DRILL
+
     async def halt(self, why: str, by: str) -> tuple[Halt, tuple[str, ...]]:
         self.told.calls.append(f"halt for {by}: {why}")
         return Halt(why, by, NOW), ("node-kill on primary-0: healed",)
