@@ -8,18 +8,17 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from bench.classic import free_ports
 from bench.fleet import wait_until
+from tests.support.answering import Answering, answering
 
 ALERT = "BenchStorm"
 """The alert that the row waits for."""
@@ -65,39 +64,18 @@ def outside() -> Iterator[Outside]:
     """Serve both."""
     told: list[tuple[float, str]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(Answering):
         def do_GET(self) -> None:
-            self._ok()
+            self.say(_COMPLETION)
 
         def do_POST(self) -> None:
             if self.path == "/receiver":
                 told.append((time.time(), self.headers.get("idempotency-key", "")))
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            self._ok()
+            self.body()
+            self.say(_COMPLETION)
 
-        def _ok(self) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(_COMPLETION)))
-            self.end_headers()
-            with suppress(OSError):
-                self.wfile.write(_COMPLETION)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield Outside(server.server_port, told)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with answering(Handler) as port:
+        yield Outside(port, told)
 
 
 class Plane:

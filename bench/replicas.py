@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +23,7 @@ import psutil
 
 from bench.classic import free_ports
 from controlplane.wholefile import write_whole
+from tests.support.answering import Answering, answering
 
 SERVICE = "ha"
 ALERT = "RowAlert"
@@ -58,14 +58,13 @@ drills:
 """
 _ENDPOINT = """
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 SAID = (
     b'{"id":"1","object":"text_completion","choices":[{"index":0,"text":"pong","finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
 )
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.body()
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(SAID)))
@@ -185,15 +184,13 @@ def outside() -> Iterator[Outside]:
     """Serve the gateway and the receiver."""
     told = Outside()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(Answering):
         def do_GET(self) -> None:
             state = {"weights": told.weights, "level": told.level, "pools": ["primary", "standby"]}
             self._say(json.dumps(state).encode())
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            body = self.body()
             call = self.headers.get("idempotency-key", "")
             if self.path == "/receiver":
                 told.messages.append(call)
@@ -205,33 +202,11 @@ def outside() -> Iterator[Outside]:
 
         def _say(self, content: bytes) -> None:
             pool = max(told.weights, key=lambda name: told.weights[name])
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.send_header("x-served-by", f"{pool}-0")
-            self.send_header("x-degradation-level", told.level)
-            self.end_headers()
-            with suppress(OSError):
-                self.wfile.write(content)
+            self.say(content, x_served_by=f"{pool}-0", x_degradation_level=told.level)
 
-        def handle(self) -> None:
-            with suppress(OSError):
-                super().handle()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    told.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with answering(Handler) as port:
+        told.url = f"http://127.0.0.1:{port}"
         yield told
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @dataclass(frozen=True, slots=True)

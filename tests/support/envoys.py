@@ -1,12 +1,10 @@
 """A real Envoy with the reference fleet's own documents, in front of endpoints that answer at once."""
 
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from controlplane.target.envoy import find_envoy
 from controlplane.target.gateway import Doors
 from controlplane.target.gateway_clusters import Place
 from controlplane.target.spec import GatewaySpec, PoolSpec
+from tests.support.answering import Answering, answering
 from tests.support.processes import Running, ask, free_port
 
 POOLS = {"primary": PoolSpec(3, "base"), "standby": PoolSpec(1, "base"), "base": PoolSpec(1, "base")}
@@ -102,26 +101,10 @@ def _ready(found: Envoy) -> bool:
 def endpoint() -> Iterator[int]:
     """Run an endpoint that answers every completion at once; yield its port."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(Answering):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length") or 0))
-            self.send_response(200)
-            self.send_header("content-length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
+            self.body()
+            self.say(b"{}")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with answering(Handler) as port:
+        yield port

@@ -10,13 +10,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import jsonschema
 import yaml
+
+from tests.support.answering import Answering, answering
 
 Object = dict[str, Any]
 
@@ -232,37 +233,20 @@ def api_server() -> Iterator[Api]:
     """Run the server."""
     api = Api()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class Handler(Answering):
         api_: ClassVar[Api] = api
 
         def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            body = self.body()
             kind = self.headers.get("content-type") or ""
             status, answer = self.api_.answer(self.command, self.path, kind, json.loads(body) if body else {})
-            sent = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
+            self.say(json.dumps(answer).encode(), status)
 
         do_GET = do_PATCH = _serve  # noqa: N815 - the names that the server calls
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with answering(Handler) as port:
+        api.url = f"http://127.0.0.1:{port}"
         yield api
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def kubeconfig(folder: Path, url: str) -> Path:

@@ -5,12 +5,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.support.answering import Answering, answering
 from tests.support.kube import refusal
 
 
@@ -69,41 +69,19 @@ def lease_server() -> Iterator[LeaseServer]:
     """Run the server."""
     told = LeaseServer()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(Answering):
         def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            body = self.body()
             while told.hangs and not told.ended.wait(0.01):
                 pass
             status, answer = told.answer(self.command, self.path.partition("?")[0], json.loads(body) if body else {})
-            sent = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
+            self.say(json.dumps(answer).encode(), status)
 
         do_GET = do_POST = do_PUT = _serve  # noqa: N815 - the names that the server calls
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def handle(self) -> None:
-            try:
-                super().handle()
-            except OSError:  # The client has given up.
-                self.close_connection = True
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    told.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield told
-    finally:
-        told.ended.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with answering(Handler) as port:
+        told.url = f"http://127.0.0.1:{port}"
+        try:
+            yield told
+        finally:
+            told.ended.set()
