@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
+from controlplane.chaos.drill import Drill
 from controlplane.incidents.alert import Status
 from controlplane.incidents.correlate import Member
 from controlplane.incidents.history import History, Trace
@@ -23,12 +25,22 @@ from controlplane.web.runbooks import RunbookPorts
 from tests.support import overviews
 
 PAGE = Path(__file__).resolve().parents[2] / "controlplane.yaml"
+_RENDERED: dict[str, Mapping[str, str]] = {}
 HINT = "likely cause: node loss (all 2 endpoints of node-a are down). Ask whether the machine itself answers."
 
 
+@cache
 def policy() -> Policy:
     """Return the committed example."""
     return load(PAGE).policy
+
+
+def _rendered(drills: tuple[Drill, ...]) -> Mapping[str, str]:
+    """Render the example once for the same drills, which have no hash: hundreds of tests ask for it."""
+    known = repr(drills)
+    if known not in _RENDERED:
+        _RENDERED[known] = render(policy(), drills, "controlplane.yaml")
+    return _RENDERED[known]
 
 
 def history(of: IncidentView, pool: str = "gateway") -> History:
@@ -67,7 +79,7 @@ def ports(view: Overview, known: Mapping[str, IncidentReport] | None = None, not
         notes: what a person wrote on every runbook.
     """
     page = policy()
-    texts, subjects = render(page, view.drills, "controlplane.yaml"), described(page)
+    texts, subjects = _rendered(view.drills), described(page)
     reports = known if known is not None else {of.incident.id: report(view, of) for of in view.incidents}
 
     async def found(incident_id: str) -> IncidentReport | None:

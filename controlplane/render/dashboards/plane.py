@@ -201,8 +201,10 @@ def _request_seconds() -> Panel:
 def _held() -> Panel:
     under_way = f"max by (instance) (controlplane_http_requests_in_flight{{{OURS}}})"
     listening = f"max by (instance) (controlplane_event_listeners{{{OURS}}})"
-    return lines( "Under way", [target(under_way, f"{_EACH} requests", "A"), target(listening, f"{_EACH} listen", "B")],
-        "Requests that are being answered, and open pages and programs that listen for changes.", defaults={"min": 0},
+    return lines(
+        "Under way", [target(under_way, f"{_EACH} requests", "A"), target(listening, f"{_EACH} listen", "B")],
+        "Requests that are being answered, and open pages and programs that listen for changes.", unit="short",
+        defaults={"min": 0},
     )  # fmt: skip
 
 

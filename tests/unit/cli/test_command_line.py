@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from controlplane.cli import app, client, main, output
+from controlplane.cli import app, main, output
 from controlplane.cli.client import Client, connect
 from controlplane.cli.drill import since_fault
 from controlplane.errors import (
@@ -231,12 +231,11 @@ def test_an_address_that_leads_nowhere_is_an_unreachable_control_plane(url: str)
         Client(url, "").get("/x")
 
 
-def test_a_server_that_does_not_answer_in_time_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_in_time_is_unreachable() -> None:
     import socket  # noqa: PLC0415 - only this test listens and says nothing
 
-    monkeypatch.setattr(client, "TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UnreachableError):
-        Client(f"http://127.0.0.1:{silent.getsockname()[1]}", "").get("/x")
+        Client(f"http://127.0.0.1:{silent.getsockname()[1]}", "", timeout_s=0.1).get("/x")
 
 
 def test_a_server_is_found_by_its_state_directory_or_by_the_environment(

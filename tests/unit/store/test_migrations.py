@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, insert, inspect, select
-from sqlalchemy.types import JSON, Boolean, Float, Integer
+from sqlalchemy.types import JSON, Boolean, Float, Integer, LargeBinary
 
 from controlplane.store.database import alembic_config, migrate, open_database
 from controlplane.store.schema import metadata
@@ -66,6 +66,8 @@ def _value(column: Any) -> Any:
         return True
     if isinstance(column.type, Integer | Float):
         return 1
+    if isinstance(column.type, LargeBinary):
+        return b"\0\xff"
     return f"{column.table.name} {column.name}"[: getattr(column.type, "length", None) or 200]
 
 

@@ -54,6 +54,7 @@ FAULT: dict[str, object] = {"kind": "node-kill", "pool": "primary"}
 POSTS: dict[str, tuple[str, dict[str, object], int]] = {
     "start a drill": ("/api/v1/drills", {"experiment": "node-kill"}, 202),
     "inject": (f"/api/v1/drills/{DRILL.id}/faults", FAULT, 201),
+    "abort a drill": (f"/api/v1/drills/{DRILL.id}/abort", {"why": "enough"}, 202),
     "heal a drill": (f"/api/v1/drills/{DRILL.id}/heal", {}, 200),
     "heal": ("/api/v1/heal", {}, 200),
     "halt": ("/api/v1/halt", {"why": "smoke", "by": "ann"}, 200),
