@@ -110,9 +110,10 @@ class Client:
         return opened
 
     def _unreachable(self, error: Exception) -> UnreachableError:
-        return UnreachableError(
-            f"no control plane answers at {self.url}", str(error), "start one with `controlplane serve`"
-        )
+        fix = "start one with `controlplane serve`"
+        if isinstance(getattr(error, "reason", error), ssl.SSLError):
+            fix = "give --ca-file: who vouches for its certificate; or look whether the address is the right one"
+        return UnreachableError(f"no control plane answers at {self.url}", str(error), fix)
 
 
 _KINDS: Mapping[int, type[ControlplaneError]] = {

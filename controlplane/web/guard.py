@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from controlplane.errors import StoreError
 from controlplane.security.chain import AuditBook, Deed, clean
 from controlplane.security.limits import Limiter, Repeats
-from controlplane.security.roles import Need, Scraping, may
+from controlplane.security.roles import Need, Role, Scraping, may
 from controlplane.security.tokens import Principal, csrf_of, same_text
 from controlplane.web.access import asked
 from controlplane.web.answers import problem
@@ -165,7 +165,7 @@ class Guard:
         if request.visitor.principal:
             role = request.visitor.principal.role
             return await self._refuse(
-                request, 403, f"this needs {_article(request.need)}; the credential is a {role}'s"
+                request, 403, f"this needs {_article(request.need)}; the credential is {_article(role)}'s"
             )
         if request.visitor.presented and "authorization" in request.headers:
             wait_s = self._ports.failures.take(request.source, self._ports.clock_s())
@@ -403,5 +403,5 @@ def _key(principal: Principal | None) -> str:
     return f"{principal.credential} {principal.name}" if principal else "anonymous"
 
 
-def _article(need: Need) -> str:
-    return f"an {need}" if need.value[0] in "ao" else f"a {need}"
+def _article(who: Need | Role) -> str:
+    return f"an {who}" if who.value[0] in "ao" else f"a {who}"

@@ -94,7 +94,7 @@ def test_a_second_drill_while_one_runs_is_refused_with_every_reason(rehearsal: R
     reasons = answer.json["reasons"]
     assert f"drill {rehearsal.drill['id']} is still running" in reasons
     assert "2 faults are still leased" in reasons
-    assert done.status == 1
+    assert done.status == 3
     assert done.out == ""
     for said in ("error: the drill may not start", f"drill {rehearsal.drill['id']} is still running"):
         assert said in done.err
@@ -177,7 +177,7 @@ def test_without_the_operators_token_nothing_is_started(rehearsal: Rehearsal) ->
     done = controlplane(
         "drill", "run", "node-kill", "--state-dir", rehearsal.plane.state, env={"CONTROLPLANE_TOKEN": "wrong"}
     )
-    assert done.status == 1
+    assert done.status == 5
     assert "token" in done.err
     assert len(rehearsal.plane.get("/api/v1/drills")) == before
 

@@ -56,7 +56,7 @@ def test_what_fits_nothing_is_refused_with_the_reason_and_needs_the_token(fleet:
     with Plane(fleet.page, state=state) as plane:
         plane.until_ready()
         refused = say(state, "release", "P0", "--why", "well")
-        assert refused.status == 1
+        assert refused.status == 3
         assert "row P0 cannot be released now: it is idle" in refused.err
         assert plane.ask("/api/v1/pins/P1", "POST", {"why": "x"}, token="").status == 401
         assert plane.get("/api/v1/instructions") == []

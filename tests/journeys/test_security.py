@@ -63,13 +63,13 @@ def test_a_token_is_handed_out_used_from_elsewhere_listed_and_taken_back(plane: 
     assert controlplane(*there, "halt", "--why", "a test").status == 0
     assert controlplane(*there, "resume").status == 0
     refused = controlplane(*there, "token", "list")
-    assert refused.status == 1
+    assert refused.status == 5
     assert "an admin" in refused.err
     listed = cli(plane, "token", "list")
     assert token_id in listed
     assert text not in listed
     cli(plane, "token", "revoke", token_id)
-    assert controlplane(*there, "status").status == 1
+    assert controlplane(*there, "status").status == 5
     assert plane.ask("/api/v1/standing", token=text).status == 401
 
 
@@ -178,8 +178,9 @@ def test_over_tls_the_command_line_on_this_machine_goes_on_working_and_pins_the_
             assert answer.getheader("strict-transport-security")
         (plane.state / "server.pem").write_text((papers / "ca.pem").read_text())
         wrong = controlplane("status", "--state-dir", plane.state)
-        assert wrong.status == 1
+        assert wrong.status == 4
         assert "certificate" in wrong.err
+        assert "--ca-file" in wrong.err
 
 
 def test_with_an_authority_for_clients_only_they_come_in(papers: Path, tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_with_an_authority_for_clients_only_they_come_in(papers: Path, tmp_path:
     run.mkdir()
     tls = ("--tls-cert", papers / "cert.pem", "--tls-key", papers / "key.pem", "--tls-client-ca", papers / "ca.pem")
     with Plane(static_page(run), more=tls) as plane:
-        assert controlplane("status", "--state-dir", plane.state).status == 1
+        assert controlplane("status", "--state-dir", plane.state).status == 4
         mine = {"CONTROLPLANE_CLIENT_CERT": str(papers / "client.pem")}
         assert controlplane("status", "--json", "--state-dir", plane.state, env=mine).status == 0
 
