@@ -79,6 +79,8 @@ def _made(kind: str, lab: Lab, hollow: Hollow, namespace: str) -> Case:
     if kind in ("cordon", "taint"):
         hollow.node(f"{namespace}-node")
         path, taint = f"/api/v1/nodes/{namespace}-node", "degraded=yes:NoSchedule" if kind == "taint" else ""
+        # A new node is tainted `not-ready` until the node controller has read its status.
+        until(lambda: not admin.must("GET", path)["spec"].get("taints"), what="the node is free of taints")
         shown = ("spec", "taints" if taint else "unschedulable")
         asked = CordonNode(f"{namespace}-node", taint)
         return Case(CordonHand(cluster), asked, replace(asked, node="nobody"), admin, path, shown)
