@@ -213,6 +213,6 @@ def test_nothing_is_found_but_what_was_planted(planted: Planted) -> None:
 
 def test_a_prometheus_that_is_not_there_is_an_error_with_a_way_out(watched: Watched) -> None:
     done = controlplane("lint", watched.page, "--live", "--prometheus", f"http://127.0.0.1:{free_port()}")
-    assert done.status == 1
+    assert done.status == 4
     assert "no Prometheus answers at" in done.err
     assert "--prometheus URL" in done.err

@@ -160,7 +160,7 @@ def test_an_endpoint_whose_name_does_not_resolve_is_shown_down_too(tmp_path: Pat
 def test_a_missing_address_file_of_the_gateway_says_who_writes_it(tmp_path: Path) -> None:
     page = tmp_path / "controlplane.yaml"
     page.write_text(reference_page(), encoding="utf-8")
-    assert_clear(serve(page), 1, "gateway/listener", "controlplane up")
+    assert_clear(serve(page), 4, "gateway/listener", "controlplane up")
     assert not (tmp_path / "state" / "url").exists()
     assert parts(tmp_path) == []
 
@@ -187,10 +187,10 @@ def test_an_envoy_that_cannot_be_run_is_named(tmp_path: Path) -> None:
 def test_talking_to_a_control_plane_that_does_not_run_says_how_to_start_one(
     command: tuple[str, ...], tmp_path: Path
 ) -> None:
-    assert_clear(controlplane(*command, "--state-dir", tmp_path), 1, str(tmp_path), "controlplane serve")
+    assert_clear(controlplane(*command, "--state-dir", tmp_path), 4, str(tmp_path), "controlplane serve")
     (tmp_path / "url").write_text(f"http://127.0.0.1:{free_port()}\n", encoding="utf-8")
     (tmp_path / "token").write_text("t\n", encoding="utf-8")
-    assert_clear(controlplane(*command, "--state-dir", tmp_path), 1, "no control plane answers", "controlplane serve")
+    assert_clear(controlplane(*command, "--state-dir", tmp_path), 4, "no control plane answers", "controlplane serve")
 
 
 # -- what is taken -----------------------------------------------------------------------------------------------------

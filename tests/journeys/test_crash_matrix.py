@@ -49,8 +49,9 @@ def test_a_crash_leaves_nothing_in_a_network_namespace() -> None:
 
 
 def test_every_kind_there_is_has_its_cells() -> None:
+    of_a_cluster_alone = {FaultKind.POD_EVICTION}  # Nothing of ours keeps it up; crashes around it: test_kube_faults.
     for substrate, kinds in DRIVERS.items():
-        assert set(kinds) == set(FaultKind)
+        assert set(kinds) == set(FaultKind) - of_a_cluster_alone
         assert len(list(cases(substrate, kinds))) == len(kinds) * len(WRITES) * len(WHENS) * len(WHOS)
     for kind in FaultKind:
         found, problems = read("crash", experiment(kind))

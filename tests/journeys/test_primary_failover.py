@@ -186,11 +186,10 @@ def test_the_incident_is_resolved_and_its_timeline_is_in_order(failover: Failove
     assert parse_time(incident["mitigated_at"]) < parse_time(incident["resolved_at"])
     moments = [parse_time(note["at"]) for note in timeline]
     assert moments == sorted(moments)
-    kinds = [note["kind"] for note in timeline]
-    hints = kinds.count("hint")
-    assert kinds == [
-        "detected", *["hint"] * hints, "decided", "lever", "receipt", *["lever"] * (len(kinds) - hints - 4),
-    ]  # fmt: skip
+    seen = [note["kind"] for note in timeline]
+    assert {"verdict", "triage"} >= set(seen) - {"detected", "hint", "decided", "lever", "receipt"}
+    kinds = [kind for kind in seen if kind not in ("hint", "verdict", "triage")]
+    assert kinds == ["detected", "decided", "lever", "receipt", *["lever"] * (len(kinds) - 4)]
     told = " | ".join(note["text"] for note in timeline)
     for step in ("10%", "50%", "100%", "all traffic is back"):
         assert step in told
