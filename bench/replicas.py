@@ -58,13 +58,14 @@ drills:
 """
 _ENDPOINT = """
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 SAID = (
     b'{"id":"1","object":"text_completion","choices":[{"index":0,"text":"pong","finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
 )
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.body()
+        self.rfile.read(int(self.headers.get("content-length", 0)))
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(SAID)))

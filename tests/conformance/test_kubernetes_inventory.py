@@ -88,7 +88,7 @@ async def test_ready_pods_come_with_their_node_zone_and_gpus_and_go_when_they_en
         told = found.told
         hollow.report(namespace, "engine-1", ip="198.18.0.2")
         await until(lambda: found.names == {"engine-0", "engine-1"}, "the second one is ready")
-        assert found.told > told
+        await until(lambda: found.told > told, "whoever looks at the fleet is woken")
         hollow.report(namespace, "engine-1", ip="198.18.0.2", ready=False)
         await until(lambda: found.names == {"engine-0"}, "the second one is not ready any more")
         hollow.delete(namespace, "engine-0", grace_s=30)
