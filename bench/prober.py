@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,25 @@ class Fixed:
     def read(self) -> Inventory:
         """Return it."""
         return self._inventory
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What a while of looking took."""
+
+    cpu_share: float
+    """Of one core."""
+    cpu_s: float
+    wall_s: float
+    made: dict[str, float]
+    """Looks by result."""
+    lags: list[float]
+    """How late ticks of the event loop were, in seconds, ascending."""
+
+    @property
+    def lag_p99_s(self) -> float:
+        """The 99th percentile of them."""
+        return self.lags[int(len(self.lags) * 0.99)]
 
 
 class Subject:
@@ -110,6 +130,32 @@ class Subject:
                 self.verdicts += [e for e in pool.evidence if e.signal in _WELL]
             await asyncio.sleep(EVALUATE_S)
 
+    async def measured(self, seconds: float) -> "Stretch":
+        """Let it look for a while, and count what that took and how late the event loop was."""
+        lags: list[float] = []
+
+        async def lag() -> None:
+            while True:
+                before = monotonic()
+                await asyncio.sleep(LAG_TICK_S)
+                lags.append(max(0.0, monotonic() - before - LAG_TICK_S))
+
+        self._spawn(lag())
+        self.passes.clear()
+        self.verdicts.clear()
+        looks, cpu, wall = self.counted(), process_time(), monotonic()
+        await asyncio.sleep(seconds)
+        cpu, wall = process_time() - cpu, monotonic() - wall
+        made = {result: count - looks.get(result, 0.0) for result, count in self.counted().items()}
+        return Stretch(cpu / wall, cpu, wall, made, sorted(lags))
+
+    async def end(self) -> None:
+        """Stop looking, and let go of every connection."""
+        for pace in self.paces:
+            pace.stop()
+        self.wire.close()
+        await self.background.stop()
+
     def counted(self) -> dict[str, float]:
         """Return the looks so far, by result."""
         found: dict[str, float] = {}
@@ -127,34 +173,18 @@ async def measure(plan: dict[str, Any]) -> dict[str, Any]:
     subject = Subject(plan)
     await subject.start(len(subject.endpoints))
     await asyncio.sleep(plan["warm_s"])
-    lags: list[float] = []
-
-    async def lag() -> None:
-        while True:
-            before = monotonic()
-            await asyncio.sleep(LAG_TICK_S)
-            lags.append(max(0.0, monotonic() - before - LAG_TICK_S))
-
-    subject.background.spawn(lag())
-    subject.passes.clear()
-    subject.verdicts.clear()
-    looks, cpu, wall = subject.counted(), process_time(), monotonic()
-    await asyncio.sleep(plan["seconds"])
-    cpu, wall = process_time() - cpu, monotonic() - wall
-    after = {k: v - looks.get(k, 0.0) for k, v in subject.counted().items()}
+    seen = await subject.measured(plan["seconds"])
+    looks = sum(seen.made.values())
     verdicts = {e.signal: e.value for v in subject.observer._verdicts.values() for e in v.evidence}  # noqa: SLF001
-    for pace in subject.paces:
-        pace.stop()
-    subject.wire.close()
-    await subject.background.stop()
+    await subject.end()
     return {
-        "endpoints": len(subject.endpoints), "cpu_share": cpu / wall, "looks": sum(after.values()), "results": after,
-        "us_a_look": cpu / max(1.0, sum(after.values())) * 1e6, "rss_mib": psutil.Process().memory_info().rss / 2**20,
+        "endpoints": len(subject.endpoints), "cpu_share": seen.cpu_share, "looks": looks, "results": seen.made,
+        "us_a_look": seen.cpu_s / max(1.0, looks) * 1e6, "rss_mib": psutil.Process().memory_info().rss / 2**20,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "lag_p99_ms": sorted(lags)[int(len(lags) * 0.99)] * 1e3, "lag_worst_ms": max(lags) * 1e3,
+        "lag_p99_ms": seen.lag_p99_s * 1e3, "lag_worst_ms": seen.lags[-1] * 1e3,
         "pass_ms": statistics.median(subject.passes) * 1e3, "pass_worst_ms": max(subject.passes) * 1e3,
         "left_out": sum(p.left_out for p in subject.paces), "latency_p99": verdicts.get("latency_p99"),
-        "stolen_s": subject.wire.lateness.stolen_since(monotonic() - wall),
+        "stolen_s": subject.wire.lateness.stolen_since(monotonic() - seen.wall_s),
         "wrong": sum(e.value is not None and e.value != _WELL[e.signal] for e in subject.verdicts),
         "unknowns": sum(e.value is None for e in subject.verdicts), "verdicts": len(subject.verdicts),
     }  # fmt: skip

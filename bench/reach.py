@@ -10,14 +10,14 @@ import resource
 import signal
 import statistics
 import sys
-from time import monotonic, process_time
+from time import monotonic
 from typing import Any
 
 import psutil
 import structlog
 import uvloop
 
-from bench.prober import LAG_TICK_S, Subject
+from bench.prober import Subject
 
 VICTIMS = 5
 """Addresses that one process answers for, which is then killed or stopped."""
@@ -39,33 +39,18 @@ async def measure(plan: dict[str, Any]) -> dict[str, Any]:
     await subject.start(len(subject.endpoints))
     connected_s = monotonic() - began
     await asyncio.sleep(plan["warm_s"])
-    lags: list[float] = []
-
-    async def lag() -> None:
-        while True:
-            before = monotonic()
-            await asyncio.sleep(LAG_TICK_S)
-            lags.append(max(0.0, monotonic() - before - LAG_TICK_S))
-
-    subject.background.spawn(lag())
-    subject.passes.clear()
-    looks, cpu, wall = subject.counted(), process_time(), monotonic()
-    await asyncio.sleep(plan["seconds"])
-    cpu, wall = process_time() - cpu, monotonic() - wall
-    made = {result: count - looks.get(result, 0.0) for result, count in subject.counted().items()}
+    seen = await subject.measured(plan["seconds"])
+    looks = sum(seen.made.values())
     found = {
-        "endpoints": len(hosts), "cpu_share": cpu / wall, "rss_mib": psutil.Process().memory_info().rss / 2**20,
+        "endpoints": len(hosts), "cpu_share": seen.cpu_share, "rss_mib": psutil.Process().memory_info().rss / 2**20,
         "pass_ms": statistics.median(subject.passes) * 1e3, "passes": len(subject.passes),
-        "lag_p99_ms": sorted(lags)[int(len(lags) * 0.99)] * 1e3, "connected_s": connected_s,
-        "looks": sum(made.values()), "failed": sum(made.values()) - made.get("ok", 0.0),
+        "lag_p99_ms": seen.lag_p99_s * 1e3, "connected_s": connected_s,
+        "looks": looks, "failed": looks - seen.made.get("ok", 0.0),
     }  # fmt: skip
     first = len(hosts)
     found["killed_ms"] = 1e3 * await _known(subject, killed["pid"], signal.SIGKILL, first)
     found["hung_ms"] = 1e3 * await _known(subject, hung["pid"], signal.SIGSTOP, first + VICTIMS)
-    for pace in subject.paces:
-        pace.stop()
-    subject.wire.close()
-    await subject.background.stop()
+    await subject.end()
     return found
 
 

@@ -13,9 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ import psutil
 from bench.classic import free_ports
 from controlplane.wholefile import write_whole
 from tests.support.answering import Answering, answering
+from tests.support.processes import Answer, ask
 
 SERVICE = "ha"
 ALERT = "RowAlert"
@@ -210,20 +211,6 @@ def outside() -> Iterator[Outside]:
         yield told
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a replica said."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body, parsed."""
-        return json.loads(self.body)
-
-
 class Replica:
     """One `controlplane serve`; killed, stopped, woken and started again on the same state."""
 
@@ -274,11 +261,8 @@ class Replica:
     def ask(self, method: str, path: str, body: object = None, within_s: float = 10.0) -> Answer:
         """Ask it; raises OSError or HTTPException when there is no answer."""
         token = TOKEN if path == HOOK else (self.state / "token").read_text().strip()
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=within_s)) as connection:
-            headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            got = connection.getresponse()
-            return Answer(got.status, {k.lower(): v for k, v in got.getheaders()}, got.read())
+        url = f"http://127.0.0.1:{self.port}{path}"
+        return ask(url, method, body, {"authorization": f"Bearer {token}"}, within_s)
 
     def role(self) -> str:
         """Return its role; empty when it does not answer."""

@@ -1,15 +1,15 @@
 """What the console's pages are made of, joined: the plane's books, its desk, its experiments as files."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 import controlplane
+from controlplane.chaos.experiment import ExperimentFile
 from controlplane.clock import utcnow
-from controlplane.errors import ControlplaneError
 from controlplane.flows import people
-from controlplane.runtime.experiments import find_experiment
+from controlplane.runtime.experiments import as_error
+from controlplane.runtime.reading import experiments_of
 from controlplane.runtime.wiring import Plane
 from controlplane.security.chain import AuditBook
 from controlplane.web.page import Overview, ScheduledDrill
@@ -32,13 +32,10 @@ def console_ports(
     """
     books, service = plane.books, plane.loaded.policy.service
 
-    async def listed() -> tuple[ExperimentLine, ...]:
-        pools = {pool.name: len(pool.endpoints) for pool in plane.standing().pools}
-        return await asyncio.to_thread(_experiments, experiments, pools)
+    read = experiments_of(experiments, plane.standing)
 
-    def plan() -> tuple[ScheduledDrill, ...]:
-        coming = plane.desk.next_due(utcnow(), DATES)
-        return tuple(ScheduledDrill(name, experiment, at) for at, name, p in coming for experiment in p.experiments)
+    async def listed() -> tuple[ExperimentLine, ...]:
+        return tuple(_line(file) for file in await read())
 
     return ConsolePorts(
         overview=overview,
@@ -50,7 +47,7 @@ def console_ports(
         refusal=plane.people.refusal,
         instructions=lambda limit: books.instructions.recent(service, limit),
         desk=plane.desk,
-        plan=plan,
+        plan=partial(planned, plane, DATES),
         experiments=listed,
         drills=books.drills.recent,
         drill=books.drills.get,
@@ -64,14 +61,16 @@ def console_ports(
     )
 
 
-def _experiments(directory: Path, pools: dict[str, int]) -> tuple[ExperimentLine, ...]:
-    """Read every experiment; one that cannot be run says why."""
-    lines = []
-    for path in sorted(directory.glob("*.yaml")):
-        try:
-            found, _ = find_experiment(directory, path.stem, pools)
-        except ControlplaneError as error:
-            lines.append(ExperimentLine(path.stem, path.stem, "", "", problem=f"{error.what}: {error.why}"))
-        else:
-            lines.append(ExperimentLine(found.name, found.title, found.row, found.blast_radius, found.description))
-    return tuple(lines)
+def planned(plane: Plane, dates: int = 1) -> tuple[ScheduledDrill, ...]:
+    """Return what is scheduled on the next dates of each plan, the soonest first."""
+    coming = plane.desk.next_due(utcnow(), dates)
+    return tuple(ScheduledDrill(name, experiment, at) for at, name, plan in coming for experiment in plan.experiments)
+
+
+def _line(file: ExperimentFile) -> ExperimentLine:
+    """Spell an experiment out; one that cannot be run says why."""
+    found = file.experiment
+    if found is None:
+        wrong = as_error(file.problems)
+        return ExperimentLine(file.name, file.name, "", "", problem=f"{wrong.what}: {wrong.why}")
+    return ExperimentLine(found.name, found.title, found.row, found.blast_radius, found.description)

@@ -31,10 +31,15 @@ def find_experiment(directory: Path, name: str, pools: Mapping[str, int]) -> tup
         )  # fmt: skip
     experiment, problems = _read(path, pools)
     if experiment is None or problems:
-        first, *more = problems
-        also = f" (and {len(more)} more)" if more else ""
-        raise ExperimentError(f"{first.where}: {first.what}{also}", first.why, first.fix)
+        raise as_error(problems)
     return experiment, path
+
+
+def as_error(problems: tuple[Problem, ...]) -> ExperimentError:
+    """Say in one sentence what is wrong with an experiment: the first thing, and how many more."""
+    first, *more = problems
+    also = f" (and {len(more)} more)" if more else ""
+    return ExperimentError(f"{first.where}: {first.what}{also}", first.why, first.fix)
 
 
 def list_experiments(directory: Path, pools: Mapping[str, int]) -> tuple[ExperimentFile, ...]:

@@ -1,7 +1,6 @@
 """What the outside may ask of a joined control plane: the ports of the web, filled in. Used by `server`."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from functools import partial
 from typing import TypedDict
 
@@ -12,7 +11,7 @@ from controlplane.flows import faults, people, recover
 from controlplane.flows.rollout import Refused
 from controlplane.render.reports.incident import IncidentReport
 from controlplane.render.wording import page_name
-from controlplane.runtime.console import console_ports
+from controlplane.runtime.console import console_ports, planned
 from controlplane.runtime.doors import Doors
 from controlplane.runtime.histories import of_incident
 from controlplane.runtime.reading import experiments_of, metrics_path
@@ -27,7 +26,7 @@ from controlplane.web.api.signals import SignalPorts
 from controlplane.web.app import WebPorts
 from controlplane.web.changes import Changes
 from controlplane.web.incidents import IncidentPorts
-from controlplane.web.page import IncidentView, Overview, Role, ScheduledDrill
+from controlplane.web.page import IncidentView, Overview, Role
 from controlplane.web.runbooks import RunbookPorts
 
 SHOWN = 12
@@ -59,7 +58,7 @@ def web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors, s
             receipts=await books.receipts.recent(service, SHOWN),
             leases=await books.leases.open_leases(),
             halt=await books.halts.current(),
-            next_drill=_next_drill(plane, utcnow()),
+            next_drill=next(iter(planned(plane)), None),
             now=utcnow(),
             version=controlplane.__version__,
             role=Role(plane.leadership.role, plane.leadership.leader),
@@ -158,8 +157,3 @@ def _rollout_ports(desk: RolloutDesk | None) -> RolloutDoors:
         return None
 
     return {"start_rollout": no_start, "abort_rollout": no_abort, "newest_rollout": none}
-
-
-def _next_drill(plane: Plane, now: datetime) -> ScheduledDrill | None:
-    coming = [(at, name, plan) for at, name, plan in plane.desk.next_due(now) if plan.experiments]
-    return next((ScheduledDrill(name, plan.experiments[0], at) for at, name, plan in coming), None)

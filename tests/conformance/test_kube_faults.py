@@ -20,7 +20,7 @@ from controlplane.chaos.drill import Drill, Facts, Outcome, judge, time_phases
 from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.parameters import settled
 from controlplane.chaos.redundancy import BlastRadius
-from controlplane.chaos.substrates import kube_network
+from controlplane.chaos.substrates import kube_ground
 from controlplane.chaos.substrates.kube_ground import Ground
 from controlplane.chaos.substrates.kube_objects import DOWN
 from controlplane.chaos.substrates.registry import KUBERNETES, kubernetes_faults
@@ -332,7 +332,7 @@ async def test_a_disruption_budget_refuses_an_eviction_by_its_name(rig: Rig) -> 
 async def test_a_partition_that_no_network_enforces_is_not_proven(
     rig: Rig, engine: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kube_network, "SEEN_WITHIN_S", 1.0)
+    monkeypatch.setattr(kube_ground, "SEEN_WITHIN_S", 1.0)
     lease = rig.lease(FaultKind.NETWORK_PARTITION, served(rig, engine))
     await rig.driver.apply(lease)
     assert await rig.driver.prove(lease) == ""
@@ -537,7 +537,7 @@ async def test_a_drill_breaks_a_pool_of_pods_proves_it_and_leaves_nothing(rig: R
 async def test_a_drill_whose_partition_no_network_enforces_is_invalid(
     rig: Rig, engine: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kube_network, "SEEN_WITHIN_S", 1.0)
+    monkeypatch.setattr(kube_ground, "SEEN_WITHIN_S", 1.0)
     joined = ports(rig, leases := TimedLeases(), (served(rig, engine),))
     given = settled(FaultKind.NETWORK_PARTITION, {})
     request = FaultRequest(FaultKind.NETWORK_PARTITION, "primary", 1.0, LONG, parameters=given)

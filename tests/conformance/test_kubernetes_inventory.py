@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from controlplane.fleet.kubernetes import KubernetesInventory
 from controlplane.fleet.model import EndpointSource, FleetSpec, KubernetesEndpoints, PoolSpec
 from tests.support.kube_lab.hollow import Hollow
 from tests.support.kube_lab.lab import Lab, missing
+from tests.support.waiting import eventually
+
+until = partial(eventually, within_s=30.0)
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 
@@ -42,15 +46,6 @@ class Followed:
 
     def count(self, verb: str, resource: str, code: str = "200") -> int:
         return self.asked.count((verb, resource, code))
-
-
-async def until(holds: Callable[[], object], what: str, within_s: float = 30.0) -> None:
-    try:
-        async with asyncio.timeout(within_s):
-            while not holds():  # noqa: ASYNC110 - what is waited for is read, as the observer reads it
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"not within {within_s:g} s: {what}") from None
 
 
 @asynccontextmanager

@@ -6,8 +6,7 @@ from time import monotonic
 
 from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.parameters import word
-from controlplane.chaos.substrates.kube_ground import Ground, told
-from controlplane.chaos.substrates.kube_nodes import LOOK_AGAIN_S
+from controlplane.chaos.substrates.kube_ground import LOOK_AGAIN_S, Ground, told
 from controlplane.chaos.substrates.kube_objects import (
     JOBS,
     MARK,

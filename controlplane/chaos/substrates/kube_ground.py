@@ -5,7 +5,7 @@ whoever made it: the driver after its drill, `controlplane heal`, and the reaper
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from time import monotonic
@@ -40,6 +40,9 @@ from controlplane.fleet.model import KubernetesSubstrateSpec
 
 MOST_TRIES = 4
 """How often a node that changes under our hands is read and changed anew."""
+SEEN_WITHIN_S = 5.0
+"""How long a fault in a cluster may take to be seen from outside."""
+LOOK_AGAIN_S = 0.1
 KNOWN_FOR_S = 60.0
 """How long it is remembered whether the cluster has Chaos Mesh."""
 OWNERS = (Kind("apps", "v1", "replicasets"), Kind("apps", "v1", "statefulsets"))
@@ -331,3 +334,13 @@ def told(what: str) -> Iterator[None]:
         if refused.denied:
             fix = f"let a role of this process's account {refused.asked}"
         raise FaultError(what, refused.why, fix) from refused
+
+
+async def seen_soon(look: Callable[[], Awaitable[str]]) -> str:
+    """Look until there is something to say of a fault; empty when nothing was seen in time."""
+    deadline = monotonic() + SEEN_WITHIN_S
+    while monotonic() < deadline:
+        if seen := await look():
+            return seen
+        await asyncio.sleep(LOOK_AGAIN_S)
+    return ""

@@ -1,14 +1,11 @@
 """Cutting an endpoint's pod off: by Chaos Mesh, or with a network policy, which only some networks enforce."""
 
-import asyncio
 from contextlib import suppress
-from time import monotonic
 
 from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.parameters import number, word
 from controlplane.chaos.substrates.knock import Door, answer_s, door
-from controlplane.chaos.substrates.kube_ground import Ground, told
-from controlplane.chaos.substrates.kube_nodes import LOOK_AGAIN_S, SEEN_WITHIN_S
+from controlplane.chaos.substrates.kube_ground import Ground, seen_soon, told
 from controlplane.chaos.substrates.kube_objects import (
     CUT_OFF,
     NETWORK_CHAOS,
@@ -81,15 +78,14 @@ class KubeLinks:
         target = await self._ground.mine(lease)
         if target is None:
             return ""
-        deadline = monotonic() + SEEN_WITHIN_S
-        while monotonic() < deadline:
+
+        async def look() -> str:
             if await self._ground.is_gone(target) or not await self._in_force(lease, target):
-                await asyncio.sleep(LOOK_AGAIN_S)
-                continue
-            if seen := await _seen(lease):
-                return f"{seen}, while {target.called} lives"
-            await asyncio.sleep(LOOK_AGAIN_S)
-        return ""
+                return ""
+            seen = await _seen(lease)
+            return f"{seen}, while {target.called} lives" if seen else ""
+
+        return await seen_soon(look)
 
     async def _in_force(self, lease: Lease, target: Target) -> bool:
         if await self._ground.get(NETWORK_POLICIES, target.namespace, object_name(lease)):

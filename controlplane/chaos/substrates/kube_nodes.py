@@ -1,12 +1,10 @@
 """Killing an endpoint's node, and evicting its pod: what takes pods away in a cluster."""
 
-import asyncio
 from contextlib import suppress
-from time import monotonic
 
 from controlplane.chaos.fault import Lease
 from controlplane.chaos.substrates.knock import Door, door
-from controlplane.chaos.substrates.kube_ground import Ground, told
+from controlplane.chaos.substrates.kube_ground import Ground, seen_soon, told
 from controlplane.chaos.substrates.kube_objects import (
     POD_CHAOS,
     Target,
@@ -23,9 +21,6 @@ from controlplane.chaos.substrates.kube_objects import (
 from controlplane.errors import FaultError
 from controlplane.fleet.cluster import NODES, PODS, Document, RefusedError
 
-SEEN_WITHIN_S = 5.0
-"""How long a fault in a cluster may take to be seen from outside."""
-LOOK_AGAIN_S = 0.1
 _ENDED = ("Succeeded", "Failed")
 
 
@@ -107,13 +102,13 @@ class KubeNodes:
         target = await self._ground.mine(lease)
         if target is None:
             return ""
-        deadline = monotonic() + SEEN_WITHIN_S
-        while monotonic() < deadline:
+
+        async def look() -> str:
             seen = await self._seen(lease, target)
-            if seen and await door(lease.endpoint.url) is not Door.OPEN:
-                return f"{seen}, and {lease.endpoint.url} takes no connections"
-            await asyncio.sleep(LOOK_AGAIN_S)
-        return ""
+            shut = seen and await door(lease.endpoint.url) is not Door.OPEN
+            return f"{seen}, and {lease.endpoint.url} takes no connections" if shut else ""
+
+        return await seen_soon(look)
 
     async def _seen(self, lease: Lease, target: Target) -> str:
         node = await self._ground.get(NODES, "", target.node)

@@ -5,6 +5,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from controlplane.fleet.kubernetes import KubernetesInventory
 from controlplane.fleet.model import EndpointSource, FleetSpec, KubernetesEndpoints, PoolSpec
 from tests.support import kube
 from tests.support.kube_lab.pki import Pki, kubeconfig
+from tests.support.waiting import eventually
+
+until = partial(eventually, within_s=20.0)
 
 Handler = Callable[[web.Request], Any]
 
@@ -106,12 +110,6 @@ async def followed(
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
             await runner.cleanup()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110 - what is waited for is read, as the observer reads it
-            await asyncio.sleep(0.005)
 
 
 def names(inventory: KubernetesInventory) -> list[str]:

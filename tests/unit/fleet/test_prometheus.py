@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,9 @@ from aiohttp import web
 from controlplane.fleet.model import EndpointSource, FleetSpec, PoolSpec, PrometheusEndpoints, Scheme
 from controlplane.fleet.prometheus import PrometheusInventory
 from controlplane.fleet.targets import read_series, read_targets
+from tests.support.waiting import eventually
+
+until = partial(eventually, within_s=10.0)
 
 JOB = PrometheusEndpoints("http://prom:9090", job="vllm")
 QUERY = PrometheusEndpoints("http://prom:9090", query="up", scheme=Scheme.HTTPS)
@@ -105,12 +109,6 @@ async def followed(job: str = "", query: str = "") -> AsyncIterator[tuple[Server
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
             await runner.cleanup()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 - what is waited for is read, as the observer reads it
-            await asyncio.sleep(0.005)
 
 
 def urls(inventory: PrometheusInventory) -> list[str]:

@@ -1,8 +1,9 @@
 """Following a Kubernetes API server: list, watch, resume, 410."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -12,6 +13,9 @@ from controlplane.fleet.model import Endpoint
 from controlplane.probes.events import EventsProbe
 from controlplane.probes.probe import EventsSpec, Failure, Page
 from tests.support.fake_api import FakeApi, event, fake_api, node, pod
+from tests.support.waiting import eventually
+
+until = partial(eventually, within_s=5.0)
 
 ENDPOINT = Endpoint("vllm-0", "primary", "http://10.1.2.3:8000", "node-a")
 
@@ -36,12 +40,6 @@ async def probe(api: FakeApi, tmp_path: Path) -> AsyncIterator[EventsProbe]:
         yield made
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110 - what is waited for happens in the probe, which tells nobody
-            await asyncio.sleep(0.005)
 
 
 async def page(probe: EventsProbe, endpoint: Endpoint = ENDPOINT) -> Page:
