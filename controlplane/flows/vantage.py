@@ -63,15 +63,21 @@ class Vantage:
                 why = f"our looks fail, yet the gateway got {grown.own:g} answers from it in {newest - since:.1f} s"
                 return tuple(_unknown(seen, why) if _says_lost(seen) else seen for seen in evidence)
         grown = self._grown(pool, newest - UNREACHED_S)
-        if grown.anybody >= MANY_ANSWERS and grown.failed >= MANY_FAILURES and grown.own < HALF * grown.anybody:
-            return tuple(_cut_off(seen, grown) for seen in evidence)
+        # Where nobody stands in, what users get of a pool that is out of reach is the gateway's own 5xx. A pool that is
+        # full answers 5xx as well, and some requests besides.
+        asked = grown.anybody if grown.own else grown.anybody + grown.errors
+        if asked >= MANY_ANSWERS and grown.failed >= MANY_FAILURES and grown.own < HALF * asked:
+            return tuple(_cut_off(seen, grown, asked) for seen in evidence)
         return evidence
 
     def _grown(self, pool: str, since: float) -> Count:
         """Return how much a pool's counters grew from the first reading after a moment to the newest one."""
         first = next((counts for at, counts in self._seen if at >= since), self._seen[-1][1])
         before, after = first.get(pool, Count()), self._seen[-1][1].get(pool, Count())
-        return Count(after.own - before.own, after.anybody - before.anybody, after.failed - before.failed)
+        return Count(
+            after.own - before.own, after.anybody - before.anybody, after.failed - before.failed,
+            after.errors - before.errors,
+        )  # fmt: skip
 
 
 def _says_lost(seen: Evidence) -> bool:
@@ -85,18 +91,19 @@ def _unknown(seen: Evidence, why: str) -> Evidence:
     return replace(seen, value=None, band=Band.UNKNOWN, low=None, high=None, reason=why)
 
 
-def _cut_off(seen: Evidence, grown: Count) -> Evidence:
+def _cut_off(seen: Evidence, grown: Count, asked: float) -> Evidence:
     """Correct one signal of a pool that the gateway does not reach; none of it is up when not one answer came."""
     if seen.signal == "endpoints_down" and not grown.own:
         return replace(seen, value=1.0, band=Band.BREACH, source=_SOURCE, reason=_why(grown))
-    share = grown.own / grown.anybody
+    share = grown.own / asked
     if seen.signal != "availability" or (seen.value is not None and seen.value <= share):
         return seen
     return replace(
-        seen, value=share, band=Band.BREACH, samples=round(grown.anybody), low=None, high=None, source=_SOURCE,
+        seen, value=share, band=Band.BREACH, samples=round(asked), low=None, high=None, source=_SOURCE,
         reason=_why(grown),
     )  # fmt: skip
 
 
 def _why(grown: Count) -> str:
-    return f"the gateway cannot reach it: {grown.failed:g} connections failed, others answered in its place"
+    instead = "others answered in its place" if grown.anybody > grown.own else "nobody answered in its place"
+    return f"the gateway cannot reach it: {grown.failed:g} connections failed, {instead}"

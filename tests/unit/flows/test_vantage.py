@@ -29,9 +29,9 @@ def values(evidence: tuple[Evidence, ...]) -> dict[str, float | None]:
     return {seen.signal: seen.value for seen in evidence}
 
 
-def answering(own: float, others: float = 0.0, failed: float = 0.0) -> Vantage:
+def answering(own: float, others: float = 0.0, failed: float = 0.0, errors: float = 0.0) -> Vantage:
     """Return a gateway that counted so much in each of the fifths of a second from 100 to 104 s."""
-    steps = [(100 + n / 5, Count(own * n, (own + others) * n, failed * n)) for n in range(21)]
+    steps = [(100 + n / 5, Count(own * n, (own + others) * n, failed * n, errors * n)) for n in range(21)]
     return counted(*steps)
 
 
@@ -49,10 +49,19 @@ def test_a_pool_that_answers_the_gateway_is_not_lost_because_our_looks_are() -> 
         (counted((100.0, Count(5, 5)), (102.0, Count(50, 50))), 100.5),
         (answering(own=0, others=10), 103.0),
         (answering(own=2, others=10), 103.0),
+        (answering(own=0, errors=10), 103.0),
         (answering(own=10), None),
         (answering(own=10), 103.95),
     ],
-    ids=["counts nothing", "read too long ago", "others answer", "others answer most", "all refused", "too early"],
+    ids=[
+        "counts nothing",
+        "read too long ago",
+        "others answer",
+        "others answer most",
+        "errors",
+        "all refused",
+        "too early",
+    ],
 )
 def test_a_lost_pool_stays_lost_unless_the_gateway_vouches_for_it(vantage: Vantage, silent_from: float | None) -> None:
     assert vantage.weigh("primary", LOST, lambda: silent_from, 104.0) == LOST
@@ -74,6 +83,18 @@ def test_a_pool_that_only_the_gateway_cannot_reach_is_not_available() -> None:
     assert (seen["availability"].value, seen["availability"].band) == (0.0, Band.BREACH)
     assert seen["availability"].source == "answers counted by the gateway"
     assert seen["endpoints_down"].value == 1.0, "not one answer in three seconds: nothing of it is up for its users"
+
+
+def test_a_pool_that_nobody_stands_in_for_is_out_of_reach_when_users_get_errors_alone() -> None:
+    cut = answering(own=0, failed=4, errors=2)
+    seen = {e.signal: e for e in cut.weigh("primary", WELL, lambda: None, 104.0)}
+    assert (seen["endpoints_down"].value, seen["availability"].value) == (1.0, 0.0)
+    assert seen["endpoints_down"].reason.endswith("60 connections failed, nobody answered in its place")
+
+
+def test_a_pool_that_is_full_and_answers_some_is_not_out_of_reach() -> None:
+    assert answering(own=1, failed=1, errors=9).weigh("primary", WELL, lambda: None, 104.0) == WELL
+    assert answering(own=1, errors=9).weigh("primary", LOST, lambda: 103.0, 104.0) != LOST
 
 
 def test_a_pool_that_the_gateway_seldom_reaches_is_not_down() -> None:

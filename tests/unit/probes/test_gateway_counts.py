@@ -15,7 +15,8 @@ def test_answers_count_for_the_pool_that_was_asked_and_for_itself_where_it_gave_
     stats = {
         "cluster.primary.zone.gateway.primary.upstream_rq_2xx": 10,
         "cluster.primary.zone.gateway.primary.upstream_rq_5xx": 1,
-        "cluster.primary.zone.gateway.standby.upstream_rq_2xx": 4,
+        "cluster.primary.zone.gateway.standby.upstream_rq_2xx": 3,
+        "cluster.primary.zone.gateway.standby.upstream_rq_5xx": 1,
         "cluster.standby.zone.gateway.standby.upstream_rq_2xx": 7,
         "cluster.primary-endpoints.upstream_cx_connect_fail": 3,
         "cluster.primary-eu-endpoints.upstream_cx_connect_fail": 9,
@@ -24,7 +25,7 @@ def test_answers_count_for_the_pool_that_was_asked_and_for_itself_where_it_gave_
     }
     pools = ["primary-eu", "primary", "standby"]
     assert read_counts(page(stats), pools) == {
-        "primary": Count(11, 15, 3), "standby": Count(7, 7, 0), "primary-eu": Count(0, 0, 9),
+        "primary": Count(10, 14, 3, 1), "standby": Count(7, 7, 0), "primary-eu": Count(0, 0, 9),
     }  # fmt: skip
 
 
