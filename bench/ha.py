@@ -3,7 +3,7 @@
 How long until another one acts, and what was lost, done twice or left behind? And PostgreSQL itself is restarted under
 load: what do those who post and those who read get, and when is everything as before?
 
-HA_KILLS says how often it is killed (100); a kill takes about fifteen seconds, since a drill is begun for each, and the
+HA_KILLS says how often it is killed (100); a kill takes about five seconds, since a drill is begun for each, and the
 fleet is whole again before the next. HA_LEADER=kubernetes:NAMESPACE/NAME finds the leader by a Lease (with KUBECONFIG).
 """
 
