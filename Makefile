@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN ?= run
 RATE ?= 50
 # Debian packages that tests use; installed by `make test` where this user may, else those tests are skipped aloud.
-DEBIAN := prometheus prometheus-alertmanager chromium-headless-shell jq redis-server postgresql etcd-server dpkg-dev openssl systemd
+DEBIAN := prometheus prometheus-alertmanager chromium-headless-shell jq redis-server postgresql etcd-server dpkg-dev openssl systemd iproute2 iptables
 
 .PHONY: help demo test lint bench render format clean debian kubelab
 help:             ## Print this.
@@ -51,7 +51,8 @@ render: .venv/target  ## Render alerts, dashboards and runbooks from controlplan
 debian:
 	@sh tests/support/debian.sh $(DEBIAN)
 
-# Two real API servers, from Debian's source packages: once a machine, into ~/.cache/kube-lab; 10 minutes at most.
+# Two real API servers and what nodes with real pods need, from Debian's packages: once a machine, into ~/.cache/kube-lab;
+# 10 minutes at most.
 kubelab: debian
 	@bash tests/support/kube_lab/build.sh
 

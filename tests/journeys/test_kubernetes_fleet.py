@@ -1,11 +1,14 @@
 """A control plane whose fleet lives in Kubernetes: pods come and go, and so do their endpoints."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.kube_lab.engines import engines
 from tests.support.kube_lab.hollow import Hollow
+from tests.support.kube_lab.lab import Lab
+from tests.support.kube_lab.pki import merged
 from tests.support.processes import Plane
 
 pytestmark = pytest.mark.journey
@@ -54,3 +57,60 @@ def test_endpoints_follow_their_pods_and_what_befalls_them_is_seen(
             plane.until(lambda: kills() == 1, "the kill is counted")
             asked = {"verb": "list", "resource": "pods", "code": "200"}
             assert plane.metrics().value("controlplane_kubernetes_requests_total", **asked) == 2, "pool and probe"
+
+
+TWO_CLUSTERS = """
+service: chat
+fleet:
+  pools:
+    primary:
+      endpoints:
+        kubernetes: {{ kubeconfig: "{kubeconfig}", context: here, namespace: {namespace}, selector: "app=engine", port: {port} }}
+    standby:
+      endpoints:
+        kubernetes: {{ kubeconfig: "{kubeconfig}", context: there, namespace: llm, selector: "app=engine", port: {port} }}
+probes:
+  - http: {{ every: 200ms }}
+"""  # noqa: E501
+
+
+def test_an_api_server_that_is_gone_for_half_a_minute_changes_nothing_but_what_is_not_known(
+    kube_lab: Lab, hollow: Hollow, namespace: str, tmp_path: Path
+) -> None:
+    with engines() as port, Lab(tmp_path / "there", controllers=False) as other:
+        there = Hollow(other.admin)
+        there.namespace("llm")
+        hollow.node("gpu-a")
+        there.node("gpu-b")
+        for i in range(2):
+            hollow.pod(namespace, f"here-{i}", "gpu-a", ip=f"127.0.3.{i + 1}")
+            there.pod("llm", f"there-{i}", "gpu-b", ip=f"127.0.4.{i + 1}")
+        contexts = merged(tmp_path / "contexts.conf", here=kube_lab.kubeconfig, there=other.kubeconfig)
+        page = tmp_path / "plane" / "controlplane.yaml"
+        page.parent.mkdir()
+        page.write_text(TWO_CLUSTERS.format(kubeconfig=contexts, namespace=namespace, port=port), encoding="utf-8")
+        with Plane(page) as plane:
+            plane.until_ready()
+
+            def up() -> dict[str, bool | None]:
+                return {e["endpoint"]["name"]: e["up"] for pool in plane.standing()["pools"] for e in pool["endpoints"]}
+
+            everyone = {"here-0": True, "here-1": True, "standby.there-0": True, "standby.there-1": True}
+            assert up() == everyone
+            kube_lab.kill_api()
+            try:
+                gone_until = time.monotonic() + 30.0
+                there.delete("llm", "there-1")
+                left = {name: True for name in everyone if name != "standby.there-1"}
+                plane.until(lambda: up() == left, "the other cluster is followed as before", 5.0)
+                while time.monotonic() < gone_until:
+                    standing = plane.standing()
+                    assert standing["level"] == "none"
+                    assert up() == left, "those known last are looked at, and well"
+                    time.sleep(0.5)
+            finally:
+                kube_lab.start_api()
+            hollow.delete(namespace, "here-1")
+            plane.until(
+                lambda: up() == {"here-0": True, "standby.there-0": True}, "what happens is followed again", 10.0
+            )

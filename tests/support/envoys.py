@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ class Envoy:
     folder: Path
     places: dict[str, list[Place]]
     doors: Doors
+    pools: Mapping[str, PoolSpec] = field(default_factory=lambda: POOLS)
     spec: GatewaySpec = field(default_factory=GatewaySpec)
 
     @property
@@ -49,8 +50,8 @@ class Envoy:
         listeners = gateway.listeners(self.folder, self.doors, "primary", self.folder / "access.log", self.spec)
         documents = {
             **{gateway_clusters.eds_file(p): gateway_clusters.endpoints(p, found) for p, found in self.places.items()},
-            "rds": gateway.routes({pool: 100 if pool == "primary" else 0 for pool in POOLS}, spec=self.spec),
-            "cds": gateway_clusters.clusters(self.folder, POOLS, self.spec),
+            "rds": gateway.routes({pool: 100 if pool == "primary" else 0 for pool in self.pools}, spec=self.spec),
+            "cds": gateway_clusters.clusters(self.folder, self.pools, self.spec),
             "lds": listeners,
         }
         for name, document in documents.items():
@@ -71,21 +72,27 @@ class Envoy:
 
 @contextmanager
 def envoy(folder: Path) -> Iterator[Envoy]:
-    """Run it."""
-    (folder.parent / "logs").mkdir(exist_ok=True)
+    """Run it, with endpoints that answer at once."""
     with ExitStack() as stack:
         places = {
             pool: [Place(f"{pool}-{n}", "127.0.0.1", stack.enter_context(endpoint())) for n in range(spec.endpoints)]
             for pool, spec in POOLS.items()
         }
-        found = Envoy(folder, places, Doors(free_port(), free_port()))
-        found.write()
-        bootstrap = folder / "bootstrap.json"
-        bootstrap.write_text(json.dumps(gateway.bootstrap(folder, found.doors.admin)), encoding="utf-8")
-        line: list[str | Path] = [
-            find_envoy(None), "--config-path", bootstrap, "--concurrency", "1", "--disable-hot-restart",
-                "--log-level", "warning"]  # fmt: skip
-        process = stack.enter_context(Running(line, folder.parent / "logs" / "envoy.log"))
+        yield stack.enter_context(envoy_to(places, POOLS, folder))
+
+
+@contextmanager
+def envoy_to(places: dict[str, list[Place]], pools: Mapping[str, PoolSpec], folder: Path) -> Iterator[Envoy]:
+    """Run it in front of endpoints that are there."""
+    (folder.parent / "logs").mkdir(exist_ok=True)
+    found = Envoy(folder, places, Doors(free_port(), free_port()), pools)
+    found.write()
+    bootstrap = folder / "bootstrap.json"
+    bootstrap.write_text(json.dumps(gateway.bootstrap(folder, found.doors.admin)), encoding="utf-8")
+    line: list[str | Path] = [
+        find_envoy(None), "--config-path", bootstrap, "--concurrency", "1", "--disable-hot-restart",
+            "--log-level", "warning"]  # fmt: skip
+    with Running(line, folder.parent / "logs" / "envoy.log") as process:
         process.until(lambda: _ready(found), "Envoy routes", 20)
         yield found
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# build_server.sh DIRECTORY: Kubernetes 1.20.2 (API server, controllers, scheduler) from Debian bookworm's source package.
+# build_server.sh DIRECTORY: Kubernetes 1.20.2 (API server, controllers, scheduler; kubelet and kube-proxy for nodes with real pods)
+# from Debian bookworm's source package.
 #
 # Everything comes from the Debian mirror that this machine already uses, through an apt with lists of its own: nothing of the machine's
 # changes, and no Go need be installed. Takes 4 to 6 minutes and 2 GB on two cores; a DIRECTORY that has the binaries is left as it is.
@@ -9,9 +10,9 @@
 #   3 a type check compares reflect.Values, which since Go 1.19 makes every empty string a null (CRDs with `default: ""` are refused).
 set -euo pipefail
 out=$(realpath -m "$1")
-commands=(kube-apiserver kube-controller-manager kube-scheduler)
-complete=1; for command in "${commands[@]}"; do [ -x "$out/$command" ] || complete=0; done
-[ "$complete" = 1 ] && { echo "kubernetes is built: $out"; exit 0; }
+commands=()
+for command in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy; do [ -x "$out/$command" ] || commands+=("$command"); done
+[ ${#commands[@]} = 0 ] && { echo "kubernetes is built: $out"; exit 0; }
 . "$(dirname "$(realpath "$0")")/own_apt.sh"
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 own_apt "$work" bookworm deb deb-src

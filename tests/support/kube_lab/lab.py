@@ -1,6 +1,7 @@
 """A real Kubernetes control plane on this machine: etcd, API server, controllers and scheduler, on free ports.
 
-No kubelet runs: nodes and the states of pods are written by `hollow`. `build.sh` makes the programs once a machine.
+Nodes and the states of pods are written by `hollow`, or there are real ones (`nodes`). `build.sh` makes the programs
+once a machine.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Self
 
 from tests.support.kube_lab.api import Admin
 from tests.support.kube_lab.pki import Pki, kubeconfig
-from tests.support.processes import Running, free_port, until
+from tests.support.processes import MARK, Running, free_port, until
 
 CACHE = Path(os.environ.get("KUBE_LAB") or Path.home() / ".cache" / "kube-lab")
 SERVERS = CACHE / "kubernetes-1.20.2"
@@ -25,11 +26,9 @@ API_FLAGS = (
     "--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=Node,RBAC",
     "--default-not-ready-toleration-seconds=10", "--default-unreachable-toleration-seconds=10",
 )  # fmt: skip
-# Nobody renews a hollow node's heartbeat: it is ready until somebody writes that it is not. What follows from that
-# (taints, evictions of pods) is the real controllers' doing.
 CONTROLLER_FLAGS = (
     "--leader-elect=false", "--use-service-account-credentials", "--port=0", "--secure-port=0",
-    "--node-monitor-grace-period=3h", "--node-monitor-period=1s", "--pod-eviction-timeout=10s",
+    "--node-monitor-period=1s", "--pod-eviction-timeout=10s",
 )  # fmt: skip
 NOT_ADMITTING = (
     "NamespaceLifecycle", "MutatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionPolicy",
@@ -51,7 +50,10 @@ def missing(*, crds: bool = False) -> str:
 class Lab:
     """One API server with all that belongs to it, in a directory of its own."""
 
-    def __init__(self, folder: Path, *, crds: bool = False, controllers: bool = True, scheduler: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, crds: bool = False, controllers: bool = True, scheduler: bool = False,
+        silence: str = "3h",
+    ) -> None:  # fmt: skip
         """Prepare the lab; entering it starts it.
 
         Args:
@@ -59,6 +61,9 @@ class Lab:
             crds: run the present-day server of custom resources alone, which knows no pods.
             controllers: run the controller manager (service accounts, endpoints, taints, disruption budgets).
             scheduler: run the scheduler; without it a pod needs `spec.nodeName`.
+            silence: after how long without a heartbeat a node is lost. Nobody renews a hollow node's: it is ready until
+                somebody writes that it is not. What follows from that (taints, evictions of pods) is the real
+                controllers' doing.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -67,8 +72,11 @@ class Lab:
         self.etcd = f"http://127.0.0.1:{free_port()}"
         self._peers = f"http://127.0.0.1:{free_port()}"
         self._crds = crds
+        self._silence = silence
         self._parts = (*(["controllers"] if controllers else []), *(["scheduler"] if scheduler else []))
         self._running: dict[str, Running] = {}
+        # What is started again later belongs to who opened the lab, not to the suite that is under way by then.
+        self._mark = os.environ.get(MARK, "")
         self.pki.sign("server", "/CN=kube-apiserver", hosts=HOSTS)
         self.kubeconfig = self.account("admin", "/O=system:masters/CN=admin")
         """Of the administrator."""
@@ -99,6 +107,10 @@ class Lab:
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
         }
         self.admin.must("POST", f"{base}/{kind.lower()}bindings", binding)
+        return self.token(name, namespace)
+
+    def token(self, name: str, namespace: str) -> Path:
+        """Return a kubeconfig with a token of a service account that is there."""
         asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
         at = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         token = self.admin.must("POST", at, asked)["status"]["token"]
@@ -154,7 +166,7 @@ class Lab:
             self._running.pop(name).stop()
 
     def _start(self, name: str, line: Sequence[str | Path]) -> None:
-        self._running[name] = Running(line, self.folder / f"{name}.log")
+        self._running[name] = Running(line, self.folder / f"{name}.log", env={MARK: self._mark})
 
     def _until(self, path: str, what: str, within_s: float = 90.0) -> None:
         def answers() -> bool:
@@ -198,6 +210,6 @@ class Lab:
             return [*line, *SCHEDULER_FLAGS]
         pki = self.pki.folder
         return [
-            *line, *CONTROLLER_FLAGS, f"--service-account-private-key-file={pki / 'sa.key'}",
-            f"--root-ca-file={self.pki.ca}",
+            *line, *CONTROLLER_FLAGS, f"--node-monitor-grace-period={self._silence}",
+            f"--service-account-private-key-file={pki / 'sa.key'}", f"--root-ca-file={self.pki.ca}",
         ]  # fmt: skip

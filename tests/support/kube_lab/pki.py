@@ -87,3 +87,22 @@ def kubeconfig(path: Path, server: str, ca: Path, user: Mapping[str, str], conte
     path.write_text(yaml.safe_dump(page), encoding="utf-8")
     path.chmod(0o600)
     return path
+
+
+def merged(path: Path, **contexts: Path) -> Path:
+    """Write a kubeconfig with a context for each of several clusters, and return it.
+
+    Args:
+        path: the file.
+        contexts: by the name of the context, a kubeconfig of one context.
+    """
+    pages = {name: yaml.safe_load(one.read_text(encoding="utf-8")) for name, one in contexts.items()}
+    page = {
+        "apiVersion": "v1", "kind": "Config", "current-context": next(iter(pages)),
+        "clusters": [{"name": name, "cluster": page["clusters"][0]["cluster"]} for name, page in pages.items()],
+        "users": [{"name": name, "user": page["users"][0]["user"]} for name, page in pages.items()],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}} for name in pages],
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(page), encoding="utf-8")
+    path.chmod(0o600)
+    return path
