@@ -47,6 +47,8 @@ class PodState:
     restarts: float = 0.0
     oom_killed: float = 0.0
     unschedulable: bool = False
+    waits: bool = False
+    """It is there to take requests, and does not: it starts, fails its readiness check, or finds no node."""
     troubles: frozenset[str] = frozenset()
     """What was said of it and still holds."""
 
@@ -101,6 +103,7 @@ class ClusterState:
             c.get("type") == "PodScheduled" and c.get("reason") == "Unschedulable"
             for c in status.get("conditions") or ()
         )
+        pod.waits = not _serves(status) and not _has_ended(found)
         pod.troubles = frozenset(_troubles(name, status))
         self._say_new(pod.troubles, before.troubles if before else frozenset())
         self.pods[name] = pod
@@ -139,7 +142,10 @@ class ClusterState:
         host, name = urlsplit(endpoint.url).hostname, endpoint.pod.rpartition("/")[2] or endpoint.name
         pod = self.pods.get(name) or next((p for p in self.pods.values() if p.ip and p.ip == host), None)
         counters = {"pod_restarts": pod.restarts, "pods_oom_killed": pod.oom_killed} if pod else {}
-        gauges = {"pods_unschedulable": float(sum(pod.unschedulable for pod in self.pods.values()))}
+        gauges = {
+            "pods_unschedulable": float(sum(pod.unschedulable for pod in self.pods.values())),
+            "pods_not_ready": float(sum(pod.waits for pod in self.pods.values())),
+        }
         if self.nodes_known:
             gauges["nodes_not_ready"] = float(sum(not node.ready for node in self.nodes.values()))
         return Page(counters, gauges, notes=notes)
@@ -148,6 +154,16 @@ class ClusterState:
 def name_of(found: Document) -> str:
     """Return an object's name; empty when it has none."""
     return str((found.get("metadata") or {}).get("name") or "")
+
+
+def _serves(status: Mapping[str, Any]) -> bool:
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
+
+
+def _has_ended(pod: Document) -> bool:
+    """Tell whether a pod has ended for good, or was asked to: nobody waits for it."""
+    ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return ended or bool((pod.get("metadata") or {}).get("deletionTimestamp"))
 
 
 def _troubles(name: str, status: Mapping[str, Any]) -> Iterator[str]:

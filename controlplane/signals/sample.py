@@ -157,6 +157,7 @@ _SIGNALS = (
     Signal("pod_restarts", Unit.COUNT, _UP, "Restarts of the pool's containers in the window.", Fold.GROWTH),
     Signal("pods_oom_killed", Unit.COUNT, _UP, "Containers killed for memory in the window.", Fold.GROWTH),
     Signal("pods_unschedulable", Unit.COUNT, _UP, "Pods that no node has room for now."),
+    Signal("pods_not_ready", Unit.COUNT, _UP, "Pods that should take requests and do not: the fleet lacks these."),
     Signal("nodes_not_ready", Unit.COUNT, _UP, "Nodes that Kubernetes reports as not ready."),
 )  # fmt: skip
 

@@ -153,9 +153,17 @@ def a_power_cut_is_survived(plane: Plane, lab: Lab, node: Node, gateway: Envoy) 
     assert plane.until_level("P0")["level"] == "P0"
     assert on_node(lab, "gpu-a") == before, "the API still takes them for ready"
     node.until_lost()
+    plane.until(lambda: lacking(plane) == {"nodes_not_ready": 1, "pods_not_ready": 2}, "what it lacks is seen")
     node.start()
     plane.until_level("none", 90.0)
     assert set(gateway.answered(10)) == {(200, "primary-0")}
+
+
+def lacking(plane: Plane) -> dict[str, float | None]:
+    """Return what Kubernetes says that the fleet lacks."""
+    seen, labels = plane.metrics(), {"service": "chat", "pool": "standby"}
+    names = ("nodes_not_ready", "pods_not_ready")
+    return {name: seen.value("controlplane_signal_value", signal=name, **labels) for name in names}
 
 
 def on_node(lab: Lab, node: str) -> set[str]:

@@ -11,15 +11,16 @@ from aiohttp import web
 Object = dict[str, Any]
 
 
-def pod(name: str, *, ip: str = "", node: str = "", restarts: int = 0, ended: str = "", waiting: str = "", placed: bool = True) -> Object:  # fmt: skip # noqa: E501
+def pod(name: str, *, ip: str = "", node: str = "", restarts: int = 0, ended: str = "", waiting: str = "", placed: bool = True, ready: bool = True) -> Object:  # fmt: skip # noqa: E501
     """Return a pod as the API gives it."""
     status: Object = {"podIP": ip, "containerStatuses": [{"restartCount": restarts}]}
     if ended:
         status["containerStatuses"][0]["lastState"] = {"terminated": {"reason": ended, "exitCode": 137}}
     if waiting:
         status["containerStatuses"][0]["state"] = {"waiting": {"reason": waiting}}
+    status["conditions"] = [{"type": "Ready", "status": str(ready and placed)}]
     if not placed:
-        status["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
+        status["conditions"].append({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"})
     return {"metadata": {"name": name}, "spec": {"nodeName": node}, "status": status}
 
 

@@ -224,6 +224,7 @@ _BY_SIGNAL: Mapping[str, tuple[Cause, ...]] = {
     "pod_restarts": (NO_MODEL, OUT_OF_MEMORY, GPU_LOST),
     "pods_oom_killed": (OUT_OF_MEMORY, LEAK),
     "pods_unschedulable": (NO_ROOM, NODE_LOST),
+    "pods_not_ready": (NO_ROOM, NO_MODEL, NODE_LOST),
     "nodes_not_ready": (NODE_LOST, CUT_OFF),
 }
 

@@ -249,6 +249,13 @@ BY_SIGNAL: Mapping[str, Guide] = {
         "Keep one node's worth of GPUs free, or of lower priority.",
         "Priority classes, so that serving evicts batch work.",
     ),
+    "pods_not_ready": Guide(
+        "None while the others carry the load: the pool is smaller than it should be.",
+        (M.KEEP, M.ADD, M.ROLL_BACK),
+        "See why they wait: no node, an image, a model that loads, a readiness check that fails.",
+        "Mend that; a pod that loads a model for longer than a threshold's `for` needs a longer one.",
+        "Weights on the node before the pod, and a start-up probe as long as the load takes.",
+    ),
     "nodes_not_ready": Guide(
         "Everything on the node is gone or cut off; the others carry its load.",
         (M.PIN, M.DRAIN, M.RESTART),

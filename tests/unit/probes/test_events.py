@@ -52,7 +52,7 @@ async def page(probe: EventsProbe, endpoint: Endpoint = ENDPOINT) -> Page:
 async def test_a_list_tells_what_there_is(probe: EventsProbe, api: FakeApi) -> None:
     seen = await page(probe)
     assert seen.counters == {"pod_restarts": 1, "pods_oom_killed": 0}
-    assert seen.gauges == {"pods_unschedulable": 0, "nodes_not_ready": 0}
+    assert seen.gauges == {"pods_unschedulable": 0, "pods_not_ready": 0, "nodes_not_ready": 0}
     assert api.tokens == {"Bearer secret"}
 
 
@@ -80,7 +80,7 @@ async def test_a_node_that_is_not_ready_and_a_pod_without_a_place_are_told(probe
     api.put("events", event("e2", "Pulled", "vllm-9"))
     await until(lambda: probe.cluster.count == 2 and "vllm-9" in probe.cluster.pods)
     seen = await page(probe)
-    assert seen.gauges == {"pods_unschedulable": 1, "nodes_not_ready": 1}
+    assert seen.gauges == {"pods_unschedulable": 1, "pods_not_ready": 1, "nodes_not_ready": 1}
     assert sorted(seen.notes) == [
         "FailedScheduling vllm-9: 0/5 nodes: Insufficient nvidia.com/gpu",
         "NodeNotReady node-a",

@@ -128,3 +128,26 @@ def test_a_pod_is_found_by_the_name_that_its_endpoint_has_in_kubernetes() -> Non
     cluster.pod(pod("vllm-0", restarts=4))
     named = Endpoint("standby.vllm-0", "standby", "http://10.0.0.1", pod="llm/vllm-0")
     assert cluster.page(named, ()).counters["pod_restarts"] == 4
+
+
+READY = {"type": "Ready", "status": "True"}
+
+
+@pytest.mark.parametrize(
+    ("found", "waiting"),
+    [
+        (with_status(phase="Running", conditions=[READY]), 0),
+        (with_status(phase="Running", conditions=[READY | {"status": "False"}]), 1),
+        (with_status(phase="Running", conditions=[READY | {"status": "Unknown"}]), 1),
+        (with_status(phase="Pending"), 1),
+        (with_status(phase="Failed", reason="Evicted"), 0),
+        (with_status(phase="Succeeded"), 0),
+        ({"metadata": {"name": "vllm-0", "deletionTimestamp": "2026-11-22T10:00:00Z"}, "status": {}}, 0),
+    ],
+    ids=["serves", "starts", "node is lost", "no node", "evicted", "done", "asked to end"],
+)
+def test_a_pod_that_should_serve_and_does_not_is_counted(found: dict[str, Any], waiting: int) -> None:
+    cluster = ClusterState()
+    cluster.pod(pod("vllm-1", ready=True))
+    cluster.pod(found)
+    assert cluster.page(Endpoint("vllm-1", "primary", "http://x"), ()).gauges["pods_not_ready"] == waiting
