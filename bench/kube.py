@@ -2,10 +2,12 @@
 
 An API server with etcd on this machine (`make kubelab`), `controlplane serve` on a page whose pool is a label selector.
 The pods are objects without containers; what answers at their addresses is one server. Then a thousand pods, found by
-one inventory in this process, with the requests that this takes.
+one inventory in this process, with the requests that this takes. Last, where this machine can (root, control groups),
+two real pods with the reference engine behind a real kubelet: the same, with everything that takes part.
 """
 
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
@@ -22,9 +24,12 @@ from controlplane.fleet.model import EndpointSource, FleetSpec, KubernetesEndpoi
 from tests.support.kube_lab.engines import engines
 from tests.support.kube_lab.hollow import Hollow
 from tests.support.kube_lab.lab import Lab, missing
+from tests.support.kube_lab.network import own_network
+from tests.support.kube_lab.nodes import ENGINE, ENGINE_PORT, Node, deployment, missing_for_pods, ready_pods
 from tests.support.processes import Plane
 
 RUNS = 20
+REAL_PODS, REAL_RUNS = 2, 10
 PODS = 4
 MANY = 1000
 MANY_RUNS = 5
@@ -55,7 +60,8 @@ def run() -> list[Figure]:
             figures = comes_and_goes(here, lab, hollow, port)
             hollow.namespace("many")
             hollow.pods("many", MANY, "gpu-a")
-            return [*figures, *asyncio.run(many(lab))]
+            figures += asyncio.run(many(lab))
+        return [*figures, *real(here)]
 
 
 def comes_and_goes(here: Path, lab: Lab, hollow: Hollow, port: int) -> list[Figure]:
@@ -98,6 +104,49 @@ def comes_and_goes(here: Path, lab: Lab, hollow: Hollow, port: int) -> list[Figu
         below("pod ready to endpoint up in the fleet", back, BACK_GOAL_S, COMMAND),
         Figure("the slowest of them", round(max(back), 4), "s", RUNS, COMMAND),
         Figure(f"API requests in {minutes:.1f} minutes of {2 * RUNS} such changes", asked, "requests", 1, COMMAND),
+    ]  # fmt: skip
+
+
+def real(here: Path) -> list[Figure]:
+    """Delete real pods, again and again; their kubelet ends them, and runs those that take their place."""
+    why = missing_for_pods()
+    if why:
+        print(f"kube: {why}", file=sys.stderr)
+        return []
+    with own_network(f"bench{os.getpid()}"), Lab(here / "real", scheduler=True) as lab, Node(lab, "gpu-a", 1):
+        Hollow(lab.admin).namespace("llm")
+        made = deployment("engine", REAL_PODS, "gpu-a", ENGINE, ENGINE_PORT)
+        lab.admin.must("POST", "/apis/apps/v1/namespaces/llm/deployments", made)
+
+        def serving() -> set[str]:
+            return set(ready_pods(lab, "llm"))
+
+        waited(lambda: len(serving()) == REAL_PODS)
+        page = here / "real-plane" / "controlplane.yaml"
+        page.parent.mkdir()
+        page.write_text(PAGE.format(kubeconfig=lab.kubeconfig, port=ENGINE_PORT), encoding="utf-8")
+        out: list[float] = []
+        back: list[float] = []
+        with Plane(page) as plane:
+
+            def up() -> set[str]:
+                return {e["endpoint"]["name"] for p in plane.standing()["pools"] for e in p["endpoints"] if e["up"]}
+
+            waited(lambda: up() == serving())
+            for _ in range(REAL_RUNS):
+                before = serving()
+                victim = min(before)
+                at = time.monotonic()
+                lab.admin.must("DELETE", f"/api/v1/namespaces/llm/pods/{victim}", {"gracePeriodSeconds": 0})
+                out.append(waited(lambda: victim not in up(), at))  # noqa: B023 - asked at once
+                waited(lambda: len(serving() - before) == 1)  # noqa: B023 - asked at once
+                at = time.monotonic()
+                back.append(waited(lambda: up() == serving(), at))
+    return [
+        below("real pod deleted to endpoint out of the fleet", out, OUT_GOAL_S, COMMAND),
+        Figure("the slowest of them", round(max(out), 4), "s", REAL_RUNS, COMMAND),
+        below("real pod that takes its place: ready to endpoint up", back, BACK_GOAL_S, COMMAND),
+        Figure("the slowest of them", round(max(back), 4), "s", REAL_RUNS, COMMAND),
     ]  # fmt: skip
 
 

@@ -248,6 +248,22 @@ class Cluster:
     def _call(
         self, method: str, path: str, query: Mapping[str, str], body: Document | None, content: str, asked: Asked
     ) -> Document:
+        """Ask; credentials that are refused are read anew: tokens and certificates are renewed in their files."""
+        kept = self._client is not None
+        try:
+            return self._send(method, path, query, body, content, asked)
+        except RefusedError as refused:
+            if refused.status != 401 or not kept:
+                raise
+        except ControlplaneError:
+            self._client = None
+            raise
+        self._client = None
+        return self._send(method, path, query, body, content, asked)
+
+    def _send(
+        self, method: str, path: str, query: Mapping[str, str], body: Document | None, content: str, asked: Asked
+    ) -> Document:
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415 - see the module
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 

@@ -243,8 +243,11 @@ class LeaseApi:
         except ApiException as error:
             if error.status == none_for:
                 return None
+            if error.status == 401:
+                self._objects = None  # Tokens and certificates are renewed in their files: the next turn reads them.
             raise self._refused(error, method) from error
         except (HTTPError, ConfigException, OSError, ValueError, TypeError) as error:
+            self._objects = None
             raise _unreachable(f"{type(error).__name__}: {error}") from error
 
     def _refused(self, error: Any, method: str) -> UnreachableError:

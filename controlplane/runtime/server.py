@@ -21,6 +21,7 @@ from controlplane.errors import ControlplaneError
 from controlplane.flows import recover
 from controlplane.flows.observe import Observer
 from controlplane.policy.load import Loaded
+from controlplane.runtime.certificates import Renewal
 from controlplane.runtime.collector import Collector
 from controlplane.runtime.doors import doors
 from controlplane.runtime.drills import SCHEDULE_EVERY
@@ -55,6 +56,7 @@ REAP_EVERY = timedelta(seconds=10)
 HEAR_EVERY = timedelta(seconds=2)
 LEARN_EVERY = timedelta(seconds=5)
 KEEP_EVERY = timedelta(minutes=5)
+RENEW_EVERY = timedelta(seconds=5)
 LAG_EVERY_S = 0.25
 
 
@@ -120,16 +122,18 @@ def _reached_at(host: str) -> str:
     return f"[{near}]" if ":" in near and not near.startswith("[") else near
 
 
-def _web_config(app: IntakeDoor, settings: ServeSettings) -> uvicorn.Config:
+def _web_server(door: IntakeDoor, settings: ServeSettings) -> _Server:
     """Say how the application is served: no access log (addresses may hold what is nobody's business), TLS if asked."""
-    return uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none",
-        server_header=False, http=partial(LaneProtocol, lane=Lane(app)),  # type: ignore[arg-type]
+    config = uvicorn.Config(
+        door, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none",
+        server_header=False, http=partial(LaneProtocol, lane=Lane(door)),  # type: ignore[arg-type]
         proxy_headers=bool(settings.trusted_proxies), forwarded_allow_ips=list(settings.trusted_proxies),
         ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
         ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
         ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
     )  # fmt: skip
+    config.load()
+    return _Server(config)
 
 
 async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socket, database: Database) -> int:
@@ -163,12 +167,13 @@ async def _serve(loaded: Loaded, settings: ServeSettings, listener: socket.socke
         app = build_app(replace(ports, oidc=provider))
         allowed = WebhookCheck(webhook_token(settings), opened.keeper.of_token)
         door = IntakeDoor(app, DoorPorts(plane.alerts.take, plane.alerts.put, allowed, metrics.webhooks_refused))
-        server = _Server(_web_config(door, settings))
+        server = _web_server(door, settings)
         web = asyncio.create_task(server.serve(sockets=[listener]))
         background.spawn(_measure_lag(metrics))
         background.spawn(follow(changes, partial(_look, plane), asyncio.sleep))
         paces = _schedule(plane, timetable, background, metrics)
-        timetable.every(RECONCILE_EVERY, plane.alerts.reconcile, "reconcile")
+        if server.config.ssl:
+            timetable.every(RENEW_EVERY, Renewal(settings, server.config.ssl, url).tick, "renew the certificate")
         if settings.database_url:
             background.spawn(plane.alerts.follow())
         publish_address(settings, url)
@@ -241,6 +246,7 @@ def _schedule(plane: Plane, timetable: Timetable, background: Background, metric
         await asyncio.to_thread(plane.keep)
 
     timetable.every(LEARN_EVERY, learn, "learn")
+    timetable.every(RECONCILE_EVERY, plane.alerts.reconcile, "reconcile")
     timetable.every(TRIAGE_EVERY, plane.triage.tick, "triage")
     timetable.every(COUNT_EVERY, plane.triage.count, "count incidents")
     timetable.every(HEAR_EVERY, plane.hear, "hear")

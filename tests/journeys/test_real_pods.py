@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,19 +17,14 @@ from tests.support.kube_lab.api import Object
 from tests.support.kube_lab.hollow import Hollow
 from tests.support.kube_lab.lab import Lab, missing
 from tests.support.kube_lab.network import own_network
-from tests.support.kube_lab.nodes import Node, deployment, missing_for_pods, proxied
+from tests.support.kube_lab.nodes import ENGINE, ENGINE_PORT, Node, deployment, missing_for_pods, proxied, ready_pods
 from tests.support.manifests import collection, component
 from tests.support.processes import Plane, Running, command, quick_experiments, until
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
 
-OURS, FLEET, PORT = "controlplane", "inference", 8000
-PODS = f"/api/v1/namespaces/{FLEET}/pods"
+OURS, FLEET = "controlplane", "inference"
 POOLS = {"primary": PoolSpec(1, "base"), "standby": PoolSpec(1, "base")}
-ENGINE = [
-    sys.executable, "-m", "controlplane", "target", "serve", "--model", "base", "--port", str(PORT),
-    "--host", "0.0.0.0",  # noqa: S104 - a pod's own address
-]  # fmt: skip
 PAGE = """
 service: chat
 fleet:
@@ -80,24 +74,14 @@ def run_pools(lab: Lab) -> dict[str, list[Place]]:
     """Run two pods on each node, a pool each; return the addresses of their Services."""
     places = {}
     for pool, replicas, node in (("primary", 2, "gpu-a"), ("standby", 2, "gpu-b")):
-        made = deployment(pool, replicas, node, ENGINE, PORT)
+        made = deployment(pool, replicas, node, ENGINE, ENGINE_PORT)
         lab.admin.must("POST", f"/apis/apps/v1/namespaces/{FLEET}/deployments", made)
-        spec = {"selector": {"pool": pool}, "ports": [{"port": PORT}]}
+        spec = {"selector": {"pool": pool}, "ports": [{"port": ENGINE_PORT}]}
         service = {"metadata": {"name": pool}, "spec": spec}
         kept = lab.admin.must("POST", f"/api/v1/namespaces/{FLEET}/services", service)
-        places[pool] = [Place(f"{pool}-0", kept["spec"]["clusterIP"], PORT)]
-    until(lambda: len(ready(lab)) == 4, 90.0, "every pod is ready")
+        places[pool] = [Place(f"{pool}-0", kept["spec"]["clusterIP"], ENGINE_PORT)]
+    until(lambda: len(ready_pods(lab, FLEET)) == 4, 90.0, "every pod is ready")
     return places
-
-
-def ready(lab: Lab) -> dict[str, Object]:
-    """Return the pods that are ready, by their uids."""
-    return {
-        pod["metadata"]["uid"]: pod
-        for pod in lab.admin.must("GET", PODS)["items"]
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
-        and not pod["metadata"].get("deletionTimestamp")
-    }
 
 
 def write_page(folder: Path, kubeconfig: Path, gateway: Envoy) -> Path:
@@ -167,8 +151,8 @@ def lacking(plane: Plane) -> dict[str, float | None]:
 
 
 def on_node(lab: Lab, node: str) -> set[str]:
-    """Return the uids of the pods there that are ready."""
-    return {uid for uid, pod in ready(lab).items() if pod["spec"]["nodeName"] == node}
+    """Return the names of the pods there that are ready."""
+    return {name for name, pod in ready_pods(lab, FLEET).items() if pod["spec"]["nodeName"] == node}
 
 
 def taints(lab: Lab) -> list[Object]:

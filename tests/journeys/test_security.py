@@ -183,6 +183,28 @@ def test_over_tls_the_command_line_on_this_machine_goes_on_working_and_pins_the_
         assert "--ca-file" in wrong.err
 
 
+def test_a_certificate_that_is_renewed_in_its_files_is_taken_over_while_it_serves(papers: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_text((papers / "cert.pem").read_text())
+    key.write_text((papers / "key.pem").read_text())
+    with Plane(static_page(run), more=("--tls-cert", cert, "--tls-key", key)) as plane:
+        address = urlsplit(plane.url)
+
+        def shown() -> str:
+            return ssl.get_server_certificate((address.hostname or "", address.port or 0))
+
+        before = shown()
+        cert.write_text((papers / "ca.pem").read_text())
+        plane.until(lambda: "certificate not renewed" in plane.said, "the other half is missing", 15.0)
+        assert shown() == before
+        key.write_text((papers / "ca-key.pem").read_text())
+        plane.until(lambda: shown() != before, "the new one is shown", 15.0)
+        assert shown().split() == cert.read_text().split()
+        cli(plane, "status", "--json")
+
+
 def test_with_an_authority_for_clients_only_they_come_in(papers: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

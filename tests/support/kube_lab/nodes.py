@@ -7,6 +7,7 @@ takes every container along. Its network is that of whoever starts it (see `netw
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,12 @@ from tests.support.processes import Running, free_port, until
 
 RUNTIME = CACHE / "runtime"
 IMAGE = "docker.io/lab/busybox:1"
+ENGINE_PORT = 8000
+ENGINE = [
+    sys.executable, "-m", "controlplane", "target", "serve", "--model", "base", "--port", str(ENGINE_PORT),
+    "--host", "0.0.0.0",  # noqa: S104 - a pod's own address
+]  # fmt: skip
+"""What a pod runs: the reference engine of this machine."""
 CGROUPS = Path("/sys/fs/cgroup")
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
 HERE = Path(__file__).parent
@@ -166,6 +173,16 @@ def deployment(name: str, replicas: int, node: str, command: list[str], port: in
             "template": {"metadata": {"labels": labels}, "spec": spec},
         },
     }  # fmt: skip
+
+
+def ready_pods(lab: Lab, namespace: str) -> dict[str, Object]:
+    """Return the pods that are ready and were not asked to end, by name."""
+    return {
+        pod["metadata"]["name"]: pod
+        for pod in lab.admin.must("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
+        if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+        and not pod["metadata"].get("deletionTimestamp")
+    }
 
 
 CONTAINERD = """version = 2
