@@ -5,9 +5,11 @@ read again after a start, when this control plane comes to be in charge, and eve
 changes nothing. In between it reads only what has changed. Only the one in charge writes. `runtime/triage` runs it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Protocol
 
 import structlog
@@ -24,6 +26,9 @@ from controlplane.telemetry import Metrics
 SWEEP_EVERY = timedelta(minutes=1)
 AT_ONCE = 500
 """Alerts of one transaction at most: webhooks wait for the database meanwhile."""
+SHARE = 0.2
+"""Of the time that an alert storm is read in: the rest is left to webhooks, which must be on disk before anything."""
+WAIT_AT_MOST_S = 0.5
 
 log = structlog.get_logger("triage")
 
@@ -112,19 +117,24 @@ class Triage:
         """Read all that fires, all that ended lately, and all that an open incident still holds to fire."""
         alerts, after = self._ports.alerts, None
         while True:
+            began = monotonic()
             page = await alerts.page(AT_ONCE, after)
             await self._take(page.alerts)
             after = page.after
             if after is None:
                 break
+            await _leave_room(monotonic() - began)
         held = await self._ports.holding(self._ports.habits.service)
         for start in range(0, len(held), AT_ONCE):
+            began = monotonic()
             await self._take(await alerts.tellings(held[start : start + AT_ONCE]))
+            await _leave_room(monotonic() - began if start + AT_ONCE < len(held) else 0.0)
         await self._follow((now - LATE, ""))
 
     async def _follow(self, read_to: tuple[datetime, str]) -> None:
         """Read what has changed since."""
         while True:
+            began = monotonic()
             told = await self._ports.alerts.told_since(*read_to, AT_ONCE)
             await self._take(tuple(alert for _, alert in told))
             if told:
@@ -132,6 +142,7 @@ class Triage:
             self._read_to = read_to
             if len(told) < AT_ONCE:
                 return
+            await _leave_room(monotonic() - began)
 
     async def _take(self, alerts: tuple[Alert, ...]) -> None:
         """Correlate some alerts; with none, incidents that have been quiet for long enough resolve."""
@@ -173,6 +184,11 @@ class Triage:
                 place = "" if pool in (GATEWAY_POOL, PRIMARY) else pool
                 if (incident.pool, incident.about) == (place, SERVING) and entry.at >= incident.detected_at:
                     await self._ports.incidents.note(incident.id, entry)
+
+
+async def _leave_room(took_s: float) -> None:
+    """Leave the database to others, after a piece that took so long."""
+    await asyncio.sleep(min(took_s * (1.0 / SHARE - 1.0), WAIT_AT_MOST_S))
 
 
 def _name(decision: type[Open | Join | Resolve | Ignore]) -> str:

@@ -89,15 +89,15 @@ class Case:
 
     incident: Incident
     members: Mapping[str, Member] = field(default_factory=dict)
-    others_firing: int = 0
-    """Members beside these that fire."""
+    others_fire: bool = False
+    """Whether members beside these fire."""
     others_ended_at: datetime | None = None
-    """When the last of the others ended."""
+    """When the last of the others ended; said only where none of them fires."""
 
     @property
-    def firing(self) -> int:
-        """How many members hold."""
-        return self.others_firing + sum(1 for m in self.members.values() if m.status is Status.FIRING)
+    def firing(self) -> bool:
+        """Whether a member holds."""
+        return self.others_fire or any(member.status is Status.FIRING for member in self.members.values())
 
     @property
     def quiet_since(self) -> datetime:
@@ -248,7 +248,9 @@ class _Desk:
     """The cases while notices are taken in, and what has been decided of them."""
 
     def __init__(self, cases: dict[str, Case], now: datetime) -> None:
-        self._cases = cases
+        self._members = {key: dict(case.members) for key, case in cases.items()}
+        """Of each case, as they are by now: an alert storm's are thousands, and not to be copied for each of them."""
+        self._cases = {key: replace(case, members=self._members[key]) for key, case in cases.items()}
         self._now = now
         self._changed: dict[str, set[str]] = {}
         """By incident: the members that are new or changed."""
@@ -316,7 +318,8 @@ class _Desk:
             detected_at, notice.drill_id, severity=notice.severity, pool=notice.place, about=notice.about,
             began_at=notice.began_at,
         )  # fmt: skip
-        self._cases[key] = Case(_rows(incident, notice), {notice.key: _member(notice, notice.starts_at)})
+        self._members[key] = {notice.key: _member(notice, notice.starts_at)}
+        self._cases[key] = Case(_rows(incident, notice), self._members[key])
         self._changed[key] = {notice.key}
         self._decisions.append(Open(notice.key, key, "nothing is open that it could belong to"))
         if not notice.entries:
@@ -332,9 +335,8 @@ class _Desk:
         if reopened:
             incident = replace(incident, state=IncidentState.OPEN, resolved_at=None, resolved_by="")
             self._say(key, "triage", f"opened again: {_said(notice)}; {why}")
-        self._cases[key] = replace(
-            case, incident=incident, members={**case.members, notice.key: _member(notice, starts_at)}
-        )
+        self._members[key][notice.key] = _member(notice, starts_at)
+        self._cases[key] = replace(case, incident=incident)
         self._changed.setdefault(key, set()).add(notice.key)
         self._tell(key, notice)
 

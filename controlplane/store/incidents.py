@@ -190,11 +190,13 @@ def _case(connection: Connection, incident: Incident, members: dict[str, Member]
     if not incident.open:
         return Case(incident, members)
     mine = incident_members.c.incident_id == incident.id
-    fires = incident_members.c.status == Status.FIRING.value
-    firing = connection.execute(select(func.count()).select_from(incident_members).where(mine, fires)).scalar_one()
-    ended_at = connection.execute(select(func.max(incident_members.c.ends_at)).where(mine)).scalar()
-    here = sum(1 for member in members.values() if member.status is Status.FIRING)
-    return Case(incident, members, int(firing) - here, ended_at)
+    other = mine & (incident_members.c.status == Status.FIRING.value) & incident_members.c.key.not_in(tuple(members))
+    # Not how many: an alert storm's incident has tens of thousands of members, and this is asked for each piece of it.
+    if connection.execute(select(incident_members.c.key).where(other).limit(1)).first():
+        return Case(incident, members, others_fire=True)
+    return Case(
+        incident, members, False, connection.execute(select(func.max(incident_members.c.ends_at)).where(mine)).scalar()
+    )
 
 
 def _store(connection: Connection, ruling: Ruling, known: set[str]) -> None:
