@@ -24,7 +24,7 @@ from controlplane.slo.verdict import Verdict
 from controlplane.telemetry import Metrics
 
 SWEEP_EVERY = timedelta(minutes=1)
-AT_ONCE = 500
+AT_ONCE = 100
 """Alerts of one transaction at most: webhooks wait for the database meanwhile."""
 SHARE = 0.2
 """Of the time that an alert storm is read in: the rest is left to webhooks, which must be on disk before anything."""
