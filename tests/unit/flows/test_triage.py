@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from controlplane.errors import FencedError
-from controlplane.flows.triage import Triage, TriagePorts
+from controlplane.flows.triage import AT_ONCE, Triage, TriagePorts
 from controlplane.incidents.alert import Alert, fingerprint, latest
 from controlplane.incidents.correlate import HOLD, row_is_back, row_moves
 from controlplane.incidents.incident import Entry, Incident, IncidentState, Severity, Wanted
@@ -223,7 +223,7 @@ async def test_a_storm_is_one_incident_with_one_entry_for_each_transaction_of_it
     assert len(await world.incidents.members(one.id, 9999)) == 1200
     found = await world.incidents.get(one.id)
     assert found
-    assert len([e for e in found[1] if e.kind == "alert"]) == 3
+    assert len([e for e in found[1] if e.kind == "alert"]) == 1200 / AT_ONCE
     assert len(await world.told(*(over("Storm", id=str(i)) for i in range(1200)))) == 1
     (one,) = await world.after(HOLD.total_seconds() + 11)
     assert not one.open
