@@ -1,6 +1,7 @@
 """A control plane whose fleet lives in Kubernetes: pods come and go, and so do their endpoints."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,18 @@ probes:
 """
 
 
+def written(folder: Path, page: str) -> Path:
+    path = folder / "plane" / "controlplane.yaml"
+    path.parent.mkdir()
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def endpoints(plane: Plane) -> dict[str, bool | None]:
+    """Return the endpoints of the fleet, and whether each is up."""
+    return {e["endpoint"]["name"]: e["up"] for pool in plane.standing()["pools"] for e in pool["endpoints"]}
+
+
 def test_endpoints_follow_their_pods_and_what_befalls_them_is_seen(
     hollow: Hollow, namespace: str, kube_api: Path, tmp_path: Path
 ) -> None:
@@ -33,15 +46,9 @@ def test_endpoints_follow_their_pods_and_what_befalls_them_is_seen(
     with engines() as port:
         for i in range(2):
             hollow.pod(namespace, f"engine-{i}", "gpu-a", ip=f"127.0.2.{i + 1}", gpus=1)
-        page = tmp_path / "plane" / "controlplane.yaml"
-        page.parent.mkdir()
-        page.write_text(PAGE.format(kubeconfig=kube_api, namespace=namespace, port=port), encoding="utf-8")
-        with Plane(page) as plane:
+        with Plane(written(tmp_path, PAGE.format(kubeconfig=kube_api, namespace=namespace, port=port))) as plane:
             plane.until_ready()
-
-            def up() -> dict[str, bool | None]:
-                return {e["endpoint"]["name"]: e["up"] for pool in plane.standing()["pools"] for e in pool["endpoints"]}
-
+            up = partial(endpoints, plane)
             assert up() == {"engine-0": True, "engine-1": True}
             hollow.delete(namespace, "engine-1")
             plane.until(lambda: up() == {"engine-0": True}, "the pod that was killed is out of the fleet")
@@ -86,15 +93,10 @@ def test_an_api_server_that_is_gone_for_half_a_minute_changes_nothing_but_what_i
             hollow.pod(namespace, f"here-{i}", "gpu-a", ip=f"127.0.3.{i + 1}")
             there.pod("llm", f"there-{i}", "gpu-b", ip=f"127.0.4.{i + 1}")
         contexts = merged(tmp_path / "contexts.conf", here=kube_lab.kubeconfig, there=other.kubeconfig)
-        page = tmp_path / "plane" / "controlplane.yaml"
-        page.parent.mkdir()
-        page.write_text(TWO_CLUSTERS.format(kubeconfig=contexts, namespace=namespace, port=port), encoding="utf-8")
+        page = written(tmp_path, TWO_CLUSTERS.format(kubeconfig=contexts, namespace=namespace, port=port))
         with Plane(page) as plane:
             plane.until_ready()
-
-            def up() -> dict[str, bool | None]:
-                return {e["endpoint"]["name"]: e["up"] for pool in plane.standing()["pools"] for e in pool["endpoints"]}
-
+            up = partial(endpoints, plane)
             everyone = {"here-0": True, "here-1": True, "standby.there-0": True, "standby.there-1": True}
             assert up() == everyone
             kube_lab.kill_api()
