@@ -279,10 +279,13 @@ def apply_cue(state: RowState, cue: Cue, now: float) -> tuple[RowState, tuple[Ef
 
 
 def _word(state: RowState, cue: Cue, to: Phase) -> Word:
-    """Return what people's word is after a transition: it lasts until the trigger clears, or a pin overrules it."""
+    """Return what people's word is after a transition: it lasts until the trigger clears, or a pin overrules it.
+
+    A row that acts waits for nobody any more: what kept it, such as the brake, is gone.
+    """
     if cue in _SAYS:
         return _SAYS[cue]
-    over = cue in (Cue.CLEAR, Cue.LAPSE, Cue.PIN)
+    over = cue in (Cue.CLEAR, Cue.LAPSE, Cue.PIN) or (state.word is Word.ASKED and to is not Phase.PENDING)
     ended = to is Phase.IDLE and state.word is not Word.DISMISSED
     return Word.NONE if over or ended else state.word
 
