@@ -68,12 +68,9 @@ def comes_and_goes(here: Path, lab: Lab, hollow: Hollow, port: int) -> list[Figu
     """Delete a pod and make it ready again, again and again, under a control plane that serves."""
     for i in range(PODS):
         hollow.pod("llm", f"engine-{i}", "gpu-a", ip=f"127.0.1.{i + 1}")
-    page = here / "plane" / "controlplane.yaml"
-    page.parent.mkdir()
-    page.write_text(PAGE.format(kubeconfig=lab.kubeconfig, port=port), encoding="utf-8")
     out: list[float] = []
     back: list[float] = []
-    with Plane(page) as plane:
+    with Plane(written(here / "plane", lab, port)) as plane:
 
         def up() -> dict[str, bool | None]:
             return {e["endpoint"]["name"]: e["up"] for pool in plane.standing()["pools"] for e in pool["endpoints"]}
@@ -122,12 +119,9 @@ def real(here: Path) -> list[Figure]:
             return set(ready_pods(lab, "llm"))
 
         waited(lambda: len(serving()) == REAL_PODS)
-        page = here / "real-plane" / "controlplane.yaml"
-        page.parent.mkdir()
-        page.write_text(PAGE.format(kubeconfig=lab.kubeconfig, port=ENGINE_PORT), encoding="utf-8")
         out: list[float] = []
         back: list[float] = []
-        with Plane(page) as plane:
+        with Plane(written(here / "real-plane", lab, ENGINE_PORT)) as plane:
 
             def up() -> set[str]:
                 return {e["endpoint"]["name"] for p in plane.standing()["pools"] for e in p["endpoints"] if e["up"]}
@@ -148,6 +142,14 @@ def real(here: Path) -> list[Figure]:
         below("real pod that takes its place: ready to endpoint up", back, BACK_GOAL_S, COMMAND),
         Figure("the slowest of them", round(max(back), 4), "s", REAL_RUNS, COMMAND),
     ]  # fmt: skip
+
+
+def written(folder: Path, lab: Lab, port: int) -> Path:
+    """Write the page of a control plane, and return it."""
+    folder.mkdir()
+    page = folder / "controlplane.yaml"
+    page.write_text(PAGE.format(kubeconfig=lab.kubeconfig, port=port), encoding="utf-8")
+    return page
 
 
 def requests(plane: Plane) -> float:

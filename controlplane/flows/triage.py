@@ -123,12 +123,13 @@ class Triage:
             after = page.after
             if after is None:
                 break
-            await _leave_room(monotonic() - began)
+            await _leave_room(began)
         held = await self._ports.holding(self._ports.habits.service)
         for start in range(0, len(held), AT_ONCE):
             began = monotonic()
             await self._take(await alerts.tellings(held[start : start + AT_ONCE]))
-            await _leave_room(monotonic() - began if start + AT_ONCE < len(held) else 0.0)
+            if start + AT_ONCE < len(held):
+                await _leave_room(began)
         await self._follow((now - LATE, ""))
 
     async def _follow(self, read_to: tuple[datetime, str]) -> None:
@@ -142,7 +143,7 @@ class Triage:
             self._read_to = read_to
             if len(told) < AT_ONCE:
                 return
-            await _leave_room(monotonic() - began)
+            await _leave_room(began)
 
     async def _take(self, alerts: tuple[Alert, ...]) -> None:
         """Correlate some alerts; with none, incidents that have been quiet for long enough resolve."""
@@ -186,9 +187,9 @@ class Triage:
                     await self._ports.incidents.note(incident.id, entry)
 
 
-async def _leave_room(took_s: float) -> None:
-    """Leave the database to others, after a piece that took so long."""
-    await asyncio.sleep(min(took_s * (1.0 / SHARE - 1.0), WAIT_AT_MOST_S))
+async def _leave_room(began: float) -> None:
+    """Leave the database to others, after a piece that was begun then (monotonic seconds)."""
+    await asyncio.sleep(min((monotonic() - began) * (1.0 / SHARE - 1.0), WAIT_AT_MOST_S))
 
 
 def _name(decision: type[Open | Join | Resolve | Ignore]) -> str:

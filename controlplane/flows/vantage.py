@@ -73,11 +73,7 @@ class Vantage:
     def _grown(self, pool: str, since: float) -> Count:
         """Return how much a pool's counters grew from the first reading after a moment to the newest one."""
         first = next((counts for at, counts in self._seen if at >= since), self._seen[-1][1])
-        before, after = first.get(pool, Count()), self._seen[-1][1].get(pool, Count())
-        return Count(
-            after.own - before.own, after.anybody - before.anybody, after.failed - before.failed,
-            after.errors - before.errors,
-        )  # fmt: skip
+        return self._seen[-1][1].get(pool, Count()).since(first.get(pool, Count()))
 
 
 def _says_lost(seen: Evidence) -> bool:

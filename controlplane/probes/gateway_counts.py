@@ -35,6 +35,13 @@ class Count:
     errors: float = 0.0
     """Answers 5xx that are put down to the pool: its own, or the gateway's for an endpoint that it could not reach."""
 
+    def since(self, before: "Count") -> "Count":
+        """Return how much each counter has grown."""
+        return Count(
+            self.own - before.own, self.anybody - before.anybody, self.failed - before.failed,
+            self.errors - before.errors,
+        )  # fmt: skip
+
 
 Counts = Mapping[str, Count]
 """By pool."""

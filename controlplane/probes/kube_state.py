@@ -103,7 +103,7 @@ class ClusterState:
             c.get("type") == "PodScheduled" and c.get("reason") == "Unschedulable"
             for c in status.get("conditions") or ()
         )
-        pod.waits = not _serves(status) and not _has_ended(found)
+        pod.waits = not _is_ready(status) and not _has_ended(found)
         pod.troubles = frozenset(_troubles(name, status))
         self._say_new(pod.troubles, before.troubles if before else frozenset())
         self.pods[name] = pod
@@ -113,7 +113,7 @@ class ClusterState:
         name, before = name_of(found), self.nodes.get(name_of(found))
         status = found.get("status") or {}
         conditions = status.get("conditions") or ()
-        ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+        ready = _is_ready(status)
         if before and before.ready and not ready:
             self.say(f"NodeNotReady {name}")
         # Besides `Ready`, a condition that holds is bad news: pressure, or what a GPU's health monitor found.
@@ -156,7 +156,8 @@ def name_of(found: Document) -> str:
     return str((found.get("metadata") or {}).get("name") or "")
 
 
-def _serves(status: Mapping[str, Any]) -> bool:
+def _is_ready(status: Mapping[str, Any]) -> bool:
+    """Tell whether a pod or a node says of itself that it is ready."""
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
 
 

@@ -194,9 +194,8 @@ def _case(connection: Connection, incident: Incident, members: dict[str, Member]
     # Not how many: an alert storm's incident has tens of thousands of members, and this is asked for each piece of it.
     if connection.execute(select(incident_members.c.key).where(other).limit(1)).first():
         return Case(incident, members, others_fire=True)
-    return Case(
-        incident, members, False, connection.execute(select(func.max(incident_members.c.ends_at)).where(mine)).scalar()
-    )
+    ended_at = connection.execute(select(func.max(incident_members.c.ends_at)).where(mine)).scalar()
+    return Case(incident, members, others_ended_at=ended_at)
 
 
 def _store(connection: Connection, ruling: Ruling, known: set[str]) -> None:

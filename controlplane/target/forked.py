@@ -57,12 +57,20 @@ def _move(cpus: tuple[int, ...], netns: str | None) -> None:
             f"cannot enter network namespace {netns}", str(error.strerror), "Start the fleet again."
         ) from error
     try:
-        if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET):
-            raise TargetError(
-                f"cannot enter network namespace {netns}", os.strerror(ctypes.get_errno()), "Run the fleet as root."
-            )
+        enter(namespace)
+    except OSError as error:
+        raise TargetError(
+            f"cannot enter network namespace {netns}", str(error.strerror), "Run the fleet as root."
+        ) from error
     finally:
         os.close(namespace)
+
+
+def enter(namespace: int) -> None:
+    """Move this thread into a network namespace, given as an open file; raises `OSError` where it may not."""
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _let_go_of_the_fork_server() -> None:

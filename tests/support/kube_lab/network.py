@@ -1,13 +1,12 @@
 """A network namespace for a lab with real pods: bridges, service addresses and packet rules that end with it."""
 
-import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from controlplane.target.forked import CLONE_NEWNET, NAMESPACES
+from controlplane.target.forked import NAMESPACES, enter
 
 HERE = "192.0.2.1"
 """This end of the lab, as pods see it."""
@@ -22,14 +21,15 @@ def own_network(name: str) -> Iterator[None]:
     try:
         before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _enter(NAMESPACES / name)
+            with (NAMESPACES / name).open("rb") as own:
+                enter(own.fileno())
             ip("link", "set", "lo", "up")
             ip("address", "add", f"{HERE}/32", "dev", "lo")
             ip("route", "add", SERVICES, "dev", "lo", "src", HERE)
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
             yield
         finally:
-            _set(before)
+            enter(before)
             os.close(before)
     finally:
         ip("netns", "delete", name)
@@ -38,16 +38,3 @@ def own_network(name: str) -> Iterator[None]:
 def ip(*arguments: str) -> None:
     """Run iproute2 once, where this thread is."""
     subprocess.run(["ip", *arguments], capture_output=True, check=True)
-
-
-def _enter(path: Path) -> None:
-    namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _set(namespace)
-    finally:
-        os.close(namespace)
-
-
-def _set(namespace: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from controlplane.chaos.substrates.kube_objects import is_ready
 from tests.support.kube_lab.api import Object
 from tests.support.kube_lab.images import busybox_image
 from tests.support.kube_lab.lab import CACHE, SERVERS, Lab
@@ -180,8 +181,7 @@ def ready_pods(lab: Lab, namespace: str) -> dict[str, Object]:
     return {
         pod["metadata"]["name"]: pod
         for pod in lab.admin.must("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
-        and not pod["metadata"].get("deletionTimestamp")
+        if is_ready(pod)
     }
 
 
