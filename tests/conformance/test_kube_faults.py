@@ -233,8 +233,8 @@ async def test_a_killed_node_takes_the_fleets_pods_along_and_drives_out_nobody_e
     told = await rig.driver.apply(lease)
     assert rig.taints(rig.nodes[0]) == ["NoSchedule"], told
     assert await rig.driver.prove(lease) != ""
-    _until_back(rig, before)
-    assert {pod["spec"]["nodeName"] for pod in rig.pods().values()} == {rig.nodes[1]}
+    elsewhere = rig.until_ready(but=before)
+    assert {pod["spec"]["nodeName"] for pod in elsewhere.values()} == {rig.nodes[1]}
     hollow.admin.must("GET", f"/api/v1/namespaces/{bystander}/pods/monitor")
     await rig.driver.revert(lease)
     hollow.delete(bystander, "monitor")
@@ -245,14 +245,6 @@ async def test_a_killed_node_takes_the_fleets_pods_along_and_drives_out_nobody_e
     await rig.driver.revert(again)
     await over(rig, again)
     assert rig.taints(rig.nodes[0]) == rig.taints(rig.nodes[1]) == []
-
-
-def _until_back(rig: Rig, before: set[str]) -> None:
-    def back() -> bool:
-        pods = [pod for pod in rig.pods().values() if pod["metadata"]["uid"] not in before]
-        return len(pods) == 2 and rig.ready("chat") == 2
-
-    until(back, what="the fleet is back elsewhere")
 
 
 async def test_a_node_is_down_until_the_last_of_its_leases_is_over(rig: Rig) -> None:

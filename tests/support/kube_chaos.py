@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
@@ -16,7 +16,7 @@ from uuid import uuid4
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.chaos.parameters import settled
 from controlplane.chaos.substrates.kube_ground import Ground
-from controlplane.chaos.substrates.kube_objects import CUT_OFF, DOWN
+from controlplane.chaos.substrates.kube_objects import CUT_OFF, DOWN, is_ready
 from controlplane.chaos.substrates.kube_reaper import KubeReaper
 from controlplane.chaos.substrates.registry import Faults, kubernetes_faults
 from controlplane.clock import utcnow
@@ -69,16 +69,30 @@ class Rig:
             },
         }  # fmt: skip
         self.admin.must("POST", f"/apis/apps/v1/namespaces/{self.namespace}/replicasets", body)
-        until(lambda: self.ready(name) == replicas, what=f"{replicas} pods of {name} are ready")
-        return self.endpoint(min(self.pods(name)))
+        return self.endpoint(min(self.until_ready(replicas, name)))
+
+    def until_ready(self, replicas: int = 2, name: str = "chat", but: Collection[str] = ()) -> dict[str, Object]:
+        """Wait until a fleet is so many pods, each ready by its own word: its ReplicaSet's count lags behind.
+
+        Args:
+            replicas: how many.
+            name: of the fleet.
+            but: identities of pods that have to be gone.
+
+        Returns:
+            The pods by name.
+        """
+
+        def all_ready() -> dict[str, Object]:
+            pods = self.pods(name)
+            well = all(is_ready(pod) and pod["metadata"]["uid"] not in but for pod in pods.values())
+            return pods if well and len(pods) == replicas else {}
+
+        return until(all_ready, what=f"{replicas} pods of {name} are ready")
 
     def pods(self, app: str = "chat") -> dict[str, Object]:
         listed = self.admin.must("GET", f"/api/v1/namespaces/{self.namespace}/pods?labelSelector=app%3D{app}")
         return {pod["metadata"]["name"]: pod for pod in listed["items"]}
-
-    def ready(self, name: str) -> int:
-        found = self.admin.must("GET", f"/apis/apps/v1/namespaces/{self.namespace}/replicasets/{name}")
-        return int(found["status"].get("readyReplicas") or 0)
 
     def endpoint(self, pod: str) -> Endpoint:
         found = self.admin.must("GET", f"/api/v1/namespaces/{self.namespace}/pods/{pod}")
