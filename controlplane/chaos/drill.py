@@ -154,6 +154,8 @@ class Drill:
     """Path of the Chaos Toolkit journal; the report is beside it."""
     users: Mapping[str, Measured] = field(default_factory=dict)
     """What users got `before`, `during` and `after` the fault, as the gateway counted it."""
+    called_off: str = ""
+    """Who told it to stop while it ran, and why; empty when nobody did."""
 
     def seconds(self, phase: DrillPhase) -> float | None:
         """Return the seconds from the fault to a phase, or None when one of them is not known."""
@@ -169,6 +171,9 @@ class DrillBook(Protocol):
 
     async def end(self, drill: Drill) -> None:
         """Store how it ended."""
+
+    async def call_off(self, drill_id: str, why: str) -> Drill | None:
+        """Tell a drill to stop, wherever it runs, and return it; the first reason stays. None when it does not run."""
 
     async def recent(self, limit: int) -> tuple[Drill, ...]:
         """Return the newest drills first."""

@@ -46,14 +46,21 @@ def wrong(signal: str, guard: Guard, reading: Reading | None) -> str:
         guard: its bounds.
         reading: what was seen last; None when nothing was.
     """
-    if reading is None or reading.value is None:
-        return f"{signal} is unknown{f': {reading.why}' if reading and reading.why else ''}"
-    if reading.age_s is not None and reading.age_s > STALE_S:
-        return f"{signal} is unknown: the newest sample is {reading.age_s:.0f} s old"
+    if reading is None or reading.value is None or unknown(signal, reading):
+        return unknown(signal, reading)
     if guard.below is not None and reading.value < guard.below:
         return f"{signal} is {spell(signal, reading.value)}, below {spell(signal, guard.below)}"
     if guard.above is not None and reading.value >= guard.above:
         return f"{signal} is {spell(signal, reading.value)}, not below {spell(signal, guard.above)}"
+    return ""
+
+
+def unknown(signal: str, reading: Reading | None) -> str:
+    """Return why a signal is not known now, in words; an empty string when it is."""
+    if reading is None or reading.value is None:
+        return f"{signal} is unknown{f': {reading.why}' if reading and reading.why else ''}"
+    if reading.age_s is not None and reading.age_s > STALE_S:
+        return f"{signal} is unknown: the newest sample is {reading.age_s:.0f} s old"
     return ""
 
 

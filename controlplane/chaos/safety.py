@@ -48,7 +48,9 @@ class GateFacts:
     too_much: tuple[str, ...] | None = None
     """Why the experiment would take too much away, one text a reason; empty when it would not."""
     guards: tuple[str, ...] | None = None
-    """Guards that do not hold now, in words."""
+    """Guards that do not hold now, in words; None when one of them is not known, and none is known not to hold."""
+    unknown_guards: tuple[str, ...] = ()
+    """Guards that are not known, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def _always(facts: GateFacts) -> list[_Check]:
         ),
         _Check(
             None if facts.guards is None else not facts.guards, "the guards hold",
-            "; ".join(facts.guards or ()), "the guards cannot be evaluated",
+            "; ".join(facts.guards or ()), "; ".join(facts.unknown_guards) or "the guards cannot be evaluated",
         ),
     ]  # fmt: skip
 

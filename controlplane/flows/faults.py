@@ -144,6 +144,8 @@ async def _allowed(ports: FaultPorts, drill: Drill, request: FaultRequest) -> tu
 
 async def _stopped(ports: FaultPorts, drill: Drill) -> str:
     """Return why a drill may break nothing any more, or an empty string."""
+    if drill.called_off:  # At another control plane; the watch sees it a moment later.
+        ports.stops.stop(drill.id, drill.called_off)
     halt = await ports.halts.current()
     return ports.stops.why(drill.id) or (f"halted: {halt.why}" if halt else "")
 

@@ -4,7 +4,7 @@ Called by the drill's journey. Whatever cannot be asked counts as a reason to st
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,7 +28,7 @@ class WatchPorts:
     leases: LeaseBook
     halts: HaltBook
     stops: Stops
-    leads: Callable[[], bool | None]
+    leads: Callable[[], Awaitable[bool]]
     """Whether this control plane is the one that may act."""
     readings: Callable[[], Mapping[str, Reading]]
     """Signals of what users get, by name, as they were judged last; one judged too long ago is unknown."""
@@ -93,7 +93,7 @@ async def _called_off(ports: WatchPorts, drill: Drill) -> str:
     why = ports.stops.why(drill.id)
     if why:
         return why
-    if ports.leads() is not True:
+    if not await ports.leads():
         return "this control plane no longer leads"
     halt = await ports.halts.current()
     if halt:
@@ -101,4 +101,4 @@ async def _called_off(ports: WatchPorts, drill: Drill) -> str:
     stored = await ports.drills.get(drill.id)
     if stored is None or stored.outcome is not Outcome.RUNNING:
         return "called off by another control plane"
-    return ""
+    return stored.called_off

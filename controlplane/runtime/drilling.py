@@ -46,7 +46,8 @@ class DrillingParts:
     alerts: AlertRoom | None
     journals: Path
     spawn: Callable[[Coroutine[None, None, None]], object]
-    leads: Callable[[], bool | None]
+    leads: Callable[[], Awaitable[bool]]
+    acting: Callable[[], bool]
     changed: Callable[[], None]
     metrics: Metrics
     now: Callable[[], datetime]
@@ -91,7 +92,7 @@ def join(parts: DrillingParts) -> tuple[DrillPorts, DrillDesk]:
             halting,
             parts.schedule,
             parts.spawn,
-            parts.leads,
+            parts.acting,
             parts.changed,
             parts.metrics,
             parts.now,

@@ -57,7 +57,7 @@ class DeskPorts:
     halting: HaltPorts
     schedule: ScheduleBook
     spawn: Callable[[Coroutine[None, None, None]], object]
-    leads: Callable[[], bool | None]
+    acting: Callable[[], bool]
     changed: Callable[[], None]
     metrics: Metrics
     now: Callable[[], datetime]
@@ -113,15 +113,16 @@ class DrillDesk:
         return await drill_flow.dry_run(self._ports.drilling, experiment, self.plan_for(experiment))
 
     async def abort(self, drill_id: str, why: str, by: str) -> Drill | Refusal:
-        """Tell one running drill to stop: it injects nothing more, its faults end first, and it proves nothing."""
-        drill = await self._ports.drilling.drills.get(drill_id)
-        if drill is None or drill.outcome is not Outcome.RUNNING:
+        """Tell one running drill to stop: it injects nothing more, its faults end first, and it proves nothing.
+
+        It is stored, and whichever control plane runs the drill looks several times a second.
+        """
+        told = await self._ports.drilling.drills.call_off(drill_id, f"aborted by {by}: {why}")
+        if told is None:
             return Refusal((f"no drill {drill_id} runs",))
-        if self._ports.leads() is not True:
-            return Refusal(("another control plane runs it: ask that one, or halt every drill",))
-        self._ports.drilling.faults.stops.stop(drill_id, f"aborted by {by}: {why}")
         log.warning("aborted", drill=drill_id, why=why, by=by)
-        return drill
+        self._ports.changed()
+        return told
 
     async def halt(self, why: str, by: str) -> tuple[Halt, tuple[str, ...]]:
         """Stop every drill, end every fault, block new ones."""
@@ -145,7 +146,7 @@ class DrillDesk:
 
     async def keep_schedule(self) -> None:
         """Write down the dates that come next, and run what is due; does nothing while it is at it already."""
-        if self._busy.locked() or self._ports.leads() is not True:
+        if self._busy.locked() or not self._ports.acting():
             return
         async with self._busy:
             now = self._ports.now()

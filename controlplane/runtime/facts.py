@@ -79,7 +79,7 @@ class FactPorts:
     budgets: Callable[[], tuple[BudgetStanding, ...]]
     judged_at: Callable[[], float]
     """Monotonic seconds of the last evaluation."""
-    leads: Callable[[], bool | None]
+    leads: Callable[[], Awaitable[bool]]
     halts: HaltBook
     leases: LeaseBook
     incidents: IncidentBook
@@ -159,7 +159,8 @@ class DrillFacts:
         open_incidents = await _or_none(ports.incidents.open_incidents(ports.policy.service))
         leases = await _or_none(ports.leases.open_leases())
         readings = self.readings()
-        wrong = (guard.wrong(signal, held, readings.get(signal)) for signal, held in plan.guards.items())
+        unknown = tuple(filter(None, (guard.unknown(signal, readings.get(signal)) for signal in plan.guards)))
+        wrong = tuple(filter(None, (guard.wrong(s, held, readings.get(s)) for s, held in plan.guards.items())))
         return GateFacts(
             open_incidents=None if open_incidents is None else len(open_incidents[0]),
             standby_answers=await self._standby_answers(experiment),
@@ -171,10 +172,11 @@ class DrillFacts:
             budget_burns=any(pages(b.budget) for b in budgets) if known else None,
             frozen=self._frozen(plan),
             halted=None if halt is None else halt[0].why if halt[0] else "",
-            leads=ports.leads(),
+            leads=await ports.leads(),
             clock_off_s=await self._clock_off_s(),
             too_much=preview.refusals,
-            guards=tuple(what for what in wrong if what),
+            guards=None if wrong and set(wrong) <= set(unknown) else wrong,
+            unknown_guards=unknown,
         )
 
     async def _standby_answers(self, experiment: Experiment) -> bool | None:

@@ -79,6 +79,7 @@ class Leadership:
         self._held: Term | None = None
         self._until = 0.0
         self._settled = 0
+        self._turning = asyncio.Lock()
 
     @property
     def leader(self) -> str:
@@ -105,8 +106,21 @@ class Leadership:
         """Our term while we are in charge; by our own clock it ends no later than by the database's."""
         return self._held if monotonic() < self._until else None
 
+    async def still_acting(self) -> bool:
+        """Tell whether we may decide; a lease that ran out while this machine stood still is asked for first.
+
+        For what is not looked at again once the answer is no: nobody may have taken the lease meanwhile.
+        """
+        if self._held and not self.term:
+            await self.turn()
+        return self.acting
+
     async def turn(self) -> None:
-        """Renew the lease, or try to take it."""
+        """Renew the lease, or try to take it; one turn at a time."""
+        async with self._turning:
+            await self._turn()
+
+    async def _turn(self) -> None:
         before, asked_at = self.term, monotonic()
         self._look_at = asked_at + self._look_every_s
         try:

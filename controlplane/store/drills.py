@@ -65,6 +65,19 @@ class StoredDrills:
         running = (drills.c.id == drill.id) & (drills.c.outcome == Outcome.RUNNING.value)
         await self._database.run(lambda c: c.execute(update(drills).where(running).values(_outcome(drill))))
 
+    async def call_off(self, drill_id: str, why: str) -> Drill | None:
+        """Tell a drill to stop, wherever it runs, and return it; the first reason stays. None when it does not run."""
+        running = (drills.c.id == drill_id) & (drills.c.outcome == Outcome.RUNNING.value)
+        first = func.coalesce(func.nullif(drills.c.called_off, ""), why)
+        told = update(drills).where(running).values(called_off=first)
+
+        def work(connection: Connection) -> Drill | None:
+            connection.execute(told)
+            row = connection.execute(select(drills).where(running)).one_or_none()
+            return _drill(row) if row else None
+
+        return await self._database.run(work)
+
     async def recent(self, limit: int, after: Mark | None = None) -> tuple[Drill, ...]:
         """Return the newest drills first, those behind a mark where one is given."""
         query = newest(select(drills), drills.c.started_at, drills.c.id, limit, after)
@@ -279,6 +292,7 @@ def _drill(row: Row[Any]) -> Drill:
         phases={DrillPhase(phase): datetime.fromisoformat(at) for phase, at in row.phases.items()},
         journal=row.journal,
         users={part: Measured(**measured) for part, measured in row.users.items()},
+        called_off=row.called_off,
     )
 
 

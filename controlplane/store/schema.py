@@ -173,6 +173,7 @@ drills = Table(
     Column("phases", JSON, nullable=False),
     Column("journal", Text, nullable=False, default=""),
     Column("users", JSON, nullable=False, server_default="{}"),
+    Column("called_off", Text, nullable=False, server_default=""),
     # One run a slot, whoever asks: two control planes, or one that restarted in the slot's minute.
     UniqueConstraint("experiment", "slot", name="one_run_a_slot"),
     Index("drills_by_time", "started_at"),

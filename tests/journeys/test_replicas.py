@@ -99,6 +99,23 @@ def test_a_halt_at_a_follower_stops_the_leaders_drill_and_ends_its_faults(around
     around.until_calm()
 
 
+def test_a_drill_is_aborted_at_any_of_them(around: World) -> None:
+    led, follower = both(around)
+    drill = around.start_drill()
+    until(lambda: [x["state"] for x in led.ask("GET", "/api/v1/leases").json] == ["proven"], "a node is down")
+    told = follower.ask("POST", f"/api/v1/drills/{drill}/abort", {"why": "seen enough", "by": "mei"})
+    assert told.status == 202
+    reason = told.json["called_off"]
+    assert reason.endswith(": seen enough")
+    until(lambda: led.ask("GET", f"/api/v1/drills/{drill}").json["outcome"] == "aborted", "the drill is stopped")
+    assert reason in led.ask("GET", f"/api/v1/drills/{drill}").json["reasons"]
+    assert led.ask("GET", "/api/v1/leases").json == []
+    assert led.ask("GET", "/api/v1/halt").json["halt"] is None
+    again = follower.ask("POST", f"/api/v1/drills/{drill}/abort", {"why": "once more"})
+    assert again.status == 409
+    around.until_calm()
+
+
 def test_a_leader_that_was_put_to_sleep_in_a_drill_wakes_to_a_drill_that_is_over_and_can_break_nothing(
     around: World,
 ) -> None:

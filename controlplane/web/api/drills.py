@@ -195,8 +195,7 @@ def _acting(app: FastAPI, ports: WebPorts) -> None:
         """Tell a running drill to stop: its faults end first, and it proves nothing; 409 when it cannot be told."""
         told = await ports.desk.abort((await the_drill(ports, drill_id)).id, body.why, body.by)
         if isinstance(told, Refusal):
-            fix = _ask_the_leader(ports.role())
-            return problem(409, "the drill cannot be told to stop", "; ".join(told.reasons), fix, reasons=told.reasons)
+            return problem(409, "the drill cannot be told to stop", "; ".join(told.reasons), reasons=told.reasons)
         return json_answer(told, 202)
 
     @app.post("/api/v1/halt", tags=["drills"], responses=gives(Halted))

@@ -98,7 +98,7 @@ class Bench:
     log: FakeLog = field(default_factory=FakeLog)
     driver: FakeDriver = field(default_factory=FakeDriver)
     stops: Stops = field(default_factory=Stops)
-    leads: bool | None = True
+    leads: bool = True
     readings: dict[str, Reading] = field(default_factory=lambda: {"availability": Reading(1.0)})
     counted: tuple[float, float] = (0.0, 0.0)
     facts: dict[str, object] = field(default_factory=dict)
@@ -115,6 +115,9 @@ class Bench:
             utcnow, self.stops,
         )  # fmt: skip
 
+    async def leading(self) -> bool:
+        return self.leads
+
     @property
     def halting(self) -> HaltPorts:
         return HaltPorts(self.halts, self.drills, self.leases, self.driver, self.stops, utcnow)
@@ -126,7 +129,7 @@ class Bench:
             log=self.log,
             faults=self.faults,
             watching=WatchPorts(
-                self.drills, self.leases, self.halts, self.stops, lambda: self.leads, lambda: self.readings,
+                self.drills, self.leases, self.halts, self.stops, self.leading, lambda: self.readings,
                 lambda: self.counted, utcnow,
             ),
             alerts=AlertPorts(self.room, self.leases, self.log, "chat", utcnow),

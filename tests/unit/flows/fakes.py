@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from controlplane.chaos.drill import Drill
+from controlplane.chaos.drill import Drill, Outcome
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.degradation.action import Errand, SwitchPool, spell_actions
 from controlplane.degradation.actuator import (
@@ -220,6 +220,13 @@ class FakeDrills:
 
     async def end(self, drill: Drill) -> None:
         self.kept[drill.id] = drill
+
+    async def call_off(self, drill_id: str, why: str) -> Drill | None:
+        found = self.kept.get(drill_id)
+        if found is None or found.outcome is not Outcome.RUNNING:
+            return None
+        self.kept[drill_id] = replace(found, called_off=found.called_off or why)
+        return self.kept[drill_id]
 
     async def recent(self, limit: int) -> tuple[Drill, ...]:
         return tuple(reversed(self.kept.values()))[:limit]

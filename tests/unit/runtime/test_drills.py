@@ -10,10 +10,12 @@ import pytest
 
 from controlplane.chaos.drill import Drill, Outcome, Slot, SlotState
 from controlplane.chaos.experiment import Walk
+from controlplane.chaos.fault import FaultKind
 from controlplane.chaos.safety import Refusal
 from controlplane.chaos.schedule import slot_name
+from controlplane.errors import UsageError
 from controlplane.flows.drill import Order
-from controlplane.flows.faults import heal
+from controlplane.flows.faults import FaultRequest, heal, inject
 from controlplane.policy.model import DrillPlan
 from controlplane.policy.model import Slot as Calendar
 from controlplane.runtime.drills import DeskPorts, DrillDesk
@@ -233,6 +235,10 @@ async def test_a_drill_that_runs_is_aborted_with_a_reason_and_one_that_does_not_
     assert isinstance(drill, Drill)
     told = await desk.desk.abort(drill.id, "seen enough", "mei")
     assert isinstance(told, Drill)
+    assert told.called_off == "aborted by mei: seen enough"
+    second = await desk.desk.abort(drill.id, "me too", "ann")
+    assert isinstance(second, Drill)
+    assert second.called_off == told.called_off, "the first reason stays"
     await asyncio.gather(*desk.tasks)
     (ended,) = desk.drills()
     assert ended.outcome is Outcome.ABORTED
@@ -240,12 +246,16 @@ async def test_a_drill_that_runs_is_aborted_with_a_reason_and_one_that_does_not_
     assert isinstance(await desk.desk.abort(drill.id, "again", "mei"), Refusal)
 
 
-async def test_a_control_plane_that_is_not_in_charge_aborts_nothing(tmp_path: Path) -> None:
+async def test_a_drill_that_was_told_to_stop_elsewhere_breaks_nothing_more(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     drill = await desk.desk.start("node-kill", "ann")
     assert isinstance(drill, Drill)
-    desk.bench.leads = False
-    refused = await desk.desk.abort(drill.id, "seen enough", "mei")
-    assert isinstance(refused, Refusal)
-    assert "another control plane runs it" in refused.reasons[0]
+    told = await desk.bench.drills.call_off(drill.id, "aborted by mei: seen enough")
+    assert told is not None
+    fault = FaultRequest(FaultKind.NODE_KILL, "primary", 1.0, timedelta(seconds=8))
+    with pytest.raises(UsageError, match="is being stopped"):
+        await inject(desk.bench.faults, told, fault)
     await asyncio.gather(*desk.tasks)
+    (ended,) = desk.drills()
+    assert ended.outcome is Outcome.ABORTED
+    assert "aborted by mei: seen enough" in ended.reasons

@@ -1,6 +1,7 @@
 """Who is in charge: the lease is taken, renewed, lost by one's own clock, and given back."""
 
 import asyncio
+from asyncio import sleep
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ class Book:
         self.resigned: list[Term] = []
 
     async def take(self, service: str, holder: str, ttl_s: float) -> Term | Held:
+        await sleep(0)  # Others run meanwhile, as they do while a database answers.
         self._must_work()
         if self.held and self.held.holder != holder:
             return Held(self.held.holder, self.left_s)
@@ -29,6 +31,7 @@ class Book:
         return self.held
 
     async def renew(self, term: Term, ttl_s: float) -> bool:
+        await sleep(0)
         self._must_work()
         return self.held == term
 
@@ -88,6 +91,33 @@ async def test_in_charge_is_not_acting_until_what_was_left_is_settled(world: Wor
     assert world.ours.term
     world.ours.settled(world.ours.term)
     assert world.ours.acting
+
+
+async def test_a_lease_that_ran_out_while_the_machine_stood_still_is_asked_for_before_it_is_given_up(
+    world: World,
+) -> None:
+    await world.ours.turn()
+    assert world.ours.term
+    world.ours.settled(world.ours.term)
+    world.now += 10.0
+    assert not world.ours.acting
+    assert await world.ours.still_acting()
+    assert world.token() == 1
+    world.now += 10.0
+    world.book.works = False
+    assert not await world.ours.still_acting()
+    world.book.works, world.book.held = True, Term("chat", "b", 2)
+    assert not await world.ours.still_acting()
+    assert (world.ours.role, world.ours.leader) == ("follower", "b")
+
+
+async def test_two_turns_at_once_are_one_term(world: World) -> None:
+    await world.ours.turn()
+    world.now += 10.0
+    world.book.held = None
+    await asyncio.gather(world.ours.turn(), world.ours.still_acting(), world.ours.turn())
+    assert world.book.held == world.ours.term
+    assert world.token() == 1
 
 
 async def test_while_another_holds_it_there_is_nothing_to_do(world: World) -> None:

@@ -135,6 +135,19 @@ async def test_a_drill_comes_back_as_it_began_and_as_it_ended(database: Database
     assert await book.get("absent") is None
 
 
+async def test_a_drill_that_runs_is_called_off_once_and_how_it_ends_does_not_undo_that(database: Database) -> None:
+    book = StoredDrills(database)
+    assert await book.call_off("d1", "aborted by mei: smoke") is None
+    assert await book.begin(drill())
+    told = replace(drill(), called_off="aborted by mei: smoke")
+    assert await book.call_off("d1", told.called_off) == told
+    assert await book.call_off("d1", "aborted by ann: me too") == told
+    ended = replace(drill(), outcome=Outcome.ABORTED, reasons=(told.called_off,), ended_at=at(9))
+    await book.end(ended)
+    assert await book.get("d1") == replace(ended, called_off=told.called_off)
+    assert await book.call_off("d1", "too late") is None
+
+
 async def test_a_slot_is_run_once_and_drills_that_people_ask_for_have_none(database: Database) -> None:
     book = StoredDrills(database)
 
