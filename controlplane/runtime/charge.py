@@ -69,10 +69,14 @@ class Charge:
                 log.exception("not settled")
 
     async def _take_part(self) -> None:
+        await self._leadership.still_acting()
         ports, term = self._recovering, self._leadership.term
         if term is None:
+            engaged = await self._books.receipts.open_receipts(self._service)
+            if self._leadership.lapsed or self._leadership.term:
+                return  # Ours by all that is known: what is in hand may be ours to put back.
             ports.in_hand.receipts.clear()
-            await self._resume(await self._books.receipts.open_receipts(self._service))
+            await self._resume(engaged)
         elif self._leadership.acting:
             await recover.tend_receipts(ports)
             await recover.heal_expired(ports)

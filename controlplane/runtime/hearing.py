@@ -60,6 +60,7 @@ class Hearing:
 
     def take(self, instruction: Instruction) -> None:
         """Tell the matrix what somebody said to us, which is stored already; once, whoever is quicker."""
+        self._stored |= {instruction.id}
         if instruction.id not in self._known:
             self._note((instruction.id,))
             self._decider.instruct(instruction)
@@ -81,16 +82,17 @@ class Hearing:
         """
         if not self._acting():
             return
+        before = self._stored
         said = await self._book.in_force(self._service)
         if not self._acting():
             return
         held, stored = self._decider.held(), frozenset(instruction.id for instruction in said)
         self._note(instruction.id for instruction in held)
         for instruction in held:
-            if instruction.id in self._stored - stored:
+            if instruction.id in before - stored:
                 log.info("ended elsewhere", instruction=instruction.id)
                 self._decider.drop(instruction)
-        self._stored = stored
+        self._stored = stored | (self._stored - before)  # What was said to us while the database answered.
         self._waiting = {key: since for key, since in self._waiting.items() if key in stored}
         for instruction in said:
             if instruction.id not in self._known:

@@ -141,11 +141,11 @@ class KubernetesTerms:
             StoreError: when the database refuses.
         """
         await self._ledger.resign(term)
-        if self._ours:
-            free = self._renewed(self._ours)
-            free["spec"]["holderIdentity"] = ""
-            await self._leases.write(free)
-            self._ours = None
+        if self._ours and await self._leases.write(self._freed(self._ours)) is None:
+            found = await self._leases.read()  # Somebody has changed it: a label perhaps, and not the holder.
+            if found and (_holder(found), _transitions(found)) == (term.holder, term.token):
+                await self._leases.write(self._freed(found))
+        self._ours = None
 
     async def confirm(self, term: Term) -> None:
         """Make sure that a term still is the newest, by the database: nobody acts in a term that it was not told of.
@@ -174,6 +174,10 @@ class KubernetesTerms:
 
     def _renewed(self, lease: Document) -> Document:
         return {**lease, "spec": {**lease["spec"], "renewTime": _spell(self._now())}}
+
+    def _freed(self, lease: Document) -> Document:
+        renewed = self._renewed(lease)
+        return {**renewed, "spec": {**renewed["spec"], "holderIdentity": ""}}
 
 
 def _holder(lease: Document | None) -> str:

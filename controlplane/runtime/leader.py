@@ -80,6 +80,7 @@ class Leadership:
         self._until = 0.0
         self._settled = 0
         self._turning = asyncio.Lock()
+        self._last_turn: asyncio.Future[None] | None = None
 
     @property
     def leader(self) -> str:
@@ -106,21 +107,30 @@ class Leadership:
         """Our term while we are in charge; by our own clock it ends no later than by the database's."""
         return self._held if monotonic() < self._until else None
 
+    @property
+    def lapsed(self) -> bool:
+        """Whether our lease ran out by our own clock, and nobody is known to have taken it: it may be ours still."""
+        return self._held is not None and self.term is None
+
     async def still_acting(self) -> bool:
         """Tell whether we may decide; a lease that ran out while this machine stood still is asked for first.
 
-        For what is not looked at again once the answer is no: nobody may have taken the lease meanwhile.
+        For what is not looked at again once the answer is no.
         """
-        if self._held and not self.term:
+        if self.lapsed:
             await self.turn()
         return self.acting
 
     async def turn(self) -> None:
-        """Renew the lease, or try to take it; one turn at a time."""
-        async with self._turning:
-            await self._turn()
+        """Renew the lease, or try to take it; one turn at a time, and each to its end, whoever is called off."""
+        self._last_turn = asyncio.ensure_future(self._turn())
+        await asyncio.shield(self._last_turn)
 
     async def _turn(self) -> None:
+        async with self._turning:
+            await self._renew_or_take()
+
+    async def _renew_or_take(self) -> None:
         before, asked_at = self.term, monotonic()
         self._look_at = asked_at + self._look_every_s
         try:
@@ -154,7 +164,10 @@ class Leadership:
         Raises:
             FencedError: when we are not.
         """
-        term = self.term
+        held = self._held
+        if self.lapsed:
+            await self.turn()
+        term = self.term if self._held == held else None
         if term:
             await self._book.confirm(term)
         # Asked again: whoever was stopped while the database answered is told of a time that is long over.
@@ -162,13 +175,14 @@ class Leadership:
             raise FencedError("not in charge", f"the lease of {self._service} is not ours", "ask the one in charge")
 
     async def resign(self) -> None:
-        """Let go, so that another one need not wait."""
-        held, self._held, self._until = self._held, None, 0.0
-        if held:
-            try:
-                await self._book.resign(held)
-            except ControlplaneError as error:
-                log.warning("lease not given back", what=error.what, why=error.why)
+        """Let go, so that another one need not wait; a turn under way is waited for: what it takes is given back."""
+        async with self._turning:
+            held, self._held, self._until = self._held, None, 0.0
+            if held:
+                try:
+                    await self._book.resign(held)
+                except ControlplaneError as error:
+                    log.warning("lease not given back", what=error.what, why=error.why)
 
     def _show(self, before: Term | None) -> None:
         now, metrics = self.term, self._metrics

@@ -1,12 +1,15 @@
 """Doing what is ours: what keeps us from it is told, and forgotten when it is over."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from controlplane.degradation.fencing import Term
 from controlplane.errors import FencedError, StoreError
 from controlplane.runtime.charge import Charge
+from controlplane.runtime.leader import Leadership
 
 
 class Shelf:
@@ -14,8 +17,11 @@ class Shelf:
 
     def __init__(self) -> None:
         self.wrong: StoreError | None = None
+        self.during: Callable[[], None] = lambda: None
+        """What happens elsewhere while it is read."""
 
     async def open_receipts(self, _service: str) -> tuple[()]:
+        self.during()
         if self.wrong:
             raise self.wrong
         return ()
@@ -24,31 +30,65 @@ class Shelf:
         return ()
 
 
-def charge(shelf: Shelf) -> Charge:
-    """Return a follower's part: it only reads what the one in charge has engaged."""
-    books: Any = SimpleNamespace(receipts=shelf, instructions=shelf)
-    nothing: Any = SimpleNamespace(
-        term=None, resume=lambda *_: None, resumed=lambda *_: None, in_hand=SimpleNamespace(receipts={})
-    )
-    return Charge("chat", nothing, books, nothing, nothing, nothing)
+class Share:
+    """A share in the lease that a test sets."""
+
+    def __init__(self) -> None:
+        self.term: Term | None = None
+        self.lapsed = False
+        self.acting = False
+
+    async def still_acting(self) -> bool:
+        return self.acting
+
+
+class World:
+    """A follower's part, unless a test makes it more: it only reads what the one in charge has engaged."""
+
+    def __init__(self) -> None:
+        self.shelf, self.share = Shelf(), Share()
+        self.resumed: list[tuple[Any, ...]] = []
+        self.in_hand = SimpleNamespace(receipts={"chat/P0/1": "engaged"})
+        books: Any = SimpleNamespace(receipts=self.shelf, instructions=self.shelf)
+        decider: Any = SimpleNamespace(resume=lambda *told: self.resumed.append(told))
+        hearing: Any = SimpleNamespace(resumed=lambda _: None)
+        recovering: Any = SimpleNamespace(in_hand=self.in_hand)
+        self.ours = Charge("chat", cast("Leadership", self.share), books, decider, hearing, recovering)
 
 
 async def test_a_database_that_does_not_answer_is_named_until_it_answers_again() -> None:
-    shelf = Shelf()
-    ours = charge(shelf)
-    shelf.wrong = StoreError("the database does not answer", "connection refused", "start it")
+    world = World()
+    world.shelf.wrong = StoreError("the database does not answer", "connection refused", "start it")
     with pytest.raises(StoreError):
-        await ours.tick()
-    assert ours.unable == "the database does not answer: connection refused"
-    shelf.wrong = None
-    await ours.tick()
-    assert ours.unable == ""
+        await world.ours.tick()
+    assert world.ours.unable == "the database does not answer: connection refused"
+    world.shelf.wrong = None
+    await world.ours.tick()
+    assert world.ours.unable == ""
 
 
 async def test_another_in_charge_is_no_reason_not_to_be_ready() -> None:
-    shelf = Shelf()
-    shelf.wrong = FencedError("not in charge", "the lease is not ours", "ask the one in charge")
-    ours = charge(shelf)
+    world = World()
+    world.shelf.wrong = FencedError("not in charge", "the lease is not ours", "ask the one in charge")
     with pytest.raises(FencedError):
-        await ours.tick()
-    assert ours.unable == ""
+        await world.ours.tick()
+    assert world.ours.unable == ""
+
+
+async def test_a_follower_has_nothing_in_hand_and_shows_what_the_one_in_charge_engaged() -> None:
+    world = World()
+    await world.ours.tick()
+    assert world.in_hand.receipts == {}
+    assert world.resumed == [((), ())]
+
+
+async def test_a_lease_that_ran_out_in_a_stall_takes_nothing_out_of_its_holders_hands() -> None:
+    """It may be renewed in the next moment, in the same term: what was engaged is put back by whoever engaged it."""
+    world = World()
+    world.share.lapsed = True
+    await world.ours.tick()
+    world.share.lapsed = False
+    world.shelf.during = lambda: setattr(world.share, "term", Term("chat", "a", 1))
+    await world.ours.tick()
+    assert world.in_hand.receipts == {"chat/P0/1": "engaged"}
+    assert world.resumed == []

@@ -131,6 +131,35 @@ async def test_what_was_ended_elsewhere_is_let_go_of(world: World) -> None:
     assert world.matrix.dropped == ["i1"]
 
 
+async def test_what_was_said_to_us_and_ended_elsewhere_before_we_looked_is_let_go_of(world: World) -> None:
+    await world.book.begin(BRAKE)
+    world.hearing.take(BRAKE)
+    await world.book.end("i2", T0, "ann", "done")
+    await world.hearing.tick()
+    assert world.matrix.dropped == ["i2"]
+
+
+async def test_what_is_said_to_us_while_the_database_answers_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = world.book.in_force
+
+    async def slow(service: str) -> tuple[Instruction, ...]:
+        found = await read(service)
+        await world.book.begin(BRAKE)
+        world.hearing.take(BRAKE)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.book, "in_force", slow)
+        await world.hearing.tick()
+    await world.hearing.tick()
+    assert world.matrix.dropped == []
+    await world.book.end("i2", T0, "ann", "done")
+    await world.hearing.tick()
+    assert world.matrix.dropped == ["i2"]
+
+
 async def test_what_cannot_be_followed_waits_a_moment_and_is_ended_with_the_reason(world: World) -> None:
     await world.book.begin(PIN)
     world.matrix.why_not = "its lever is being moved"

@@ -220,6 +220,27 @@ async def test_one_that_resigns_leaves_no_wait_behind(world: World) -> None:
     assert await world.books[1].renew(Term("chat", "pod-1", 2), TTL_S)
 
 
+async def test_a_label_that_somebody_sets_keeps_nobody_from_resigning(world: World) -> None:
+    term = await world.taken(0)
+    assert world.lease.kept
+    metadata = world.lease.kept["metadata"]
+    world.lease.put({**world.lease.kept, "metadata": {**metadata, "labels": {"a": "b"}}})
+    await world.books[0].resign(term)
+    assert world.lease.kept["spec"]["holderIdentity"] == ""
+    assert world.lease.kept["metadata"]["labels"] == {"a": "b"}
+
+
+async def test_whoever_resigns_late_leaves_the_next_ones_lease_alone(world: World) -> None:
+    before = await world.taken(0)
+    assert isinstance(await world.take(1), Held)
+    world.wait(TTL_S + 1.0)
+    await free_in_the_database(world, before)
+    await world.taken(1)
+    await world.books[0].resign(before)
+    assert world.lease.kept
+    assert world.lease.kept["spec"]["holderIdentity"] == "pod-1"
+
+
 async def test_an_api_server_that_is_gone_renews_nothing_and_confirms_what_the_database_knows(world: World) -> None:
     term = await world.taken(0)
     world.lease.works = False

@@ -239,6 +239,27 @@ async def test_a_lease_is_given_back_and_one_that_cannot_be_is_left_to_run_out(w
     assert world.token() == 0
 
 
+async def test_what_a_turn_takes_that_was_called_off_is_given_back(world: World) -> None:
+    keeping = asyncio.ensure_future(world.ours.turn())
+    await sleep(0)
+    await sleep(0)
+    keeping.cancel()
+    await world.ours.resign()
+    assert keeping.cancelled()
+    assert world.book.resigned == [Term("chat", "a", 1)]
+
+
+async def test_a_move_is_confirmed_in_the_term_that_it_was_begun_in(world: World) -> None:
+    await world.ours.turn()
+    world.now += 10.0
+    await world.ours.confirm()
+    world.now += 10.0
+    world.book.held = Term("chat", "a", 5)  # Another one had it meanwhile, and gave it back.
+    with pytest.raises(FencedError):
+        await world.ours.confirm()
+    assert world.token() == 6
+
+
 def test_a_control_plane_is_named_by_its_machine_and_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOSTNAME", "rack-1")
     assert holder_name(tmp_path) == f"rack-1:{tmp_path}"
