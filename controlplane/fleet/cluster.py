@@ -124,8 +124,8 @@ class Cluster:
             kubeconfig: a file; empty means the pod's own service account, or else what `kubectl` would use.
             context: a context of that file; empty means its current one.
             trouble: what is raised when the API server cannot be asked.
-            count: called with the verb, the resource and the answer of each request: its status, or
-                `unreachable`.
+            count: called with the verb, the resource and the answer of each request that nobody cancelled: its
+                status, or `unreachable`.
         """
         self._kubeconfig = kubeconfig
         self._context = context
@@ -232,18 +232,20 @@ class Cluster:
     async def _run(
         self, method: str, path: str, query: Mapping[str, str], body: Document | None, content: str, asked: Asked
     ) -> Document:
-        code = "200"
         try:
-            return await asyncio.to_thread(self._call, method, path, query, body, content, asked)
+            found = await asyncio.to_thread(self._call, method, path, query, body, content, asked)
         except RefusedError as refused:
-            code = str(refused.status)
+            self._counted(asked, str(refused.status))
             raise
         except ControlplaneError:
-            code = "unreachable"
+            self._counted(asked, "unreachable")
             raise
-        finally:
-            if self._count:
-                self._count(asked.verb, asked.resource, code)
+        self._counted(asked, "200")
+        return found
+
+    def _counted(self, asked: Asked, answer: str) -> None:
+        if self._count:
+            self._count(asked.verb, asked.resource, answer)
 
     def _call(
         self, method: str, path: str, query: Mapping[str, str], body: Document | None, content: str, asked: Asked
@@ -268,16 +270,17 @@ class Cluster:
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
         try:
-            if self._client is None:
-                self._client = self._connect()
-            settings = self._client.configuration
+            # Another request, in a thread of its own, may give the client up at any moment: this one keeps its own.
+            client = self._client or self._connect()
+            self._client = client
+            settings = client.configuration
             headers = {"Accept": JSON, "Content-Type": content, "User-Agent": FIELD_MANAGER}
             known = [one for one in settings.auth_settings().values() if one["in"] == "header" and one["value"]]
             headers |= {one["key"]: one["value"] for one in known}
             url = f"{settings.host}{path}{f'?{urlencode(query)}' if query else ''}"
             # The client writes JSON by itself, and takes other texts as they are.
             sent = json.dumps(body) if content == APPLY else body
-            answer = self._client.rest_client.request(
+            answer = client.rest_client.request(
                 method, url, headers=headers, body=sent, _request_timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
             )
             text = answer.data if answer.data is not None else answer.read()

@@ -6,6 +6,9 @@ from enum import StrEnum
 from time import monotonic
 from urllib.parse import urlsplit
 
+_TAKEN_UP_S = 0.2
+"""How long our own loop may take, after it has stood still, to take up an answer that came meanwhile."""
+
 
 class Door(StrEnum):
     """What became of a new connection."""
@@ -17,12 +20,24 @@ class Door(StrEnum):
 
 
 async def door(url: str, within_s: float = 0.5, source: str = "") -> Door:
-    """Try to connect to an endpoint's address, from one of this machine's own where `source` names one."""
+    """Try to connect to an endpoint's address, from one of this machine's own where `source` names one.
+
+    Silence is the endpoint's, never our own: a loop that stands still for as long as a knock may take finds its time
+    over together with the answer.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        knocking = tasks.create_task(_knock(url, source))
+        for patience_s in (within_s, _TAKEN_UP_S):
+            await asyncio.wait({knocking}, timeout=patience_s)
+        unanswered = knocking.cancel()
+    return Door.SILENT if unanswered else knocking.result()
+
+
+async def _knock(url: str, source: str) -> Door:
     address = urlsplit(url)
     here = (source, 0) if source else None
     try:
-        async with asyncio.timeout(within_s):
-            _, writer = await asyncio.open_connection(address.hostname, address.port, local_addr=here)
+        _, writer = await asyncio.open_connection(address.hostname, address.port, local_addr=here)
     except TimeoutError:
         return Door.SILENT
     except OSError:

@@ -68,8 +68,9 @@ class KubeBurners:
         lasts_s = (lease.deadline - self._ground.now()).total_seconds()
         deadline = monotonic() + min(BURNS_WITHIN_S, lasts_s)
         while True:
+            last = monotonic() >= deadline
             seen, over = await self._seen(lease, target)
-            if seen or over or monotonic() >= deadline:
+            if seen or over or last:
                 return seen
             await asyncio.sleep(LOOK_AGAIN_S)
 

@@ -29,6 +29,7 @@ from controlplane.chaos.substrates.kube_objects import (
     controller_of,
     down_for,
     entry_of,
+    is_ready,
     lease_in,
     mark_of,
     node_change,
@@ -178,19 +179,22 @@ class Ground:
 
         await self._change_node(target.node, change)
 
-    async def _change_node(self, name: str, change: Callable[[Document], Document]) -> None:
+    async def _change_node(self, name: str, change: Callable[[Document], Document | None]) -> bool:
+        """Change a node by what is read of it; False where there is nothing to change."""
         with told(f"cannot change node {name}"):
             for left in reversed(range(MOST_TRIES)):
                 try:
-                    node = await self.cluster.read(NODES, "", name)
-                    await self.cluster.merge(NODES, "", name, change(node))
+                    changed = change(await self.cluster.read(NODES, "", name))
+                    if changed is not None:
+                        await self.cluster.merge(NODES, "", name, changed)
                 except RefusedError as refused:
                     if refused.status == 404:
-                        return  # With the node everything of ours on it is gone.
+                        return False  # With the node everything of ours on it is gone.
                     if refused.status != 409 or not left:
                         raise
                 else:
-                    return
+                    return changed is not None
+        raise AssertionError("unreachable")  # pragma: no cover
 
     async def let_go(self, mark: str) -> tuple[str, ...]:
         """Remove everything of a lease; its claim last, so that whoever finds half of it knows what it is.
@@ -282,9 +286,9 @@ class Ground:
 
         await self._change_node(name, change)
 
-    async def sweep_node(self, name: str) -> None:
-        """Take everything of ours off a node, whatever is written there."""
-        await self._change_node(name, lambda node: node_change(node, {}, ""))
+    async def sweep_node(self, name: str) -> bool:
+        """Take everything of ours off a node that is down for nobody; False where it is down for somebody by now."""
+        return await self._change_node(name, lambda node: None if down_for(node) else node_change(node, {}, ""))
 
     async def waits_for(self, lease: Lease) -> str:
         """Return what has not come back of the workload that an endpoint's pod belongs to; empty when all has.
@@ -298,10 +302,19 @@ class Ground:
                 if found is None:
                     continue
                 wanted = int(found["spec"].get("replicas", 1))
-                ready = int((found.get("status") or {}).get("readyReplicas") or 0)
+                ready = sum(is_ready(pod) for pod in await self._pods_of(kind, found))
                 if ready < wanted:
                     return f"{kind.plural} {namespace}/{name} has {ready} of {wanted} pods ready"
         return ""
+
+    async def _pods_of(self, kind: Kind, owner: Document) -> list[Document]:
+        """Return the pods of a workload; its own count of those that are ready lags behind them."""
+        about = owner["metadata"]
+        chosen = owner["spec"]["selector"].get("matchLabels") or {}
+        labels = ",".join(f"{key}={value}" for key, value in chosen.items())
+        with told(f"cannot list the pods of {kind.plural} {about['namespace']}/{about['name']}"):
+            pods = await self.cluster.every(PODS, about["namespace"], labels=labels)
+        return [pod for pod in pods if controller_of(pod) == f"{kind.plural}/{about['name']}"]
 
 
 def _held(lease: Lease, found: Document | None) -> Target:
@@ -339,8 +352,8 @@ def told(what: str) -> Iterator[None]:
 async def seen_soon(look: Callable[[], Awaitable[str]]) -> str:
     """Look until there is something to say of a fault; empty when nothing was seen in time."""
     deadline = monotonic() + SEEN_WITHIN_S
-    while monotonic() < deadline:
-        if seen := await look():
+    while True:
+        last = monotonic() >= deadline  # However late we are: one look is at the end of the time.
+        if (seen := await look()) or last:
             return seen
         await asyncio.sleep(LOOK_AGAIN_S)
-    return ""

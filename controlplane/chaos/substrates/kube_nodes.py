@@ -67,10 +67,13 @@ class KubeNodes:
     async def _kill(self, lease: Lease, target: Target, spaces: tuple[str, ...]) -> str:
         """Taint the node, and delete the fleet's pods there without grace.
 
-        The taint drives pods out (`NoExecute`) only where that hits nobody else's; else it keeps new ones away.
+        The taint keeps new pods away, and drives out who is there (`NoExecute`) only where that hits nobody else's.
         """
-        effect = "NoSchedule" if await self._strangers(target, spaces) else "NoExecute"
-        await self._ground.take_down(lease, target, effect)
+        effect = "NoSchedule"
+        await self._ground.take_down(lease, target, effect)  # First: nobody is placed there while we look who is.
+        if not await self._strangers(target, spaces):
+            effect = "NoExecute"
+            await self._ground.take_down(lease, target, effect)
         killed = []
         for namespace in spaces:
             for pod in await self._on_node(target.node, namespace):

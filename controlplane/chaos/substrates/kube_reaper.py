@@ -51,15 +51,19 @@ class KubeReaper:
             if removed:
                 done.append(f"fault {fault.lease or mark}: removed {', '.join(removed)}")
         for node in await self._ground.down():
-            if not down_for(node):  # Somebody has taken our record away, and left the taint.
-                await self._ground.sweep_node(node["metadata"]["name"])
+            # Somebody has taken our record away, and left the taint.
+            if not down_for(node) and await self._ground.sweep_node(node["metadata"]["name"]):
                 done.append(f"node {node['metadata']['name']}: removed a taint of nobody's")
         if trouble:
             raise trouble
         return tuple(done)
 
     async def _faults(self, now: datetime | None) -> dict[str, _Found]:
-        """Return every fault by its mark, and whether it is over; a mark that nothing explains is."""
+        """Return every fault by its mark, and whether it is over; a mark that nothing explains is.
+
+        A claim comes first and goes last: what explains a label is looked for after the label.
+        """
+        cut_off = await self._ground.cut_off()
         faults: dict[str, _Found] = {}
         for _, found in await self._ground.marked():
             fault = faults.setdefault(mark_in(found), _Found())
@@ -70,6 +74,6 @@ class KubeReaper:
                 fault = faults.setdefault(mark, _Found())
                 fault.lease = fault.lease or str(entry.get("lease", ""))
                 fault.over = fault.over or now is None or entry_is_over(entry, now)
-        for pod in await self._ground.cut_off():
+        for pod in cut_off:
             faults.setdefault(pod["metadata"]["labels"][CUT_OFF], _Found(over=True))
         return faults

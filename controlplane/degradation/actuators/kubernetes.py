@@ -4,7 +4,9 @@ Rules are applied server-side under a field manager of our own. They are one ato
 of them is a conflict that the API server reports by name: it is refused, unless the page says to take them over.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
 from controlplane.degradation.action import Errand, Scale
 from controlplane.degradation.actuator import Observed, Preflight, RoutePlan
@@ -14,6 +16,8 @@ from controlplane.degradation.actuators.sample import Sampler
 from controlplane.degradation.errand import wrong_with_scale
 from controlplane.errors import ActuatorError
 from controlplane.fleet.model import KubernetesSpec
+
+T = TypeVar("T")
 
 MOST_TRIES = 4
 """How often an object that changes under our hands is read and applied anew."""
@@ -73,19 +77,17 @@ class KubernetesActuator:
         await self._apply(plan, dry_run=False)
 
     async def _apply(self, plan: RoutePlan, *, dry_run: bool) -> Document:
-        for left in reversed(range(MOST_TRIES)):
-            found = await self._read()
-            body = self._body(found, plan)
-            try:
-                return await self._cluster.apply(
-                    self._kind, self._spec.namespace, self._spec.name, body, force=self._spec.take_over, dry_run=dry_run
-                )
-            except RefusedError as refused:
-                # The version we read goes with what we apply: a rule that somebody changed meanwhile is not undone.
-                if refused.status == 409 and not refused.owners and left:
-                    continue
-                raise self._error(refused) from refused
-        raise AssertionError("unreachable")  # pragma: no cover
+        async def once() -> Document:
+            # The version we read goes with what we apply: a rule that somebody changed meanwhile is not undone.
+            body = self._body(await self._read(), plan)
+            return await self._cluster.apply(
+                self._kind, self._spec.namespace, self._spec.name, body, force=self._spec.take_over, dry_run=dry_run
+            )
+
+        try:
+            return await _anew(once)
+        except RefusedError as refused:
+            raise self._error(refused) from refused
 
     def _body(self, found: Document, plan: RoutePlan) -> Document:
         cannot = refusal_of(plan)
@@ -153,7 +155,7 @@ class ScaleHand:
             before = await self._now(scale)
             if _what(scale) in WORKLOADS and (other := await self._autoscaler(scale)):
                 return Preflight(f"autoscaler {other} would put the replicas back: scale `hpa/{other}`")
-            await self._set(scale, _wanted(scale), dry_run=True)
+            await _anew(partial(self._set, scale, _wanted(scale), dry_run=True))
         except (ActuatorError, RefusedError) as error:
             shown = refused_error(_called(scale), error) if isinstance(error, RefusedError) else error
             return Preflight(f"{shown.what}: {shown.why}")
@@ -167,7 +169,7 @@ class ScaleHand:
         """
         scale = _scale(errand)
         try:
-            await self._set(scale, _wanted(scale), dry_run=False)
+            await _anew(partial(self._set, scale, _wanted(scale), dry_run=False))
         except RefusedError as refused:
             raise refused_error(_called(scale), refused) from refused
         return f"{_called(scale)}: {_spell(_wanted(scale))}"
@@ -183,16 +185,19 @@ class ScaleHand:
         if not was:
             raise ActuatorError(f"cannot put {_called(scale)} back", "what was is not on record", "scale it by hand")
         try:
-            now = await self._now(scale)
-            if now == was:
-                return f"{_called(scale)}: {_spell(was)} already"
-            if any(now.get(name) != count for name, count in _wanted(scale).items()):
-                return f"{_called(scale)}: left at {_spell(now)}, which somebody else has set since"
-            await self._set(scale, was, dry_run=False)
+            return await _anew(partial(self._put_back, scale, was))
         except RefusedError as refused:
             if refused.status == 404 and not refused.no_such_api:
                 return f"{_called(scale)}: gone"
             raise refused_error(_called(scale), refused) from refused
+
+    async def _put_back(self, scale: Scale, was: Mapping[str, int]) -> str:
+        now = await self._now(scale)
+        if now == was:
+            return f"{_called(scale)}: {_spell(was)} already"
+        if any(now.get(name) != count for name, count in _wanted(scale).items()):
+            return f"{_called(scale)}: left at {_spell(now)}, which somebody else has set since"
+        await self._set(scale, was, dry_run=False)
         return f"{_called(scale)}: {_spell(was)} again"
 
     async def observe(self, errand: Errand) -> str:
@@ -269,6 +274,17 @@ class ScaleHand:
                     return str(one["metadata"]["name"])
             return ""
         return ""
+
+
+async def _anew(change: Callable[[], Awaitable[T]]) -> T:
+    """Read and change an object, anew where it changed in between: an autoscaler's status does every few seconds."""
+    for left in reversed(range(MOST_TRIES)):
+        try:
+            return await change()
+        except RefusedError as refused:
+            if refused.status != 409 or refused.owners or not left:
+                raise
+    raise AssertionError("unreachable")  # pragma: no cover
 
 
 def _scale(errand: Errand) -> Scale:

@@ -170,6 +170,42 @@ async def test_bounds_that_belong_to_somebody_else_are_left_to_him(api: Api, clu
     assert api.spec("horizontalpodautoscalers", "engine")["minReplicas"] == 2
 
 
+async def test_an_autoscaler_whose_status_is_written_between_our_read_and_our_write_is_changed_all_the_same(
+    api: Api, cluster: Cluster
+) -> None:
+    api.put("horizontalpodautoscalers", kube.autoscaler(2, 5))
+    hand = ScaleHand(cluster)
+    api.meddle = [api.spec("horizontalpodautoscalers", "engine")] * 4
+    said = await hand.preflight(BOUNDS)
+    assert said.before == {"min": 2, "max": 5}
+    assert api.meddle == []
+    api.meddle = [api.spec("horizontalpodautoscalers", "engine")] * 3
+    await hand.apply(BOUNDS, "k")
+    bounds = api.spec("horizontalpodautoscalers", "engine")
+    assert (bounds["minReplicas"], bounds["maxReplicas"]) == (4, 9)
+    api.meddle = [bounds] * 4
+    assert "again" in await hand.revert(BOUNDS, "k", said.before)
+    assert api.spec("horizontalpodautoscalers", "engine")["minReplicas"] == 2
+
+
+async def test_an_autoscaler_that_changes_every_time_is_given_up(api: Api, cluster: Cluster) -> None:
+    api.put("horizontalpodautoscalers", kube.autoscaler(2, 5))
+    api.meddle = [api.spec("horizontalpodautoscalers", "engine")] * 100
+    with pytest.raises(ActuatorError, match="refused by the API server") as told:
+        await ScaleHand(cluster).apply(BOUNDS, "k")
+    assert "409" in told.value.why
+
+
+async def test_bounds_that_somebody_changes_while_we_put_ours_back_are_left_alone(api: Api, cluster: Cluster) -> None:
+    api.put("horizontalpodautoscalers", kube.autoscaler(2, 5))
+    hand = ScaleHand(cluster)
+    await hand.apply(BOUNDS, "k")
+    ours = api.spec("horizontalpodautoscalers", "engine")
+    api.meddle = [ours, ours | {"minReplicas": 7}]
+    assert "left at min 7" in await hand.revert(BOUNDS, "k", {"min": 2, "max": 5})
+    assert api.spec("horizontalpodautoscalers", "engine")["minReplicas"] == 7
+
+
 async def test_what_somebody_has_scaled_since_is_left_alone(api: Api, cluster: Cluster) -> None:
     api.put("deployments", kube.deployment(3))
     hand = ScaleHand(cluster)
