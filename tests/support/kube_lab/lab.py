@@ -6,7 +6,8 @@ once a machine.
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,8 @@ from typing import Self
 from tests.support.kube_lab.api import Admin
 from tests.support.kube_lab.pki import Pki, kubeconfig
 from tests.support.processes import MARK, Running, free_port, until
+
+Rule = Mapping[str, Sequence[str]]
 
 CACHE = Path(os.environ.get("KUBE_LAB") or Path.home() / ".cache" / "kube-lab")
 SERVERS = CACHE / "kubernetes-1.20.2"
@@ -47,6 +50,13 @@ def missing(*, crds: bool = False) -> str:
     wanted = [CRDSERVER] if crds else [SERVERS / name for name in ("kube-apiserver", "kube-controller-manager")]
     gone = [path for path in wanted if not os.access(path, os.X_OK)]
     return f"{gone[0]} {MISSING}" if gone else ""
+
+
+def attributes(rule: Rule, namespace: str) -> Iterator[Mapping[str, str]]:
+    """Give everything that a rule of a role allows, as an access review asks for it."""
+    for group, resource, verb in product(rule["apiGroups"], rule["resources"], rule["verbs"]):
+        kind, _, part = resource.partition("/")
+        yield {"verb": verb, "group": group, "resource": kind, "subresource": part, "namespace": namespace}
 
 
 class Lab:
@@ -90,13 +100,15 @@ class Lab:
         user = {"client-certificate": str(certificate), "client-key": str(key)}
         return kubeconfig(self.folder / f"{name}.conf", self.server, self.pki.ca, user, context)
 
-    def service_account(self, name: str, namespace: str, rules: Sequence[object], *, cluster: bool = False) -> Path:
+    def service_account(self, name: str, namespace: str, rules: Sequence[Rule], *, cluster: bool = False) -> Path:
         """Make a service account that may do what the rules of a role say, and return a kubeconfig with its token.
+
+        The authorizer reads roles from a copy of its own: it is asked until it knows of these.
 
         Args:
             name: of the account, and of all that belongs to it.
             namespace: where it lives.
-            rules: as a `Role` has them.
+            rules: as a `Role` has them: groups, resources and verbs.
             cluster: they hold in every namespace, and for what has none.
         """
         base = f"/apis/rbac.authorization.k8s.io/v1{'' if cluster else f'/namespaces/{namespace}'}"
@@ -109,6 +121,9 @@ class Lab:
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
         }
         self.admin.must("POST", f"{base}/{kind.lower()}bindings", binding)
+        wanted = [asked for rule in rules for asked in attributes(rule, "" if cluster else namespace)]
+        account = f"{namespace}:{name}"
+        until(lambda: all(self.admin.allows(account, asked) for asked in wanted), what=f"{account} has its role")
         return self.token(name, namespace)
 
     def token(self, name: str, namespace: str) -> Path:
