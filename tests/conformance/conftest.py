@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from controlplane.probes.wire import Wire
+from controlplane.runtime import kubernetes_lease
 from tests.support.processes import nothing_left_behind
 from tests.support.real_kube import REAL
 from tests.support.wires import wired
@@ -21,6 +22,13 @@ def clean_machine() -> Iterator[None]:
     """Fail the session when a process, a port or a half-written file of its suites is left."""
     with nothing_left_behind():
         yield
+
+
+@pytest.fixture
+def patient_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the API server answer slowly: how long a Lease waits for it matters to no suite that asks a real one."""
+    for bound, seconds in (("CONNECT_WITHIN_S", 10.0), ("READ_WITHIN_S", 15.0), ("ANSWER_WITHIN_S", 18.0)):
+        monkeypatch.setattr(kubernetes_lease, bound, seconds)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from controlplane.settings import LeasePlace
 from tests.support.kube_lab.lab import Lab
 from tests.support.kube_lab.pki import DAYS, EXPIRED
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.usefixtures("patient_lease")]
 
 
 def issued(lab: Lab, days: int) -> Path:

@@ -1,9 +1,8 @@
 """What is deployed is taken by real API servers, and the account that it makes may do its work and nothing else."""
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import suppress
-from functools import partial
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,9 @@ pytestmark = [
     pytest.mark.skipif(not kubectl(), reason="kubectl is not there: see tests/support/kube_lab/get_kubectl.sh"),
 ]
 
-ACCOUNT = "system:serviceaccount:controlplane:controlplane"
+Right = tuple[str, str, str]
+
+ACCOUNT = "controlplane:controlplane"
 OURS, FLEET, STRANGERS = "controlplane", "inference", "strangers"
 NAMES = ("controlplane", "another", "inference")
 UNKNOWN_TO_1_20 = {".spec.minReadySeconds"}
@@ -117,28 +118,22 @@ def may(admin: Admin, verb: str, what: str, namespace: str) -> bool:
     resource, _, group = kind.partition(".")
     asked = {"verb": verb, "group": group, "resource": resource, "namespace": namespace}
     asked["name" if part in NAMES else "subresource"] = part
-    groups = ["system:serviceaccounts", f"system:serviceaccounts:{OURS}", "system:authenticated"]
-    review = {
-        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-        "spec": {"user": ACCOUNT, "groups": groups, "resourceAttributes": asked},
-    }  # fmt: skip
-    answer = admin.must("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
-    return bool(answer["status"]["allowed"])
+    return admin.allows(ACCOUNT, asked)
 
 
-def served(admin: Admin, path: str) -> bool:
-    return admin.ask("GET", path)[0] == 200
-
-
-def put(admin: Admin, objects: list[Object]) -> None:
-    for found in objects:
-        admin.must("POST", collection(found), found)
-
-
-def take(admin: Admin, objects: list[Object]) -> None:
-    for found in objects:
-        with suppress(AssertionError):
-            admin.must("DELETE", f"{collection(found)}/{found['metadata']['name']}")
+@contextmanager
+def granted(admin: Admin, roles: list[Object], rights: Collection[Right]) -> Iterator[None]:
+    """Give the account its roles; the authorizer knows of them from the first line inside to the last."""
+    try:
+        for found in roles:
+            admin.must("POST", collection(found), found)
+        until(lambda: all(may(admin, *one) for one in rights), what="it is allowed what it needs")
+        yield
+    finally:
+        for found in roles:
+            with suppress(AssertionError):
+                admin.must("DELETE", f"{collection(found)}/{found['metadata']['name']}")
+    until(lambda: not any(may(admin, *one) for one in rights), what="it is taken back")
 
 
 def test_the_api_server_takes_every_object_and_keeps_every_field(cluster: Admin, objects: list[Object]) -> None:
@@ -156,31 +151,21 @@ def test_the_api_server_takes_every_object_and_keeps_every_field(cluster: Admin,
 
 
 def test_the_operators_kinds_are_valid_strictly(kube_crds: Lab, objects: list[Object]) -> None:
-    at = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     for definition in definitions():
         if definition["spec"]["group"] == "monitoring.coreos.com":
-            status, answer = kube_crds.admin.ask("POST", at, definition)
-            assert status in (201, 409), answer
+            kube_crds.admin.install(definition)
     theirs = [found for found in objects if found["apiVersion"].startswith("monitoring.coreos.com/")]
     assert sorted(found["kind"] for found in theirs) == ["PrometheusRule", "ServiceMonitor", "ServiceMonitor"]
     for found in theirs:
         path = f"{collection(found)}?dryRun=All&fieldValidation=Strict"
-
-        until(partial(served, kube_crds.admin, collection(found)), what="the kind is served")
         status, answer = kube_crds.admin.ask("POST", path, found)
         assert status == 201, answer
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_a_component_allows_its_own_and_nothing_else(cluster: Admin, name: str, tmp_path: Path) -> None:
-    roles = component(name, tmp_path / name)
-    try:
-        put(cluster, roles)
-        until(lambda: all(may(cluster, *one) for one in MAY[name]), 10, f"{name} allows its own")
+    with granted(cluster, component(name, tmp_path / name), MAY[name]):
         assert [one for one in (*MAY_NOT[name], *NEVER) if may(cluster, *one)] == []
-    finally:
-        take(cluster, roles)
-    until(lambda: not any(may(cluster, *one) for one in MAY[name]), 5, "it is taken back")
 
 
 def test_a_lease_that_was_made_for_the_account_has_a_spec_to_write_into(cluster: Admin, tmp_path: Path) -> None:
@@ -194,16 +179,12 @@ def test_kubectl_says_what_the_whole_account_may_not(cluster: Admin, kube_lab: L
 
     def can_i(verb: str, what: str, namespace: str) -> str:
         line = [kubectl(), "--kubeconfig", str(kube_lab.kubeconfig), "auth", "can-i", verb, what]
-        line += ["--as", ACCOUNT, "-n", namespace]
+        line += ["--as", f"system:serviceaccount:{ACCOUNT}", "-n", namespace]
         done = subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
         return str(done.stdout.strip())
 
-    try:
-        put(cluster, roles)
-        until(lambda: all(may(cluster, *one) for ones in MAY.values() for one in ones), 5, "all of it is allowed")
+    with granted(cluster, roles, [one for ones in MAY.values() for one in ones]):
         assert [one for one in NEVER if may(cluster, *one)] == []
         assert can_i("delete", "pods", FLEET) == "yes"
         assert can_i("get", "secrets", FLEET) == "no"
         assert can_i("delete", "pods", STRANGERS) == "no"
-    finally:
-        take(cluster, roles)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import timedelta
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -35,7 +34,6 @@ from tests.support.kube_chaos import LONG, Listener, Rig, chaos_mesh, enforcing,
 from tests.support.kube_lab.api import MERGE
 from tests.support.kube_lab.hollow import Hollow
 from tests.support.kube_lab.lab import Lab
-from tests.support.processes import until
 from tests.unit.flows.drilling import FakeHalts, FakeLog, TimedLeases
 
 pytestmark = pytest.mark.journey
@@ -44,8 +42,10 @@ _numbers = count(1)
 
 
 @pytest.fixture
-def rig(kube_lab: Lab, hollow: Hollow, namespace: str) -> Iterator[Rig]:
+def rig(kube_lab: Lab, hollow: Hollow, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     """A namespace that has opted in, with two nodes and somebody who runs what is placed on them."""
+    # Whoever makes a fault seen (`enforcing`, `tending`) shares this process, and the pauses of its machine.
+    monkeypatch.setattr(kube_ground, "SEEN_WITHIN_S", 30.0)
     made = Rig(hollow, kube_lab.kubeconfig, namespace)
     made.opt_in()
     made.make_nodes()
@@ -445,18 +445,11 @@ async def test_an_api_server_that_does_not_answer_is_a_fault_that_could_not_be_i
 @pytest.fixture
 def meshed(rig: Rig, engine: Listener) -> Iterator[Rig]:
     """The same namespace in a cluster that has Chaos Mesh's kinds, and somebody who does what it does."""
-    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    names = [d for d in definitions() if d["spec"]["group"] == "chaos-mesh.org"]
-    for one in names:
-        assert rig.admin.ask("POST", crds, one)[0] in (201, 409)
-        at = f"/apis/chaos-mesh.org/v1alpha1/{one['spec']['names']['plural']}"
-        until(partial(_answers, rig, at), what=at)
+    for definition in definitions():
+        if definition["spec"]["group"] == "chaos-mesh.org":
+            rig.admin.install(definition)
     with chaos_mesh(rig, engine):
         yield Rig(rig.hollow, rig.kubeconfig, rig.namespace, chaos_mesh=True)
-
-
-def _answers(rig: Rig, path: str) -> bool:
-    return bool(rig.admin.ask("GET", path)[0] == 200)
 
 
 MESHED: dict[FaultKind, tuple[str, dict[str, object]]] = {

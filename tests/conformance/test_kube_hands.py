@@ -77,10 +77,8 @@ def case(request: pytest.FixtureRequest, kube_lab: Lab, hollow: Hollow, namespac
 def _made(kind: str, lab: Lab, hollow: Hollow, namespace: str) -> Case:
     admin, cluster = hollow.admin, Cluster(str(lab.kubeconfig))
     if kind in ("cordon", "taint"):
-        hollow.node(f"{namespace}-node")
+        hollow.calm_node(f"{namespace}-node")
         path, taint = f"/api/v1/nodes/{namespace}-node", "degraded=yes:NoSchedule" if kind == "taint" else ""
-        # A new node is tainted `not-ready` until the node controller has read its status.
-        until(lambda: not admin.must("GET", path)["spec"].get("taints"), what="the node is free of taints")
         shown = ("spec", "taints" if taint else "unschedulable")
         asked = CordonNode(f"{namespace}-node", taint)
         return Case(CordonHand(cluster), asked, replace(asked, node="nobody"), admin, path, shown)
@@ -106,10 +104,8 @@ def _made(kind: str, lab: Lab, hollow: Hollow, namespace: str) -> Case:
 
 
 def _rewrite(lab: Lab, name: str) -> Case:
-    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     (definition,) = (d for d in definitions() if d["spec"]["names"]["kind"] == "InferenceModelRewrite")
-    assert lab.admin.ask("POST", crds, definition)[0] in (201, 409)
-    until(lambda: lab.admin.ask("GET", REWRITES)[0] == 200, what="the kind is served")
+    lab.admin.install(definition)
     body = {"metadata": {"name": name}, "spec": {"poolRef": {"name": "chat"}, "rules": [THEIR_RULE]}}
     about = {"apiVersion": "inference.networking.x-k8s.io/v1alpha2", "kind": "InferenceModelRewrite"}
     lab.admin.must("PATCH", f"{REWRITES}/{name}?fieldManager=controlplane", about | body, APPLY)

@@ -76,6 +76,7 @@ async def test_ready_pods_come_with_their_node_zone_and_gpus_and_go_when_they_en
     hollow.pod(namespace, "engine-1", "disc-a", ready=False)
     hollow.pod(namespace, "other-0", "disc-a", labels={"app": "other"})
     async with following(primary=place(kube_api, namespace, selector="app in (engine)")) as found:
+        await until(lambda: found.names == {"engine-0"}, "the one that is ready")
         (one,) = found.inventory.read().endpoints
         assert (one.name, one.pool, one.url, one.model) == ("engine-0", "primary", "http://198.18.0.1:8000", "full")
         assert (one.node, one.zone, one.gpus, one.accelerator) == ("disc-a", "eu-1", 2, "NVIDIA-H200")
@@ -110,9 +111,8 @@ async def test_a_service_is_followed_by_its_slices(hollow: Hollow, namespace: st
 async def test_an_inference_pool_is_followed_with_what_it_selects(
     hollow: Hollow, namespace: str, kube_api: Path
 ) -> None:
-    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     definition = json.loads((DATA / "crds" / "inferencepools.inference.networking.k8s.io.json").read_text())
-    assert hollow.admin.ask("POST", crds, definition)[0] in (201, 409)
+    hollow.admin.install(definition)
     at = f"/apis/inference.networking.k8s.io/v1/namespaces/{namespace}/inferencepools"
     pool = {
         "apiVersion": "inference.networking.k8s.io/v1", "kind": "InferencePool", "metadata": {"name": "chat"},
@@ -121,7 +121,7 @@ async def test_an_inference_pool_is_followed_with_what_it_selects(
             "endpointPickerRef": {"name": "epp", "port": {"number": 9002}},
         },
     }  # fmt: skip
-    await until(lambda: hollow.admin.ask("POST", at, pool)[0] == 201, "the kind is served")
+    hollow.admin.must("POST", at, pool)
     hollow.pod(namespace, "engine-0", "disc-c", ip="198.18.0.1")
     hollow.pod(namespace, "draft-0", "disc-c", ip="198.18.0.2", labels={"app": "draft"})
     async with following(primary=place(kube_api, namespace, inference_pool="chat")) as found:
@@ -137,9 +137,9 @@ async def test_an_inference_pool_is_followed_with_what_it_selects(
 async def test_a_thousand_pods_come_page_by_page(hollow: Hollow, namespace: str, kube_api: Path) -> None:
     hollow.pods(namespace, 1000, "disc-d")
     async with following(primary=place(kube_api, namespace, selector="app=engine")) as found:
-        assert len(found.names) == 1000
+        await until(lambda: len(found.names) == 1000, "all are known")
         assert found.count("list", "pods") == 2, "500 a page"
-        assert len(found.asked) <= 5
+        assert len([asked for asked in found.asked if asked[2] == "200"]) <= 5
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -149,7 +149,8 @@ async def test_what_rbac_denies_is_named_with_the_way_out(kube_lab: Lab, hollow:
     services = {"apiGroups": [""], "resources": ["services"], "verbs": ["get"]}
     blind = kube_lab.service_account("blind", namespace, [services])
     async with following(primary=place(blind, namespace, selector="app=engine")) as found:
-        assert f"the API server refuses to list pods in namespace {namespace} (403)" in found.problems
+        refused = f"the API server refuses to list pods in namespace {namespace} (403)"
+        await until(lambda: refused in found.problems, "the refusal is told")
         assert f"system:serviceaccount:{namespace}:blind" in found.problems
         assert 'resources ["pods"], verbs ["list", "watch"]' in found.problems
         base = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles/blind"
@@ -164,7 +165,7 @@ async def test_what_rbac_denies_is_named_with_the_way_out(kube_lab: Lab, hollow:
 async def test_a_certificate_that_ended_is_said_to_have(kube_lab: Lab, namespace: str) -> None:
     old = kube_lab.account("expired", "/O=system:masters/CN=expired", days=-1)
     async with following(primary=place(old, namespace, selector="app=engine")) as found:
-        assert "(401)" in found.problems
+        await until(lambda: "(401)" in found.problems, "the refusal is told")
         assert "expired.crt ended at" in found.problems
         assert "renew the certificate" in found.problems
 
@@ -204,6 +205,6 @@ async def test_an_api_server_that_dies_leaves_what_was_known_and_what_happened_m
                 hollow.admin.must("POST", "/api/v1/namespaces/llm/configmaps", {"metadata": {"name": f"c-{i}"}})
             lab.kill_api()
             await asyncio.to_thread(lab.start_api)
-            await until(lambda: found.count("list", "pods") == before + 1, "410 Gone: it is listed anew")
+            await until(lambda: found.count("list", "pods") > before, "410 Gone: it is listed anew")
             hollow.delete("llm", "engine-1")
             await until(lambda: found.names == {"engine-0"}, "and watched from there")

@@ -1,5 +1,6 @@
 """The Lease at a real API server: conflicts, refusals that name verb and resource, and a server that goes and comes."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,7 @@ from controlplane.telemetry import Metrics
 from tests.support.kube_lab.lab import Lab
 from tests.support.processes import until
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.usefixtures("patient_lease")]
 
 TTL_S = 1.0
 RULES = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}]
@@ -100,9 +101,7 @@ async def test_a_server_that_is_gone_ends_a_term_by_our_own_clock_and_one_that_i
     kube_lab: Lab, terms: tuple[KubernetesTerms, KubernetesTerms]
 ) -> None:
     leadership = Leadership(terms[0], "chat", "pod-0", Metrics(), ttl_s=3.0)
-    await leadership.turn()
-    term = leadership.term
-    assert term
+    await in_charge(leadership)
     kube_lab.kill_api()
     try:
         began = monotonic()
@@ -113,6 +112,12 @@ async def test_a_server_that_is_gone_ends_a_term_by_our_own_clock_and_one_that_i
             await leadership.confirm()
     finally:
         kube_lab.start_api()
-    await leadership.turn()
-    assert leadership.term, "nobody else has taken it"
+    await in_charge(leadership)
     await leadership.resign()
+
+
+async def in_charge(leadership: Leadership) -> None:
+    """Take turns until the lease is ours: on a slow machine a turn may take longer than the lease holds."""
+    async with asyncio.timeout(30):
+        while leadership.term is None:
+            await leadership.turn()

@@ -12,7 +12,7 @@ from tests.support.kube_lab.lab import Lab
 from tests.support.kube_lab.pki import merged
 from tests.support.processes import Plane
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
 
 PAGE = """
 service: chat
@@ -49,7 +49,7 @@ def test_endpoints_follow_their_pods_and_what_befalls_them_is_seen(
         with Plane(written(tmp_path, PAGE.format(kubeconfig=kube_api, namespace=namespace, port=port))) as plane:
             plane.until_ready()
             up = partial(endpoints, plane)
-            assert up() == {"engine-0": True, "engine-1": True}
+            plane.until(lambda: up() == {"engine-0": True, "engine-1": True}, "both are known, and well")
             hollow.delete(namespace, "engine-1")
             plane.until(lambda: up() == {"engine-0": True}, "the pod that was killed is out of the fleet")
             hollow.pod(namespace, "engine-1", "gpu-a", ip="127.0.2.2")
@@ -98,21 +98,23 @@ def test_an_api_server_that_is_gone_for_half_a_minute_changes_nothing_but_what_i
             plane.until_ready()
             up = partial(endpoints, plane)
             everyone = {"here-0": True, "here-1": True, "standby.there-0": True, "standby.there-1": True}
-            assert up() == everyone
+            plane.until(lambda: up() == everyone, "all are known, and well")
             kube_lab.kill_api()
             try:
                 gone_until = time.monotonic() + 30.0
                 there.delete("llm", "there-1")
                 left = {name: True for name in everyone if name != "standby.there-1"}
-                plane.until(lambda: up() == left, "the other cluster is followed as before", 5.0)
+                plane.until(lambda: up() == left, "the other cluster is followed as before", 15.0)
                 while time.monotonic() < gone_until:
                     standing = plane.standing()
                     assert standing["level"] == "none"
-                    assert up() == left, "those known last are looked at, and well"
+                    assert set(up()) == set(left), "those known last stand in"
+                    # On a slow machine a look may come too late; one that nobody looks at would stay unknown.
+                    plane.until(lambda: up() == left, "those known last are looked at, and well", 5.0)
                     time.sleep(0.5)
             finally:
                 kube_lab.start_api()
             hollow.delete(namespace, "here-1")
             plane.until(
-                lambda: up() == {"here-0": True, "standby.there-0": True}, "what happens is followed again", 10.0
+                lambda: up() == {"here-0": True, "standby.there-0": True}, "what happens is followed again", 20.0
             )

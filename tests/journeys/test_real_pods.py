@@ -21,7 +21,7 @@ from tests.support.kube_lab.nodes import ENGINE, ENGINE_PORT, Node, deployment, 
 from tests.support.manifests import collection, component
 from tests.support.processes import Plane, Running, command, quick_experiments, until
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(420)]
 
 OURS, FLEET = "controlplane", "inference"
 POOLS = {"primary": PoolSpec(1, "base"), "standby": PoolSpec(1, "base")}
@@ -41,6 +41,8 @@ probes:
   - events: {{ kubeconfig: "{kubeconfig}", namespace: inference, selector: "app=engine", every: 500ms }}
 degradation:
   P0: {{ release: {{ hold: 200ms }} }}
+drills:  # Two looks that are lost on a slow machine shall not end a drill that is not about its guards.
+  monthly: {{ guards: {{ availability: {{ below: 99%, for: 120s }} }} }}
 """
 
 
@@ -49,7 +51,7 @@ def cluster(folder: Path) -> Iterator[tuple[Lab, Node]]:
     """Run a control plane, two nodes and the network between them; gives the node of the primary pool."""
     with (
         own_network(f"lab{os.getpid()}"),
-        Lab(folder, scheduler=True, silence="8s") as lab,
+        Lab(folder, scheduler=True, silence="20s") as lab,
         Node(lab, "gpu-a", 1) as node,
         Node(lab, "gpu-b", 2),
         proxied(lab),
@@ -101,7 +103,7 @@ def test_a_node_of_real_pods_is_killed_and_the_row_keeps_its_promise(tmp_path: P
         kubeconfig = install(lab, tmp_path)
         with envoy_to(run_pools(lab), POOLS, tmp_path / "gateway") as gateway:
             page = write_page(tmp_path, kubeconfig, gateway)
-            with Plane(page, quick_experiments(tmp_path / "experiments", "6s")) as plane:
+            with Plane(page, quick_experiments(tmp_path / "experiments", "12s")) as plane:
                 plane.until_ready()
                 a_drill_passes(plane, lab, tmp_path)
                 a_power_cut_is_survived(plane, lab, node, gateway)
@@ -121,9 +123,8 @@ def a_drill_passes(plane: Plane, lab: Lab, folder: Path) -> None:
     drill = json.loads(run.said)
     assert (status, drill["outcome"], drill["reasons"]) == (0, "passed", [])
     assert set(drill["phases"]) == {phase.value for phase in DrillPhase}
-    after = on_node(lab, "gpu-a")
-    assert len(after) == 2
-    assert not after & before
+    until(lambda: len(on_node(lab, "gpu-a")) == 2, what="the pool has two pods again")
+    assert not on_node(lab, "gpu-a") & before
     assert taints(lab) == []
     leases = f"/apis/coordination.k8s.io/v1/namespaces/{FLEET}/leases"
     assert lab.admin.must("GET", leases)["items"] == []
@@ -140,7 +141,7 @@ def a_power_cut_is_survived(plane: Plane, lab: Lab, node: Node, gateway: Envoy) 
     plane.until(lambda: lacking(plane) == {"nodes_not_ready": 1, "pods_not_ready": 2}, "what it lacks is seen")
     node.start()
     plane.until_level("none", 90.0)
-    assert set(gateway.answered(10)) == {(200, "primary-0")}
+    until(lambda: set(gateway.answered(10)) == {(200, "primary-0")}, what="the primary pool answers")
 
 
 def lacking(plane: Plane) -> dict[str, float | None]:

@@ -53,7 +53,7 @@ class Rig:
 
     def make_nodes(self) -> None:
         for name in self.nodes:
-            self.hollow.node(name)
+            self.hollow.calm_node(name)
 
     def fleet(self, replicas: int = 2, name: str = "chat") -> Endpoint:
         """Make a fleet of a ReplicaSet, and return its first endpoint once all are ready."""

@@ -3,14 +3,17 @@
 import json
 import ssl
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from functools import partial
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+
+from tests.support.processes import until
 
 Object = dict[str, Any]
 
@@ -35,7 +38,7 @@ class Admin:
     def ask(self, method: str, path: str, body: object = None, kind: str = "application/json") -> tuple[int, Any]:
         """Send one request and return the status and the parsed answer; raises `OSError` where nobody answers."""
         while True:
-            kept = self._idle.pop() if self._idle else None
+            kept = self._kept()
             connection = kept or self._connect(10.0)
             try:
                 connection.request(method, path, None if body is None else json.dumps(body), self._headers(kind))
@@ -51,8 +54,8 @@ class Admin:
 
     def close(self) -> None:
         """Close every connection that is kept."""
-        while self._idle:
-            self._idle.pop().close()
+        while kept := self._kept():
+            kept.close()
 
     def must(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Any:
         """Send one request that has to succeed, and return what came."""
@@ -69,6 +72,44 @@ class Admin:
             response = connection.getresponse()
             while line := response.readline():
                 yield json.loads(line)
+
+    def allows(self, account: str, asked: Mapping[str, str]) -> bool:
+        """Ask the authorizer what a service account may do.
+
+        Args:
+            account: as `NAMESPACE:NAME`.
+            asked: the `resourceAttributes` of an access review.
+        """
+        kind = "system:serviceaccount"
+        groups = [f"{kind}s", f"{kind}s:{account.partition(':')[0]}", "system:authenticated"]
+        review = {
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": {"user": f"{kind}:{account}", "groups": groups, "resourceAttributes": dict(asked)},
+        }  # fmt: skip
+        answer = self.must("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+        return bool(answer["status"]["allowed"])
+
+    def install(self, definition: Object) -> None:
+        """Install a kind, if it is not there, and wait until it is served and discovered: two workers see to that."""
+        status, answer = self.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+        assert status in (201, 409), answer
+        spec = definition["spec"]
+        plural = spec["names"]["plural"]
+        for version in (one["name"] for one in spec["versions"] if one["served"]):
+            until(partial(self._serves, f"/apis/{spec['group']}/{version}", plural), what=f"{plural} are served")
+
+    def _serves(self, version: str, plural: str) -> bool:
+        if self.ask("GET", f"{version}/{plural}?limit=1")[0] != 200:
+            return False
+        status, found = self.ask("GET", version)
+        return status == 200 and any(one["name"] == plural for one in found["resources"])
+
+    def _kept(self) -> HTTPSConnection | None:
+        """Take a connection that is kept; None when there is none. Other threads take them as well."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _headers(self, kind: str) -> dict[str, str]:
         return {"content-type": kind, **({"authorization": f"Bearer {self._token}"} if self._token else {})}

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.kube_lab.api import STRATEGIC, Admin, Object
+from tests.support.processes import until
 
 INFO = (
     "machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "kubeletVersion",
@@ -55,7 +56,6 @@ class Hollow:
         """
         labels = {"kubernetes.io/hostname": name, **({ZONE: zone} if zone else {})}
         labels |= {"nvidia.com/gpu.product": product} if product else {}
-        self.admin.ask("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": labels}})
         room = {"cpu": "64", "memory": "512Gi", "pods": "2000"}
         usable = gpus if allocatable is None else allocatable
         status = {
@@ -65,7 +65,18 @@ class Hollow:
             "conditions": [_condition("Ready", ready, "KubeletReady" if ready else "KubeletNotReady")],
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
         }
+        # With its state from the start, as kubelets do: one that says nothing yet is tainted as one that is lost.
+        self.admin.ask("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": labels}, "status": status})
         self.admin.must("PATCH", f"/api/v1/nodes/{name}/status", {"status": status}, STRATEGIC)
+
+    def calm_node(self, name: str) -> None:
+        """Make a node, and wait until the controllers have no more to write on it.
+
+        They taint a new one until they have read its status, and write the whole list of taints when they take that
+        back: one that somebody else had added meanwhile would be lost.
+        """
+        self.node(name)
+        until(lambda: not self.admin.must("GET", f"/api/v1/nodes/{name}")["spec"].get("taints"), what=f"{name} is calm")
 
     def pod(
         self, namespace: str, name: str, node: str = "", *, ip: str = "127.0.0.1", port: int = 8000, gpus: int = 0,

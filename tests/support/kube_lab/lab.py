@@ -6,7 +6,8 @@ once a machine.
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,8 @@ from typing import Self
 from tests.support.kube_lab.api import Admin
 from tests.support.kube_lab.pki import Pki, kubeconfig
 from tests.support.processes import MARK, Running, free_port, until
+
+Rule = Mapping[str, Sequence[str]]
 
 CACHE = Path(os.environ.get("KUBE_LAB") or Path.home() / ".cache" / "kube-lab")
 SERVERS = CACHE / "kubernetes-1.20.2"
@@ -36,6 +39,8 @@ NOT_ADMITTING = (
 )  # fmt: skip
 """Plugins that ask for namespaces and webhooks, which a server of custom resources alone does not have."""
 SCHEDULER_FLAGS = ("--leader-elect=false", "--port=0", "--secure-port=0")
+DEFAULT_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
+"""Controllers make it anew as soon as they have read what there is."""
 
 
 def missing(*, crds: bool = False) -> str:
@@ -45,6 +50,13 @@ def missing(*, crds: bool = False) -> str:
     wanted = [CRDSERVER] if crds else [SERVERS / name for name in ("kube-apiserver", "kube-controller-manager")]
     gone = [path for path in wanted if not os.access(path, os.X_OK)]
     return f"{gone[0]} {MISSING}" if gone else ""
+
+
+def attributes(rule: Rule, namespace: str) -> Iterator[Mapping[str, str]]:
+    """Give everything that a rule of a role allows, as an access review asks for it."""
+    for group, resource, verb in product(rule["apiGroups"], rule["resources"], rule["verbs"]):
+        kind, _, part = resource.partition("/")
+        yield {"verb": verb, "group": group, "resource": kind, "subresource": part, "namespace": namespace}
 
 
 class Lab:
@@ -88,13 +100,15 @@ class Lab:
         user = {"client-certificate": str(certificate), "client-key": str(key)}
         return kubeconfig(self.folder / f"{name}.conf", self.server, self.pki.ca, user, context)
 
-    def service_account(self, name: str, namespace: str, rules: Sequence[object], *, cluster: bool = False) -> Path:
+    def service_account(self, name: str, namespace: str, rules: Sequence[Rule], *, cluster: bool = False) -> Path:
         """Make a service account that may do what the rules of a role say, and return a kubeconfig with its token.
+
+        The authorizer reads roles from a copy of its own: it is asked until it knows of these.
 
         Args:
             name: of the account, and of all that belongs to it.
             namespace: where it lives.
-            rules: as a `Role` has them.
+            rules: as a `Role` has them: groups, resources and verbs.
             cluster: they hold in every namespace, and for what has none.
         """
         base = f"/apis/rbac.authorization.k8s.io/v1{'' if cluster else f'/namespaces/{namespace}'}"
@@ -107,6 +121,9 @@ class Lab:
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
         }
         self.admin.must("POST", f"{base}/{kind.lower()}bindings", binding)
+        wanted = [asked for rule in rules for asked in attributes(rule, "" if cluster else namespace)]
+        account = f"{namespace}:{name}"
+        until(lambda: all(self.admin.allows(account, asked) for asked in wanted), what=f"{account} has its role")
         return self.token(name, namespace)
 
     def token(self, name: str, namespace: str) -> Path:
@@ -138,19 +155,30 @@ class Lab:
             "--initial-cluster", f"lab={self._peers}",
         ])  # fmt: skip
         self.start_api()
-        if self._crds:
-            return
-        for part in self._parts:
-            self._start(part, self._line(part))
-        if "controllers" in self._parts:
-            self._until("/api/v1/namespaces/default/serviceaccounts/default", "the default account")
 
     def start_api(self, within_s: float = 90.0) -> None:
-        """Start the API server, and wait until it is ready."""
+        """Start the API server and, anew, those who watch it; wait until pods can be made.
+
+        Left alone, controllers find each kind of object again in its own time: after half a minute without a server
+        their pauses have grown to half a minute more.
+        """
         self._start("api", self._crd_line() if self._crds else self._api_line())
         self._until(
             "/apis/apiextensions.k8s.io/v1/customresourcedefinitions" if self._crds else "/readyz", "it", within_s
         )
+        if not self._crds:
+            self._start_parts()
+
+    def _start_parts(self) -> None:
+        for part in self._parts:
+            if part in self._running:
+                self._running.pop(part).kill()
+        if "controllers" in self._parts:
+            self.admin.ask("DELETE", DEFAULT_ACCOUNT)  # An earlier life's would be no sign of this one.
+        for part in self._parts:
+            self._start(part, self._line(part))
+        if "controllers" in self._parts:
+            self._until(DEFAULT_ACCOUNT, "the default account")
 
     def kill_api(self) -> None:
         """SIGKILL the API server; nothing else ends."""
