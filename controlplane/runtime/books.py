@@ -26,7 +26,7 @@ class Books:
 
 
 def books(database: Database, term: Callable[[], Term | None] | None = None) -> Books:
-    """Open every book of a database; whoever acts gives the term in which it is in charge."""
+    """Open every book of a database; whoever acts gives the term it holds; each write asks whether it is the newest."""
     return Books(
         StoredReceipts(database, term), StoredIncidents(database, term), StoredDrills(database, term),
         StoredLeases(database, term),

@@ -108,6 +108,11 @@ class Leadership:
         return self._held if monotonic() < self._until else None
 
     @property
+    def held(self) -> Term | None:
+        """The term that is ours by all that we know, whatever our clock says; the database judges it as it writes."""
+        return self._held
+
+    @property
     def lapsed(self) -> bool:
         """Whether our lease ran out by our own clock, and nobody is known to have taken it: it may be ours still."""
         return self._held is not None and self.term is None

@@ -166,7 +166,7 @@ def build(
     """
     policy = loaded.policy
     leadership = leadership_of(settings, policy.service, database, metrics)
-    book = books(database, lambda: leadership.term)
+    book = books(database, lambda: leadership.held)
     in_hand = carry.InHand()
     wire = Wire(background.spawn)
     pages = Pages(session)

@@ -2,15 +2,25 @@
 
 import asyncio
 from asyncio import sleep
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from controlplane.chaos.drill import Drill, Outcome
 from controlplane.degradation.fencing import Held, Term
 from controlplane.errors import FencedError, StoreError
 from controlplane.runtime import leader
+from controlplane.runtime.books import books
 from controlplane.runtime.leader import Leadership, holder_name
+from controlplane.store.database import open_database, sqlite_url
+from controlplane.store.leader import StoredTerms
 from controlplane.telemetry import Metrics
+
+
+DRILL = Drill("d1", "node-kill", "P0", timedelta(minutes=5), "ann", datetime(2026, 3, 3, tzinfo=UTC))
 
 
 class Book:
@@ -258,6 +268,22 @@ async def test_a_move_is_confirmed_in_the_term_that_it_was_begun_in(world: World
     with pytest.raises(FencedError):
         await world.ours.confirm()
     assert world.token() == 6
+
+
+async def test_what_is_under_way_while_the_lease_lapses_is_written_down_unless_another_one_took_it(
+    tmp_path: Path,
+) -> None:
+    with closing(open_database(sqlite_url(tmp_path / "state.db"))) as database:
+        ours = Leadership(StoredTerms(database), "chat", "a", Metrics(), ttl_s=0.0)
+        opened = books(database, lambda: ours.held)
+        await ours.turn()
+        assert ours.lapsed
+        assert await opened.drills.begin(DRILL)
+        await opened.drills.end(replace(DRILL, outcome=Outcome.PASSED))
+        theirs = await StoredTerms(database).take("chat", "b", 600.0)
+        assert isinstance(theirs, Term)
+        with pytest.raises(FencedError):
+            await opened.drills.begin(replace(DRILL, id="d2"))
 
 
 def test_a_control_plane_is_named_by_its_machine_and_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
