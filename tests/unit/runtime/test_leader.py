@@ -19,7 +19,6 @@ from controlplane.store.database import open_database, sqlite_url
 from controlplane.store.leader import StoredTerms
 from controlplane.telemetry import Metrics
 
-
 DRILL = Drill("d1", "node-kill", "P0", timedelta(minutes=5), "ann", datetime(2026, 3, 3, tzinfo=UTC))
 
 
