@@ -302,12 +302,20 @@ async def settle_drills(ports: RecoverPorts) -> None:
             reason = "the control plane stopped while the drill ran"
             await ports.drills.end(replace(drill, outcome=Outcome.ABORTED, reasons=(reason,), ended_at=ports.now()))
             log.warning("called off", drill=drill.id)
-    await _heal(ports, lambda _: True)  # What others have broken in the same cluster is theirs to end.
+    await _heal(
+        ports, await ports.leases.open_leases()
+    )  # What others have broken in the same cluster is theirs to end.
 
 
 async def heal_expired(ports: RecoverPorts) -> tuple[str, ...]:
-    """End every fault whose deadline is past, and close the leases of faults that left nothing behind."""
-    return await _heal(ports, lambda lease: lease.deadline <= ports.now())
+    """End every fault whose deadline is past or whose drill is over, and close the leases that left nothing behind.
+
+    A drill that runs ends its own faults, and is running until it has done so.
+    """
+    leases = await ports.leases.open_leases()  # Before the drills: a drill is stored before its leases are.
+    drills = [await ports.drills.get(drill_id) for drill_id in {lease.drill_id for lease in leases}]
+    over = {drill.id for drill in drills if drill and drill.outcome is not Outcome.RUNNING}
+    return await _heal(ports, [lease for lease in leases if lease.deadline <= ports.now() or lease.drill_id in over])
 
 
 async def heal_all(ports: RecoverPorts) -> tuple[str, ...]:
@@ -316,7 +324,7 @@ async def heal_all(ports: RecoverPorts) -> tuple[str, ...]:
     Returns:
         What was done, one line a fault.
     """
-    return (*await _heal(ports, lambda _: True), *await reap_all(ports.reaper))
+    return (*await _heal(ports, await ports.leases.open_leases()), *await reap_all(ports.reaper))
 
 
 async def reap(ports: RecoverPorts) -> tuple[str, ...]:
@@ -346,11 +354,8 @@ async def _reap(reaper: Reaper | None, now: datetime | None) -> tuple[str, ...]:
     return done
 
 
-async def _heal(ports: RecoverPorts, wanted: Callable[[Lease], bool]) -> tuple[str, ...]:
-    done = []
-    for lease in await ports.leases.open_leases():
-        if wanted(lease):
-            done.append(f"{lease.kind} on {lease.endpoint.name}: {await _heal_one(ports, lease)}")
+async def _heal(ports: RecoverPorts, leases: Sequence[Lease]) -> tuple[str, ...]:
+    done = [f"{lease.kind} on {lease.endpoint.name}: {await _heal_one(ports, lease)}" for lease in leases]
     return tuple(done)
 
 

@@ -242,6 +242,22 @@ async def test_a_fault_that_cannot_be_healed_stays_leased_and_keeps_no_other_fro
     assert [held.id for held in await world.leases.open_leases()] == ["broken"]
 
 
+async def test_a_fault_whose_drill_is_over_is_healed_before_its_deadline_and_one_of_a_running_drill_is_left_to_it() -> (
+    None
+):
+    world = World()
+    for drill, outcome in (("over", Outcome.ABORTED), ("running", Outcome.RUNNING)):
+        await world.drills.begin(Drill(drill, "node-kill", "P0", timedelta(minutes=5), "ann", T0, outcome=outcome))
+    for drill in ("over", "running", "unknown"):
+        await world.leases.intend(replace(lease(f"{drill}-0", NOW + timedelta(hours=1)), drill_id=drill))
+    world.driver.left = {"over-0": "over-0 does not accept connections yet"}
+    (told,) = await heal_expired(world.ports())
+    assert "waiting: over-0 does not accept connections yet" in told
+    world.driver.left = {}
+    assert await heal_expired(world.ports()) == ("node-kill on over-0: let go; healed",)
+    assert [held.id for held in await world.leases.open_leases()] == ["running-0", "unknown-0"]
+
+
 async def test_a_person_heals_everything_at_once_whatever_its_deadline() -> None:
     world = World()
     await world.leases.intend(lease("later", NOW + timedelta(hours=1)))
