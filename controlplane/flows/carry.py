@@ -23,6 +23,7 @@ from controlplane.degradation.actuator import (
     configured_as,
     shows,
 )
+from controlplane.degradation.matrix import Level
 from controlplane.errors import ActuatorError, FencedError, StoreError
 
 VERIFY_WITHIN_S = 10.0
@@ -71,7 +72,14 @@ class InHand:
     moving: int = 0
     """How many journeys are moving a lever right now."""
     plan: RoutePlan | None = None
-    """The split that the gateway was last seen to show; None until one was proven."""
+    """The split that the gateway is to show; None until one was proven, or is to be put right."""
+
+    def let_go(self, before: RoutePlan) -> bool:
+        """Want the split from before a rollout; False when a row of the matrix has the lever: its split has a level."""
+        if self.plan and self.plan.level is not Level.NONE:
+            return False
+        self.plan = before
+        return True
 
 
 @dataclass(frozen=True, slots=True)

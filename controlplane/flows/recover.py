@@ -54,6 +54,8 @@ class RecoverPorts:
     """What the journeys of this process see to."""
     resolve: Callable[[Level, str], Awaitable[None]] = _leave
     """Ends the incident of a row: (level, why)."""
+    moved: Callable[[RoutePlan], None] = lambda _: None
+    """Told of each split that was put right, for whoever shows it."""
     reaper: Reaper | None = None
     """None: the substrate keeps no record of its own of what is broken."""
 
@@ -70,6 +72,8 @@ async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
     """
     if ports.levers is None:
         return ()
+    ports.in_hand.receipts.clear()  # A journey of an earlier term that still runs finds that it goes on without it.
+    rolled_back = False
     engaged: dict[Level, Receipt] = {}
     for receipt in await ports.receipts.open_receipts(ports.service):
         if traffic_is_back(receipt.steps):
@@ -78,6 +82,7 @@ async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
         why_not = await _why_not_engaged(ports, ports.levers, receipt)
         if why_not:
             await _call_off(ports, ports.levers, receipt, why_not)
+            rolled_back |= receipt.level is Level.NONE
             continue
         engaged[receipt.level] = receipt
     kept: tuple[Receipt, ...] = ()
@@ -86,7 +91,7 @@ async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
         await ports.receipts.move(rolled_out.id, ReceiptState.REVERTED, ports.now(), "a row took the lever over")
     if engaged:
         kept = await _finish(ports, ports.levers, tuple(engaged.values()))
-    elif not ports.hands_off:
+    elif rolled_back or not ports.hands_off:  # What a rollout has moved is ours, whoever moves the lever otherwise.
         await _stands(ports, ports.levers.actuator, rolled_out.after if rolled_out else route(()))
     ports.in_hand.receipts = {receipt.id: receipt for receipt in kept}
     if rolled_out and not engaged:
@@ -103,33 +108,46 @@ async def tend_receipts(ports: RecoverPorts) -> None:
     if ports.levers is None:
         return
     for receipt in await ports.receipts.open_receipts(ports.service):
-        mine = ports.in_hand.receipts.get(receipt.id)
-        if ports.in_hand.moving:
-            continue
-        if mine is None and traffic_is_back(receipt.steps):
-            await _close(ports, ports.levers, receipt)
-        elif mine is None:
-            await _call_off(ports, ports.levers, receipt, "its journey broke off; undone")
-        elif mine.level is Level.NONE and mine.state is ReceiptState.VERIFIED and len(ports.in_hand.receipts) > 1:
-            ports.in_hand.receipts.pop(receipt.id)
-            await ports.receipts.move(receipt.id, ReceiptState.REVERTED, ports.now(), "a row took the lever over")
-        elif _rank(mine.state) > _rank(receipt.state):
-            await ports.receipts.move(receipt.id, mine.state, ports.now(), mine.detail, mine.steps)
+        if not ports.in_hand.moving and await _tend(ports, ports.levers, receipt):
+            break  # What was read is old by now: a journey may have ended. The others have their turn at the next call.
     if ports.in_hand.plan and not ports.in_hand.moving and not ports.hands_off:
-        await _put_back(ports, ports.levers.actuator, ports.in_hand.plan)
+        await _put_back(ports, ports.levers, ports.in_hand.plan)
+
+
+async def _tend(ports: RecoverPorts, levers: Levers, receipt: Receipt) -> bool:
+    """See to one open receipt; return whether there was anything to do."""
+    mine = ports.in_hand.receipts.get(receipt.id)
+    if mine is None and traffic_is_back(receipt.steps):
+        await _close(ports, levers, receipt)
+    elif mine is None:
+        if receipt.level is Level.NONE and ports.in_hand.let_go(receipt.before):
+            await _put_back(ports, levers, receipt.before)
+        await _call_off(ports, levers, receipt, "its journey broke off; undone")
+    elif mine.level is Level.NONE and mine.state is ReceiptState.VERIFIED and len(ports.in_hand.receipts) > 1:
+        await ports.receipts.move(receipt.id, ReceiptState.REVERTED, ports.now(), "a row took the lever over")
+        ports.in_hand.receipts.pop(receipt.id, None)
+    elif _rank(mine.state) > _rank(receipt.state):
+        await ports.receipts.move(receipt.id, mine.state, ports.now(), mine.detail, mine.steps)
+    else:
+        return False
+    return True
 
 
 def _rank(state: ReceiptState) -> int:
     return tuple(ReceiptState).index(state)
 
 
-async def _put_back(ports: RecoverPorts, actuator: Actuator, plan: RoutePlan) -> None:
+async def _put_back(ports: RecoverPorts, levers: Levers, plan: RoutePlan) -> None:
     """Put the lever back where this process left it, if it is not there any more."""
     try:
-        live = await actuator.configured()
-        if _split(live.weights) != _split(plan.weights) and not ports.in_hand.moving:
+        live = await levers.actuator.configured()
+        async with levers.lock:
+            # A whole switch may have ended since the plan and the gateway were looked at: that is no drift.
+            if ports.in_hand.moving or ports.in_hand.plan is not plan or _split(live.weights) == _split(plan.weights):
+                return
             log.warning("drift", found=dict(live.weights), wanted=dict(plan.weights))
-            await actuator.apply(plan, _key(ports))
+            await levers.actuator.apply(plan, _key(ports))
+        ports.moved(plan)
     except ActuatorError as error:
         log.error("gateway unreadable", why=error.what)
 
@@ -262,13 +280,17 @@ async def _settle(ports: RecoverPorts, levers: Levers, receipt: Receipt, split: 
 
 
 async def _stands(ports: RecoverPorts, actuator: Actuator, normal: RoutePlan) -> None:
-    """With no row engaged the gateway must show the normal split; a leftover of another life is put right."""
+    """With no row engaged the gateway must show the normal split; a leftover of another life is put right.
+
+    Where the gateway cannot be read now, that is done once it can.
+    """
+    ports.in_hand.plan = normal
+    ports.moved(normal)
     try:
         live = await actuator.configured()
         if _split(live.weights) != _split(normal.weights) or live.level != normal.level:
             log.warning("drift", found=dict(live.weights), level=live.level)
             await actuator.apply(normal, _key(ports))
-        ports.in_hand.plan = normal
     except ActuatorError as error:
         log.error("gateway unreadable", why=error.what)
 
@@ -280,12 +302,20 @@ async def settle_drills(ports: RecoverPorts) -> None:
             reason = "the control plane stopped while the drill ran"
             await ports.drills.end(replace(drill, outcome=Outcome.ABORTED, reasons=(reason,), ended_at=ports.now()))
             log.warning("called off", drill=drill.id)
-    await _heal(ports, lambda _: True)  # What others have broken in the same cluster is theirs to end.
+    await _heal(
+        ports, await ports.leases.open_leases()
+    )  # What others have broken in the same cluster is theirs to end.
 
 
 async def heal_expired(ports: RecoverPorts) -> tuple[str, ...]:
-    """End every fault whose deadline is past, and close the leases of faults that left nothing behind."""
-    return await _heal(ports, lambda lease: lease.deadline <= ports.now())
+    """End every fault whose deadline is past or whose drill is over, and close the leases that left nothing behind.
+
+    A drill that runs ends its own faults, and is running until it has done so.
+    """
+    leases = await ports.leases.open_leases()  # Before the drills: a drill is stored before its leases are.
+    drills = [await ports.drills.get(drill_id) for drill_id in {lease.drill_id for lease in leases}]
+    over = {drill.id for drill in drills if drill and drill.outcome is not Outcome.RUNNING}
+    return await _heal(ports, [lease for lease in leases if lease.deadline <= ports.now() or lease.drill_id in over])
 
 
 async def heal_all(ports: RecoverPorts) -> tuple[str, ...]:
@@ -294,7 +324,7 @@ async def heal_all(ports: RecoverPorts) -> tuple[str, ...]:
     Returns:
         What was done, one line a fault.
     """
-    return (*await _heal(ports, lambda _: True), *await reap_all(ports.reaper))
+    return (*await _heal(ports, await ports.leases.open_leases()), *await reap_all(ports.reaper))
 
 
 async def reap(ports: RecoverPorts) -> tuple[str, ...]:
@@ -324,11 +354,8 @@ async def _reap(reaper: Reaper | None, now: datetime | None) -> tuple[str, ...]:
     return done
 
 
-async def _heal(ports: RecoverPorts, wanted: Callable[[Lease], bool]) -> tuple[str, ...]:
-    done = []
-    for lease in await ports.leases.open_leases():
-        if wanted(lease):
-            done.append(f"{lease.kind} on {lease.endpoint.name}: {await _heal_one(ports, lease)}")
+async def _heal(ports: RecoverPorts, leases: Sequence[Lease]) -> tuple[str, ...]:
+    done = [f"{lease.kind} on {lease.endpoint.name}: {await _heal_one(ports, lease)}" for lease in leases]
     return tuple(done)
 
 

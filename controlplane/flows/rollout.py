@@ -4,8 +4,8 @@ Kept like every other action, as a receipt; a row of the matrix that engages mea
 """
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from time import monotonic
@@ -16,7 +16,7 @@ from controlplane.degradation.actuator import Progress, Receipt, ReceiptBook, Re
 from controlplane.degradation.canary import Canary, Health, judge_canary
 from controlplane.degradation.gate import Asked, PoolFacts, judge_standby
 from controlplane.degradation.matrix import Level
-from controlplane.errors import ActuatorError
+from controlplane.errors import ActuatorError, FencedError
 from controlplane.fleet.model import PRIMARY, Endpoint
 from controlplane.flows.carry import InHand, Levers, verify
 from controlplane.probes.probe import Look
@@ -129,37 +129,73 @@ async def carry_on(ports: RolloutPorts, rollout: Rollout, receipt: Receipt) -> R
         `reverted`, with the reason, and the traffic is back at the primary pool.
 
     Raises:
-        FencedError: when another control plane has taken over; it puts the traffic back.
+        FencedError: when another control plane has taken over, or the recovery of this one; it puts the traffic back.
     """
-    for i, share in enumerate(rollout.steps):
-        why = await _move(ports, rollout, receipt, share)
-        if not why:
-            receipt = await _note(ports, receipt, i, Progress.DONE)
-            why = await _hold(ports, rollout)
-        if why:
-            return await roll_back(ports, receipt, why)
-    detail = f"all traffic is at {rollout.pool}; it stays until the rollout is aborted"
-    receipt = await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, ports.now(), detail, receipt.steps)
-    ports.in_hand.receipts[receipt.id] = receipt
+    with _in_hand(ports, receipt):
+        for i, share in enumerate(rollout.steps):
+            why = await _move(ports, rollout, receipt, share)
+            if not why:
+                receipt = await _note(ports, receipt, i, Progress.DONE)
+                why = await _hold(ports, rollout, receipt)
+            if why:
+                return await roll_back(ports, receipt, why)
+        detail = f"all traffic is at {rollout.pool}; it stays until the rollout is aborted"
+        receipt = await ports.receipts.move(receipt.id, ReceiptState.VERIFIED, ports.now(), detail, receipt.steps)
+        _keep(ports, receipt)
+        if rollout.stop.is_set():  # While that was being stored: whoever called it off was told that it is.
+            return await roll_back(ports, receipt, "it was called off")
     log.info("rolled out", receipt=receipt.id)
     return receipt
+
+
+@contextmanager
+def _in_hand(ports: RolloutPorts, receipt: Receipt) -> Iterator[None]:
+    """Leave the receipt to the recovery when the journey breaks off."""
+    try:
+        yield
+    except BaseException:
+        ports.in_hand.receipts.pop(receipt.id, None)
+        raise
+
+
+def _keep(ports: RolloutPorts, receipt: Receipt) -> None:
+    """Keep in hand what is stored of a rollout now, if it still is in our hand."""
+    _must_be_ours(ports, receipt)
+    ports.in_hand.receipts[receipt.id] = receipt
+
+
+def _must_be_ours(ports: RolloutPorts, receipt: Receipt) -> None:
+    """Raise `FencedError` when the recovery has taken the rollout: we were not in charge for a moment."""
+    if receipt.id not in ports.in_hand.receipts:
+        raise FencedError("the rollout was called off", "we were not in charge for a moment", "begin it anew")
 
 
 async def roll_back(ports: RolloutPorts, receipt: Receipt, why: str) -> Receipt:
     """Put all traffic back to the primary pool, unless a row of the matrix has taken the lever over."""
     log.warning("rolled back", receipt=receipt.id, why=why)
     await ports.receipts.move(receipt.id, ReceiptState.REVERTING, ports.now(), why)
-    stuck = await _put_back(ports, receipt)
-    ports.in_hand.receipts.pop(receipt.id, None)
+    with _in_hand(ports, receipt):
+        stuck = await _put_back(ports, receipt)
     state = ReceiptState.FAILED if stuck else ReceiptState.REVERTED
     took_over = f"{ports.busy()} has the lever" if ports.busy() else ""
-    why = "; ".join(filter(None, (why, stuck or took_over)))
-    await ports.tell(f"{receipt.service}: {receipt.action} was rolled back: {why}")
-    return await ports.receipts.move(receipt.id, state, ports.now(), why)
+    return await _close(ports, receipt, state, "; ".join(filter(None, (why, stuck or took_over))))
+
+
+async def _close(ports: RolloutPorts, receipt: Receipt, state: ReceiptState, why: str) -> Receipt:
+    """Record how a roll-back ended, and tell people, whatever the database says to it."""
+    try:
+        return await ports.receipts.move(receipt.id, state, ports.now(), why)
+    finally:
+        ports.in_hand.receipts.pop(receipt.id, None)  # Not before: what is open and in nobody's hand is called off.
+        await ports.tell(f"{receipt.service}: {receipt.action} was rolled back: {why}")
 
 
 async def _put_back(ports: RolloutPorts, receipt: Receipt) -> str:
-    """Put the lever back and prove it; return why it could not be, or an empty string."""
+    """Put the lever back and prove it; return why it could not be, or an empty string.
+
+    The recovery goes on where this ends: with a lever that is stuck, or a row that has it and then does not move it.
+    """
+    ports.in_hand.let_go(receipt.before)
     ports.in_hand.moving += 1
     try:
         async with ports.levers.lock:
@@ -171,7 +207,7 @@ async def _put_back(ports: RolloutPorts, receipt: Receipt) -> str:
         return f"the lever is stuck: {error.what}: {error.why}"
     finally:
         ports.in_hand.moving -= 1
-    if proof.ok:
+    if proof.ok and not ports.busy():
         _shown(ports, receipt.before)
     return "" if proof.ok or ports.busy() else proof.detail
 
@@ -182,6 +218,7 @@ async def _move(ports: RolloutPorts, rollout: Rollout, receipt: Receipt, share: 
     ports.in_hand.moving += 1
     try:
         async with ports.levers.lock:
+            _must_be_ours(ports, receipt)
             if ports.busy():
                 return f"{ports.busy()} is not idle any more"
             await ports.levers.actuator.apply(plan, f"{receipt.id}/{plan.weights[rollout.pool]}")
@@ -192,6 +229,8 @@ async def _move(ports: RolloutPorts, rollout: Rollout, receipt: Receipt, share: 
         ports.in_hand.moving -= 1
     if not proof.ok:
         return proof.detail
+    if ports.busy():  # It may have its own split in force by now.
+        return f"{ports.busy()} is not idle any more"
     _shown(ports, plan)
     if receipt.state is ReceiptState.INTENDED:
         await ports.receipts.move(receipt.id, ReceiptState.APPLIED, ports.now(), proof.detail)
@@ -208,16 +247,19 @@ async def _note(ports: RolloutPorts, receipt: Receipt, i: int, progress: Progres
     steps = (*receipt.steps[:i], done, *receipt.steps[i + 1 :])
     await ports.receipts.note_steps(receipt.id, steps)
     receipt = replace(receipt, state=ReceiptState.APPLIED, steps=steps)
-    ports.in_hand.receipts[receipt.id] = receipt
+    _keep(ports, receipt)
     return receipt
 
 
-async def _hold(ports: RolloutPorts, rollout: Rollout) -> str:
+async def _hold(ports: RolloutPorts, rollout: Rollout, receipt: Receipt) -> str:
     """Hold a step and judge it; return why it may not go on, or an empty string."""
     began, hold_s = monotonic(), rollout.hold.total_seconds()
     while True:
+        _must_be_ours(ports, receipt)
         if ports.busy():
             return f"{ports.busy()} is not idle any more"
+        if rollout.stop.is_set():
+            return "it was called off"
         judgement = judge_canary(ports.health(rollout.pool), ports.health(PRIMARY))
         if judgement.canary is Canary.WORSE:
             return f"{rollout.pool} is worse: {judgement.why}"
@@ -226,7 +268,5 @@ async def _hold(ports: RolloutPorts, rollout: Rollout) -> str:
             return ""
         if held_s >= hold_s * PATIENCE:
             return f"nothing is known of {rollout.pool} after {held_s:.0f} s: {judgement.why}"
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             await asyncio.wait_for(rollout.stop.wait(), JUDGE_EVERY_S)
-        if rollout.stop.is_set():
-            return "it was called off"

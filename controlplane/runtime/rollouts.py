@@ -104,8 +104,8 @@ class RolloutDesk:
     async def _walk(self, asked: Rollout, receipt: Receipt) -> None:
         try:
             await rollout.carry_on(self._ports, asked, receipt)
-        except ControlplaneError as error:
-            self._ports.in_hand.receipts.pop(receipt.id, None)  # The recovery sees to it.
+        except ControlplaneError as error:  # The recovery sees to it.
             log.error("rollout broke off", receipt=receipt.id, what=error.what, why=error.why, fix=error.fix)
         finally:
-            self._running = None
+            if self._running is asked:  # Another one may begin while people are told how this one ended.
+                self._running = None

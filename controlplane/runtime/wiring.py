@@ -464,6 +464,7 @@ def build(
         hands_off=policy.degradation.mode is Mode.OBSERVE,
         in_hand=in_hand,
         resolve=resolve,
+        moved=decider.split_is,
         reaper=reaper_of(loaded, counted_by(metrics)),
     )  # fmt: skip
     hearing = Hearing(policy.service, book.instructions, decider, lambda: leadership.acting, utcnow)

@@ -110,6 +110,8 @@ class FakeReceipts:
             raise StoreError("the database refuses", "disk full", "free space")
         self.did.append(f"receipt {state}")
         before = self.kept[receipt_id]
+        if before.state not in OPEN_STATES:
+            return before
         times: Mapping[ReceiptState, datetime] = {**before.times, state: at}
         self.kept[receipt_id] = replace(
             before, state=state, times=times, detail=detail or before.detail, steps=steps or before.steps
@@ -117,7 +119,8 @@ class FakeReceipts:
         return self.kept[receipt_id]
 
     async def note_steps(self, receipt_id: str, steps: tuple[Step, ...]) -> None:
-        self.kept[receipt_id] = replace(self.kept[receipt_id], steps=steps)
+        if self.kept[receipt_id].state in OPEN_STATES:
+            self.kept[receipt_id] = replace(self.kept[receipt_id], steps=steps)
 
     async def open_receipts(self, service: str) -> tuple[Receipt, ...]:
         mine = (r for r in self.kept.values() if r.service == service and r.state in OPEN_STATES)

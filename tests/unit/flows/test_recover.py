@@ -1,16 +1,19 @@
 """After a crash nothing is half done: every action is either untouched or in force, every overdue fault is over."""
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 
 from controlplane.chaos.drill import Drill, Outcome
 from controlplane.degradation.action import Scale, SwitchPool, UsePool
-from controlplane.degradation.actuator import Progress, Receipt, ReceiptState, RoutePlan, Step
+from controlplane.degradation.actuator import Observed, Progress, Receipt, ReceiptState, RoutePlan, Step
 from controlplane.degradation.matrix import Condition, Level, ReleasePlan, Row
-from controlplane.errors import FaultError
+from controlplane.errors import FaultError, StoreError
 from controlplane.flows import carry
 from controlplane.flows.carry import InHand, Levers
 from controlplane.flows.recover import (
@@ -44,6 +47,7 @@ ROWS = {
     for level, do in ((Level.P0, (SwitchPool(),)), (Level.P2, (UsePool("base", 0.5),)))
 }
 ELSEWHERE = RoutePlan({"base": 100}, Level.P2)
+HALF = RoutePlan({"primary": 50, "next": 50})
 
 
 @pytest.fixture(autouse=True)
@@ -163,10 +167,26 @@ async def test_without_a_gateway_there_is_nothing_to_settle() -> None:
     assert world.receipts.states() == [ReceiptState.VERIFIED]
 
 
-async def test_an_unreadable_gateway_with_nothing_engaged_is_left_alone() -> None:
+async def test_an_unreadable_gateway_with_nothing_engaged_is_left_alone_until_it_can_be_read() -> None:
     world = World(plan=ELSEWHERE)
     world.actuator.readable = False
     assert await settle_receipts(world.ports()) == ()
+    assert world.actuator.did == []
+    world.actuator.readable = True
+    await tend_receipts(world.ports())
+    assert split(world.actuator.plan) == {"primary": 100}
+
+
+async def test_what_an_earlier_term_had_in_hand_is_in_nobodys_hand_from_the_first_moment() -> None:
+    class Shut(FakeReceipts):
+        async def open_receipts(self, service: str) -> tuple[Receipt, ...]:
+            raise StoreError("the database refuses", "disk full", "free space")
+
+    world = World()
+    world.in_hand.receipts["r1"] = receipt(ReceiptState.VERIFIED)
+    with pytest.raises(StoreError):
+        await settle_receipts(world.ports(receipts=Shut()))
+    assert world.in_hand.receipts == {}
 
 
 async def test_of_several_engaged_rows_the_lever_ends_where_the_newest_left_it() -> None:
@@ -220,6 +240,22 @@ async def test_a_fault_that_cannot_be_healed_stays_leased_and_keeps_no_other_fro
     assert done[0] == "node-kill on broken: not healed: cannot heal (permission denied)"
     assert done[1].endswith("healed")
     assert [held.id for held in await world.leases.open_leases()] == ["broken"]
+
+
+async def test_a_fault_whose_drill_is_over_is_healed_before_its_deadline_and_one_of_a_running_drill_is_left_to_it() -> (
+    None
+):
+    world = World()
+    for drill, outcome in (("over", Outcome.ABORTED), ("running", Outcome.RUNNING)):
+        await world.drills.begin(Drill(drill, "node-kill", "P0", timedelta(minutes=5), "ann", T0, outcome=outcome))
+    for drill in ("over", "running", "unknown"):
+        await world.leases.intend(replace(lease(f"{drill}-0", NOW + timedelta(hours=1)), drill_id=drill))
+    world.driver.left = {"over-0": "over-0 does not accept connections yet"}
+    (told,) = await heal_expired(world.ports())
+    assert "waiting: over-0 does not accept connections yet" in told
+    world.driver.left = {}
+    assert await heal_expired(world.ports()) == ("node-kill on over-0: let go; healed",)
+    assert [held.id for held in await world.leases.open_leases()] == ["running-0", "unknown-0"]
 
 
 async def test_a_person_heals_everything_at_once_whatever_its_deadline() -> None:
@@ -372,3 +408,121 @@ async def test_a_lever_that_somebody_else_moved_is_put_back_but_never_while_ours
     assert world.actuator.did == ["apply primary=100"]
     await tend_receipts(world.ports())
     assert len(world.actuator.did) == 1
+
+
+class Meanwhile(FakeActuator):
+    """A gateway at which something happens while it is read."""
+
+    def __init__(self, plan: RoutePlan, happens: Callable[[], None]) -> None:
+        super().__init__(plan=plan)
+        self.happens = happens
+
+    async def configured(self) -> Observed:
+        seen = await super().configured()
+        self.happens()
+        return seen
+
+
+async def test_a_switch_that_ends_while_the_gateway_is_read_is_not_taken_for_drift() -> None:
+    world = World()
+    world.in_hand.plan = NORMAL
+    world.actuator = Meanwhile(SWITCHED, lambda: setattr(world.in_hand, "plan", SWITCHED))
+    await tend_receipts(world.ports())
+    assert world.actuator.did == []
+
+
+async def test_a_lever_is_not_put_back_once_a_journey_has_begun_to_move_it() -> None:
+    world, read = World(), asyncio.Event()
+    world.in_hand.plan = NORMAL
+    world.actuator = Meanwhile(ELSEWHERE, read.set)
+    ports = world.ports()
+    assert ports.levers
+    async with ports.levers.lock:  # Somebody hands a split over.
+        tending = asyncio.create_task(tend_receipts(ports))
+        await read.wait()
+        world.in_hand.moving = 1
+    await tending
+    assert world.actuator.did == []
+
+
+async def test_a_receipt_whose_journey_ends_while_another_is_seen_to_is_left_alone() -> None:
+    class Meantime(FakeReceipts):
+        async def move(self, receipt_id: str, state: ReceiptState, *more: Any, **changes: Any) -> Receipt:
+            world.in_hand.receipts.pop("r2", None)
+            self.kept["r2"] = replace(self.kept["r2"], state=ReceiptState.REVERTED)
+            return await super().move(receipt_id, state, *more, **changes)
+
+    done = tuple(replace(step, progress=Progress.DONE) for step in MIXED)
+    ending = receipt(ReceiptState.VERIFIED, "r2", T0 + timedelta(seconds=9), level=Level.P2, steps=done)
+    world = World(receipt(ReceiptState.APPLIED), ending)
+    world.receipts = Meantime(kept=world.receipts.kept)
+    world.in_hand.receipts["r2"] = ending
+    ports, hand = handed(world)
+    await tend_receipts(ports)
+    assert world.receipts.states() == [ReceiptState.FAILED, ReceiptState.REVERTED]
+    assert hand.did == []
+
+
+# -- rollouts ----------------------------------------------------------------------------------------------------------
+
+
+def rollout(state: ReceiptState) -> Receipt:
+    steps = (Step("50% to next", progress=Progress.DONE), Step("100% to next"))
+    return receipt(state, "chat/rollout/1", level=Level.NONE, after=RoutePlan({"next": 100}), steps=steps)
+
+
+@pytest.mark.parametrize("hands_off", [False, True])
+@pytest.mark.parametrize("state", [ReceiptState.INTENDED, ReceiptState.APPLIED, ReceiptState.REVERTING])
+async def test_the_traffic_of_a_rollout_that_broke_off_goes_back(state: ReceiptState, *, hands_off: bool) -> None:
+    shown: list[RoutePlan] = []
+    world = World(rollout(state), plan=HALF)
+    world.in_hand.plan = HALF
+    ports = world.ports(hands_off=hands_off, moved=shown.append)
+    await tend_receipts(ports)
+    assert world.receipts.states() == [ReceiptState.FAILED]
+    assert world.receipts.kept["chat/rollout/1"].detail == "its journey broke off; undone"
+    assert split(world.actuator.plan) == {"primary": 100}
+    assert shown == [NORMAL]
+    await tend_receipts(ports)
+    assert world.actuator.did == ["apply primary=100"]
+
+
+async def test_a_rollout_that_broke_off_gives_back_nothing_that_a_row_has_moved() -> None:
+    engaged = receipt(ReceiptState.VERIFIED)
+    world = World(engaged, rollout(ReceiptState.APPLIED), plan=SWITCHED)
+    world.in_hand = InHand({engaged.id: engaged}, plan=SWITCHED)
+    await tend_receipts(world.ports())
+    assert world.receipts.states() == [ReceiptState.VERIFIED, ReceiptState.FAILED]
+    assert world.actuator.did == []
+
+
+async def test_a_rollout_that_broke_off_while_the_gateway_could_not_be_read_goes_back_when_it_can() -> None:
+    world = World(rollout(ReceiptState.APPLIED), plan=HALF)
+    world.in_hand.plan = HALF
+    world.actuator.readable = False
+    await tend_receipts(world.ports())
+    world.actuator.readable = True
+    await tend_receipts(world.ports())
+    assert split(world.actuator.plan) == {"primary": 100}
+
+
+@pytest.mark.parametrize("hands_off", [False, True])
+async def test_a_rollout_that_was_under_way_at_a_crash_goes_back(*, hands_off: bool) -> None:
+    world = World(rollout(ReceiptState.APPLIED), plan=HALF)
+    assert await settle_receipts(world.ports(hands_off=hands_off)) == ()
+    assert world.receipts.states() == [ReceiptState.FAILED]
+    assert split(world.actuator.plan) == {"primary": 100}
+
+
+async def test_a_rollout_that_a_row_has_taken_over_is_in_hand_until_that_is_stored() -> None:
+    engaged, stands = receipt(ReceiptState.VERIFIED), rollout(ReceiptState.VERIFIED)
+    world = World(engaged, stands, plan=SWITCHED)
+    world.in_hand = InHand({r.id: r for r in (engaged, stands)}, plan=SWITCHED)
+    world.receipts.refuses = {ReceiptState.REVERTED}
+    with pytest.raises(StoreError):
+        await tend_receipts(world.ports())
+    world.receipts.refuses = set()
+    await tend_receipts(world.ports())
+    assert world.receipts.states() == [ReceiptState.VERIFIED, ReceiptState.REVERTED]
+    assert world.receipts.kept[stands.id].detail == "a row took the lever over"
+    assert world.in_hand.receipts.keys() == {engaged.id}

@@ -57,6 +57,8 @@ class World:
         self.health = {"primary": Health(1000, 0, 0.2, 0.2, 1000), "next": Health(1000, 0, 0.2, 0.2, 1000)}
         self.leadership = Leadership(Terms(), "chat", "a", Metrics())
         self.tasks: list[asyncio.Task[None]] = []
+        self.telling, self.heard = asyncio.Event(), asyncio.Event()
+        self.heard.set()
         ports = RolloutPorts(
             Levers(self.actuator), self.book, self.complete, lambda pool: (Endpoint("next-0", pool, "http://n"),),
             lambda _: PoolFacts(1), lambda pool: self.health[pool], lambda: "", lambda _: None, self.tell, Clock(),
@@ -69,6 +71,8 @@ class World:
 
     async def tell(self, text: str) -> None:
         assert text
+        self.telling.set()
+        await self.heard.wait()
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         self.tasks.append(asyncio.create_task(work))
@@ -118,6 +122,24 @@ async def test_one_that_is_under_way_is_called_off_and_keeps_another_from_beginn
     assert newest
     assert (newest.state, newest.detail) == (ReceiptState.REVERTED, "it was called off")
     assert isinstance(await world.desk.abort("bob"), Refused)
+
+
+async def test_one_that_begins_while_people_hear_of_the_one_before_can_be_called_off(world: World) -> None:
+    await world.lead()
+    world.heard.clear()
+    world.health["next"] = Health(1000, 200, 0.2, 0.2, 1000)
+    await world.desk.start("chat", "next", STEPS, timedelta(hours=1), "ann")
+    await world.telling.wait()
+    world.health["next"] = Health(3, 0)
+    second = await world.desk.start("chat", "next", STEPS, timedelta(hours=1), "bob")
+    assert isinstance(second, Receipt)
+    world.heard.set()
+    await world.tasks[0]
+    assert isinstance(await world.desk.abort("bob"), Receipt)
+    async with asyncio.timeout(5):  # One that nobody can call off is held for hours.
+        await world.ended()
+    assert [receipt.detail for receipt in world.book.kept.values()][1] == "it was called off"
+    assert split(world.actuator.plan) == {"primary": 100}
 
 
 async def test_one_that_breaks_off_is_left_to_the_recovery(world: World) -> None:
