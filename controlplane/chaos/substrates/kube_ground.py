@@ -34,6 +34,7 @@ from controlplane.chaos.substrates.kube_objects import (
     node_change,
     target_in,
 )
+from controlplane.chaos.substrates.looks import seen_in_time
 from controlplane.errors import FaultError
 from controlplane.fleet.cluster import NAMESPACES, NODES, PODS, Cluster, Document, Kind, RefusedError
 from controlplane.fleet.model import KubernetesSubstrateSpec
@@ -338,9 +339,4 @@ def told(what: str) -> Iterator[None]:
 
 async def seen_soon(look: Callable[[], Awaitable[str]]) -> str:
     """Look until there is something to say of a fault; empty when nothing was seen in time."""
-    deadline = monotonic() + SEEN_WITHIN_S
-    while monotonic() < deadline:
-        if seen := await look():
-            return seen
-        await asyncio.sleep(LOOK_AGAIN_S)
-    return ""
+    return await seen_in_time(look, SEEN_WITHIN_S, LOOK_AGAIN_S)
