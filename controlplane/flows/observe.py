@@ -99,6 +99,7 @@ class Observer:
 
     def ask_gateway(self) -> None:
         """Ask the gateway what it counted; what it says is judged by at the next evaluation."""
+        self._vantage.asked()
         self._ports.ask_gateway(self._vantage.take)
 
     def _silent_from(self, pool: str) -> float | None:
@@ -155,7 +156,7 @@ class Observer:
             self._judging = None
         with self._ports.metrics.evaluation_seconds.time():
             for name, evidence in self._assessor.evidence(self._records, now).items():
-                weighed = self._vantage.weigh(name, evidence, partial(self._silent_from, name), now)
+                weighed = self._vantage.weigh(name, evidence, partial(self._silent_from, name))
                 self._verdicts[name] = judge(name, weighed)
             self._ports.judged(self._verdicts)
         self._ports.changed()

@@ -3,19 +3,21 @@
 Used by `observe`. Looks go from the control plane to an endpoint; users' requests go from the gateway to it. When all
 looks fail and the gateway goes on getting answers, what is broken is our own way, and nobody needs rescuing; when all
 looks succeed and the gateway cannot reach the pool, users do. So the way that users take outweighs ours, either way.
-Pure: `now` is an argument.
+It reads no clock. How long the gateway said nothing is counted in questions: while we stand still, we ask none,
+and a stall of ours is no silence of the gateway's.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 
 from controlplane.probes.gateway_counts import Count, Counts
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
 
-FRESH_S = 1.0
-"""Counters that were not read for so long say nothing."""
+ASKED_ENOUGH = 6
+"""So many questions in a row without an answer, at five a second: the gateway says nothing, and looks decide alone."""
 SURE_S = 0.1
 """Answers count for an endpoint that fell silent only from so long after: what was under way is over by then."""
 VOUCHED_S = 2.0
@@ -33,15 +35,32 @@ class Vantage:
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, Counts]] = deque(maxlen=64)
+        self._asked = 0
+        self._answered = 0
+        """How many questions had been put when the last answer came."""
+        self._lost: dict[str, int] = {}
+        """By pool: how many questions had been put when looks began to say that it is lost."""
+
+    def asked(self) -> None:
+        """Note that the gateway is asked."""
+        self._asked += 1
 
     def take(self, at: float, counts: Counts) -> None:
-        """Take in what was counted; an Envoy that started anew begins anew."""
+        """Take in what was counted; an Envoy that started anew begins anew.
+
+        Args:
+            at: when it was asked, in monotonic seconds.
+            counts: what it had counted by then, or a little more.
+        """
+        self._answered = self._asked
+        if self._seen and at <= self._seen[-1][0]:
+            return  # Overtaken by the answer to a later question: fewer answers in it are no new start.
         if self._seen and any(counts.get(pool, Count()).anybody < c.anybody for pool, c in self._seen[-1][1].items()):
             self._seen.clear()
         self._seen.append((at, counts))
 
     def weigh(
-        self, pool: str, evidence: tuple[Evidence, ...], silent_from: Callable[[], float | None], now: float
+        self, pool: str, evidence: tuple[Evidence, ...], silent_from: Callable[[], float | None]
     ) -> tuple[Evidence, ...]:
         """Correct what looks say of a pool by what its users get.
 
@@ -50,19 +69,26 @@ class Vantage:
             evidence: its signals as they were judged by our looks.
             silent_from: gives when (monotonic seconds) the look began with which the last endpoint to fall silent did;
                 None where every endpoint's own kernel says that it is gone, or no look ever failed.
-            now: monotonic seconds.
         """
-        if not self._seen or now - self._seen[-1][0] > FRESH_S:
+        lost = any(_says_lost(seen) for seen in evidence)
+        if not lost:
+            self._lost.pop(pool, None)
+        asked_since = self._asked - self._lost.setdefault(pool, self._asked) if lost else 0
+        if not self._seen or self._asked - self._answered >= ASKED_ENOUGH:
             return evidence
-        newest = self._seen[-1][0]
-        silent = silent_from() if any(_says_lost(seen) for seen in evidence) else None
+        silent = silent_from() if lost else None
         if silent is not None:
-            since = max(silent + SURE_S, newest - VOUCHED_S)
-            grown = self._grown(pool, since)
+            readings = self._readings(VOUCHED_S, silent + SURE_S)
+            grown = _grown(pool, readings)
             if grown.own > 0 and grown.own >= HALF * grown.anybody:
-                why = f"our looks fail, yet the gateway got {grown.own:g} answers from it in {newest - since:.1f} s"
-                return tuple(_unknown(seen, why) if _says_lost(seen) else seen for seen in evidence)
-        grown = self._grown(pool, newest - UNREACHED_S)
+                in_s = readings[-1][0] - readings[0][0]
+                return _blind(
+                    evidence, f"our looks fail, yet the gateway got {grown.own:g} answers from it in {in_s:.1f} s"
+                )
+            # An end to it: where endpoints fail by turns, the last one fell silent a moment ago at every evaluation.
+            if len(readings) < 2 and asked_since < ASKED_ENOUGH:
+                return _blind(evidence, "our looks fail, and the gateway has not been read twice since")
+        grown = _grown(pool, self._readings(UNREACHED_S))
         # Where nobody stands in, what users get of a pool that is out of reach is the gateway's own 5xx. A pool that is
         # full answers 5xx as well, and some requests besides.
         asked = grown.anybody if grown.own else grown.anybody + grown.errors
@@ -70,10 +96,24 @@ class Vantage:
             return tuple(_cut_off(seen, grown, asked) for seen in evidence)
         return evidence
 
-    def _grown(self, pool: str, since: float) -> Count:
-        """Return how much a pool's counters grew from the first reading after a moment to the newest one."""
-        first = next((counts for at, counts in self._seen if at >= since), self._seen[-1][1])
-        return self._seen[-1][1].get(pool, Count()).since(first.get(pool, Count()))
+    def _readings(self, span_s: float, since: float = -inf) -> list[tuple[float, Counts]]:
+        """Return the readings of the last seconds, and the one before them: after a stall of ours, that one is old.
+
+        Args:
+            span_s: how far back from the newest reading.
+            since: monotonic seconds; none from before then.
+        """
+        readings = [reading for reading in self._seen if reading[0] >= since]
+        before = [at for at, _ in readings if at <= readings[-1][0] - span_s]
+        return readings[max(0, len(before) - 1) :]
+
+
+def _grown(pool: str, readings: Sequence[tuple[float, Counts]]) -> Count:
+    """Return how much a pool's counters grew from the first reading to the last one."""
+    if not readings:
+        return Count()
+    (_, first), (_, last) = readings[0], readings[-1]
+    return last.get(pool, Count()).since(first.get(pool, Count()))
 
 
 def _says_lost(seen: Evidence) -> bool:
@@ -83,8 +123,12 @@ def _says_lost(seen: Evidence) -> bool:
     return seen.value > HALF if seen.signal == "endpoints_down" else seen.signal == "availability" and seen.value < HALF
 
 
-def _unknown(seen: Evidence, why: str) -> Evidence:
-    return replace(seen, value=None, band=Band.UNKNOWN, low=None, high=None, reason=why)
+def _blind(evidence: tuple[Evidence, ...], why: str) -> tuple[Evidence, ...]:
+    """Make unknown what looks say of a pool that they say is lost."""
+    return tuple(
+        replace(seen, value=None, band=Band.UNKNOWN, low=None, high=None, reason=why) if _says_lost(seen) else seen
+        for seen in evidence
+    )
 
 
 def _cut_off(seen: Evidence, grown: Count, asked: float) -> Evidence:

@@ -49,7 +49,7 @@ class Asks(Protocol):
     """A Prometheus, as far as a linter asks it; each question may fail with an error of ours."""
 
     def ask(self, query: str) -> Reply:
-        """Evaluate an instant query, now."""
+        """Evaluate an instant query, every one at the same moment: answers of two would contradict each other."""
 
     def names(self) -> frozenset[str]:
         """Return every series name it has ever stored."""

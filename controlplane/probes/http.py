@@ -341,7 +341,7 @@ class GatewayCounts:
         self._pools = sorted(pools, key=len, reverse=True)
 
     def ask(self, report: Callable[[float, Counts], None]) -> None:
-        """Read once; report when (monotonic seconds) and what, or nothing where it could not be read."""
+        """Read once; report when it was asked (monotonic seconds) and what, or nothing where it could not be read."""
         try:
             url = self._page()
         except UnreachableError:
@@ -356,4 +356,5 @@ class GatewayCounts:
             counts = read_counts(answer.body, self._pools)
         except (ValueError, LookupError, TypeError):
             return
-        report(answer.at, counts)
+        # It counted then or later. When the answer is read depends on us: it may be old by the time we get round to it.
+        report(answer.at - answer.took_s, counts)

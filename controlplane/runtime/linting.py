@@ -164,15 +164,24 @@ class PrometheusApi:
     def __init__(self, url: str) -> None:
         """Take its base URL."""
         self._url = url.rstrip("/")
+        self._at = ""
+        """Unix seconds by its own clock that every query is evaluated at; empty before the first one."""
 
     def ask(self, query: str) -> Reply:
-        """Evaluate an instant query, now.
+        """Evaluate an instant query, at the moment of the first one.
 
         Raises:
             UnreachableError: when it does not answer as a Prometheus does.
         """
-        answer = read_answer(self._get("query", {"query": query}))
+        self._at = self._at or self._now()
+        answer = read_answer(self._get("query", {"query": query, "time": self._at}))
         return Reply(tuple(labels for labels, _ in answer.series), answer.detail if answer.failure else "")
+
+    def _now(self) -> str:
+        answer = read_answer(self._get("query", {"query": "time()"}))
+        if not answer.series:
+            raise _unreachable(self._url, answer.detail or "it does not say what time it is")
+        return f"{answer.series[0][1]:.3f}"
 
     def names(self) -> frozenset[str]:
         """Return every series name it has ever stored."""

@@ -34,6 +34,8 @@ CALLED_OFF = frozenset({"40001", "40P01"})
 MIGRATING = 0x636F6E74726F6C
 """PostgreSQL's advisory lock of whoever migrates: replicas that start at once come one after the other."""
 CONNECT_WITHIN_S = 3
+_LIMITS = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
+"""What does not hold for a migration: it may wait for another's, take long, and run where the CPU is short."""
 _SESSION = {
     # Somebody who was put to sleep inside a transaction holds rows that the next leader needs: his session is ended
     # before the lease is, and nothing of it is committed.
@@ -179,8 +181,8 @@ def open_database(url: str) -> Database:
     try:
         with engine.execution_options(exclusive=True).begin() as connection:
             if engine.dialect.name == "postgresql":
-                connection.execute(text("SET LOCAL lock_timeout = 0"))
-                connection.execute(text("SET LOCAL statement_timeout = 0"))
+                for limit in _LIMITS:
+                    connection.execute(text(f"SET LOCAL {limit} = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
             migrate(connection)
     except CommandError as error:

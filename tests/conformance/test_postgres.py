@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from alembic import command
 from sqlalchemy import text
 
 from controlplane.degradation.action import Scale
@@ -21,11 +20,11 @@ from controlplane.incidents.incident import Entry
 from controlplane.security.chain import Deed
 from controlplane.store.alerts import StoredAlerts
 from controlplane.store.audit import StoredAudit
-from controlplane.store.database import Database, alembic_config, open_database
+from controlplane.store.database import Database, open_database
 from controlplane.store.incidents import StoredIncidents
 from controlplane.store.leader import StoredTerms
 from controlplane.store.receipts import StoredReceipts
-from tests.support.postgres import server_or_skip
+from tests.support.postgres import Server, server_or_skip
 from tests.support.webhooks import alert, asgi, at_desk, later, told, webhook
 
 pytestmark = [pytest.mark.journey, pytest.mark.debian("postgresql")]
@@ -36,19 +35,17 @@ STEPS = (Step("scale deployment/x to replicas 4", Scale("deployment/x", replicas
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def running() -> Iterator[Server]:
     with server_or_skip() as running:
-        yield running.url()
+        yield running
 
 
 @pytest.fixture
-def planes(url: str) -> Iterator[tuple[Database, Database]]:
-    first = open_database(url)
-    second = open_database(url)
-    yield first, second
-    first.run_now(lambda c: command.downgrade(alembic_config(c), "base"))
-    first.close()
-    second.close()
+def planes(running: Server) -> Iterator[tuple[Database, Database]]:
+    url = running.fresh()
+    with closing(open_database(url)) as first, closing(open_database(url)) as second:
+        yield first, second
+    running.drop(url)
 
 
 def receipt(episode: int) -> Receipt:

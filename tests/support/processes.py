@@ -39,6 +39,8 @@ STOP_WITHIN_S = 15.0
 
 _seen_ports: set[int] = set()
 _seen_dirs: set[Path] = set()
+_killed: set[int] = set()
+"""Processes that a test killed: what they were writing then is left beside its place until it is written anew."""
 
 
 T = TypeVar("T")
@@ -144,6 +146,7 @@ class Running:
         """SIGKILL it alone, as the kernel's out-of-memory killer would."""
         self.process.kill()
         self.process.wait()
+        _killed.add(self.pid)
 
     def __enter__(self) -> Self:
         return self
@@ -473,10 +476,11 @@ def _command_line(process: psutil.Process) -> str:
 
 
 def parts(directory: Path) -> list[Path]:
-    """Return files that were written beside their place and never put into it."""
+    """Return files that somebody who was not killed wrote beside their place and never put into it."""
     if not directory.exists():
         return []
-    files = [path for path in directory.rglob("*") if path.is_file()]
+    killed = tuple(f".{pid}." for pid in _killed)
+    files = [p for p in directory.rglob("*") if p.is_file() and not any(pid in p.name for pid in killed)]
     return [p for p in files if p.name.endswith((".new", ".part", ".tmp")) or p.name.startswith(".")]
 
 

@@ -3,13 +3,13 @@
 import asyncio
 import json
 from contextlib import suppress
-from time import monotonic
 
 from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.keepers.flood import DIAL_S
 from controlplane.chaos.parameters import number, settled, word
 from controlplane.chaos.substrates.keeper_process import KeeperProcess
 from controlplane.chaos.substrates.knock import Door, completion_status, door, page
+from controlplane.chaos.substrates.looks import seen_in_time
 from controlplane.chaos.substrates.nodes import Place, find_living
 from controlplane.errors import FaultError
 from controlplane.probes.metrics import read_page
@@ -52,25 +52,30 @@ class Flooders:
         if word(lease.parameters, FaultKind.QUEUE_FLOOD, "shows") == "waiting":
             return await self._waiting(lease)
         body = json.dumps({"model": _model(lease), "prompt": "full?", "max_tokens": 1}).encode()
-        deadline = monotonic() + _SEEN_WITHIN_S
-        while self._keeper.mine(lease) and monotonic() < deadline:
+
+        async def look() -> str | None:
+            if not self._keeper.mine(lease):
+                return None
             asked = (completion_status(lease.endpoint.url, body, _ANSWER_S) for _ in range(_ASKS_AT_ONCE))
             refused = [status for status in await asyncio.gather(*asked) if status in _FULL]
-            if refused:
-                return f"{lease.endpoint.url} answers {refused[0]} to a request of ours"
-        return ""
+            return f"{lease.endpoint.url} answers {refused[0]} to a request of ours" if refused else ""
+
+        return await seen_in_time(look, _SEEN_WITHIN_S, 0.0)
 
     async def _waiting(self, lease: Lease) -> str:
         """Show by the engine's own count that requests wait."""
         least = _WAITING_SHARE * number(lease.parameters, FaultKind.QUEUE_FLOOD, "requests")
-        deadline = monotonic() + _SEEN_WITHIN_S
-        while self._keeper.mine(lease) and monotonic() < deadline:
+
+        async def look() -> str | None:
+            if not self._keeper.mine(lease):
+                return None
             with suppress(ValueError):
                 told = read_page(await page(lease.endpoint.url, "/metrics", _ANSWER_S), None)
                 if (waiting := told.gauges.get("queue_depth", 0.0)) >= least:
                     return f"{lease.endpoint.url} counts {waiting:g} requests waiting"
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        return ""
+            return ""
+
+        return await seen_in_time(look, _SEEN_WITHIN_S, _LOOK_AGAIN_S)
 
     async def revert(self, lease: Lease) -> str:
         """End the storm."""

@@ -1,8 +1,6 @@
 """Saturating the devices of an endpoint's node: a burner job there, or busy CPUs by Chaos Mesh."""
 
-import asyncio
 from contextlib import suppress
-from time import monotonic
 
 from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.parameters import word
@@ -19,6 +17,7 @@ from controlplane.chaos.substrates.kube_objects import (
     object_name,
     stress_chaos,
 )
+from controlplane.chaos.substrates.looks import seen_in_time
 from controlplane.errors import FaultError
 from controlplane.fleet.cluster import PODS
 
@@ -66,28 +65,22 @@ class KubeBurners:
         if target is None:
             return ""
         lasts_s = (lease.deadline - self._ground.now()).total_seconds()
-        deadline = monotonic() + min(BURNS_WITHIN_S, lasts_s)
-        while True:
-            last = monotonic() >= deadline
-            seen, over = await self._seen(lease, target)
-            if seen or over or last:
-                return seen
-            await asyncio.sleep(LOOK_AGAIN_S)
+        return await seen_in_time(lambda: self._seen(lease, target), min(BURNS_WITHIN_S, lasts_s), LOOK_AGAIN_S)
 
-    async def _seen(self, lease: Lease, target: Target) -> tuple[str, bool]:
-        """Return what is seen, and whether there is nothing to wait for."""
+    async def _seen(self, lease: Lease, target: Target) -> str | None:
+        """Return what is seen; None when there is nothing to wait for."""
         with told("cannot look for the burner's pod"):
             pods = await self._ground.cluster.every(PODS, target.namespace, labels=f"{MARK}={mark_of(lease.id)}")
         for pod in pods:
             if is_ready(pod) and pod["spec"].get("nodeName") == target.node:
-                return f"burner {pod['metadata']['name']} burns on {target.node}", True
+                return f"burner {pod['metadata']['name']} burns on {target.node}"
             if (pod.get("status") or {}).get("phase") == "Failed":
-                return "", True
+                return None
         if pods or not await self._ground.chaos_mesh():
-            return "", False
+            return ""
         chaos = await self._ground.get(STRESS_CHAOS, target.namespace, object_name(lease))
         found = chaos is not None and all_injected(chaos)
-        return (f"Chaos Mesh keeps the CPUs of {target.called} busy" if found else ""), found
+        return f"Chaos Mesh keeps the CPUs of {target.called} busy" if found else ""
 
     async def revert(self, lease: Lease) -> str:
         """End the burner."""

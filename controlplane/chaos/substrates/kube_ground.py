@@ -35,6 +35,7 @@ from controlplane.chaos.substrates.kube_objects import (
     node_change,
     target_in,
 )
+from controlplane.chaos.substrates.looks import seen_in_time
 from controlplane.errors import FaultError
 from controlplane.fleet.cluster import NAMESPACES, NODES, PODS, Cluster, Document, Kind, RefusedError
 from controlplane.fleet.model import KubernetesSubstrateSpec
@@ -351,9 +352,4 @@ def told(what: str) -> Iterator[None]:
 
 async def seen_soon(look: Callable[[], Awaitable[str]]) -> str:
     """Look until there is something to say of a fault; empty when nothing was seen in time."""
-    deadline = monotonic() + SEEN_WITHIN_S
-    while True:
-        last = monotonic() >= deadline  # However late we are: one look is at the end of the time.
-        if (seen := await look()) or last:
-            return seen
-        await asyncio.sleep(LOOK_AGAIN_S)
+    return await seen_in_time(look, SEEN_WITHIN_S, LOOK_AGAIN_S)

@@ -5,17 +5,16 @@ own clock. The gateway passes a link of its own, so that it can be cut off while
 and the other way round.
 """
 
-import asyncio
 import json
 import time
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 
 from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.keepers.keeper import holder
 from controlplane.chaos.parameters import number, word
 from controlplane.chaos.substrates.knock import Door, answer_s
+from controlplane.chaos.substrates.looks import seen_in_time
 from controlplane.chaos.substrates.nodes import Place, find_living, find_node
 from controlplane.chaos.substrates.ways import Way, peer_of, ways
 from controlplane.errors import FaultError
@@ -67,17 +66,17 @@ class Links:
             return ""
         node = find_living(self._place.nodes_dir, lease)
         mode = word(lease.parameters, _KIND, "mode")
-        deadline = monotonic() + _SEEN_WITHIN_S
-        while monotonic() < deadline:
+
+        async def look() -> str:
             broken, left = ways(lease, node)
             shown = [await self._shown(lease, way, mode) for way in broken]
             spared = [await way.door() is Door.OPEN for way in left]
-            seen = ", ".join(shown) if all(shown) and all(spared) else ""
-            if seen:
-                behind = await answer_s(node.backend_url, within_s=_SEEN_WITHIN_S)
-                return f"{seen}, while {node.backend_url} answers in {behind * 1000:.0f} ms" if behind else ""
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        return ""
+            if not (all(shown) and all(spared)):
+                return ""
+            behind = await answer_s(node.backend_url, within_s=_SEEN_WITHIN_S)
+            return f"{', '.join(shown)}, while {node.backend_url} answers in {behind * 1000:.0f} ms" if behind else ""
+
+        return await seen_in_time(look, _SEEN_WITHIN_S, _LOOK_AGAIN_S)
 
     async def _shown(self, lease: Lease, way: Way, mode: str) -> str:
         return await self._delayed(lease, way) if mode == "delay" else await _cut_off(way, mode)

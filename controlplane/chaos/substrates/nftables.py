@@ -12,13 +12,13 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
 from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.parameters import word
 from controlplane.chaos.substrates.knock import Door
+from controlplane.chaos.substrates.looks import seen_in_time
 from controlplane.chaos.substrates.nodes import Node, Place, find_living, find_node
 from controlplane.chaos.substrates.ways import EVERYBODY, GATEWAY, peer_of, ways
 from controlplane.errors import FaultError
@@ -84,15 +84,16 @@ class NetnsLinks:
         if _mark(lease) not in (await self._held(node)).values():
             return ""
         wanted = Door.REFUSED if word(lease.parameters, _KIND, "mode") == "reset" else Door.SILENT
-        deadline = monotonic() + _SEEN_WITHIN_S
-        while monotonic() < deadline:
+
+        async def look() -> str:
             broken, left = ways(lease, node)
             lost = [await way.door() is wanted for way in broken]
-            if all(lost) and all([await way.door() is Door.OPEN for way in left]):
-                said = ", ".join(f"{way} is {wanted} to new connections" for way in broken)
-                return f"{said}, while process {node.pid} lives"
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        return ""
+            if not (all(lost) and all([await way.door() is Door.OPEN for way in left])):
+                return ""
+            said = ", ".join(f"{way} is {wanted} to new connections" for way in broken)
+            return f"{said}, while process {node.pid} lives"
+
+        return await seen_in_time(look, _SEEN_WITHIN_S, _LOOK_AGAIN_S)
 
     async def revert(self, lease: Lease) -> str:
         """Remove the table; with it everything of ours in that namespace."""

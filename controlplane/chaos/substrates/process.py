@@ -5,18 +5,17 @@ written by us, tells it to leave a dead endpoint dead until a moment. That momen
 supervisor ends the fault by itself, with the control plane dead.
 """
 
-import asyncio
 import json
 import os
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 
 from controlplane.chaos.fault import Lease
 from controlplane.chaos.keepers.keeper import holder
 from controlplane.chaos.substrates.knock import Door, door
+from controlplane.chaos.substrates.looks import seen_in_time
 from controlplane.chaos.substrates.nodes import find_node
 from controlplane.errors import FaultError
 from controlplane.wholefile import write_whole
@@ -60,12 +59,12 @@ class ProcessNodes:
         The kernel needs a moment: a killed process whose other threads still end keeps its sockets until they have.
         """
         node = find_node(self._dir, lease)
-        deadline = monotonic() + _GONE_WITHIN_S
-        while monotonic() < deadline:
-            if not node.alive and await door(lease.endpoint.url) is not Door.OPEN:
-                return f"process {node.pid} is gone and {lease.endpoint.url} refuses connections"
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        return ""
+
+        async def look() -> str:
+            gone = not node.alive and await door(lease.endpoint.url) is not Door.OPEN
+            return f"process {node.pid} is gone and {lease.endpoint.url} refuses connections" if gone else ""
+
+        return await seen_in_time(look, _GONE_WITHIN_S, _LOOK_AGAIN_S)
 
     async def revert(self, lease: Lease) -> str:
         """Let the supervisor start the endpoint again."""

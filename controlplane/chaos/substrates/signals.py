@@ -16,6 +16,7 @@ from controlplane.chaos.fault import FaultKind, Lease
 from controlplane.chaos.parameters import number
 from controlplane.chaos.substrates.keeper_process import KeeperProcess
 from controlplane.chaos.substrates.knock import answer_s
+from controlplane.chaos.substrates.looks import seen_in_time
 from controlplane.chaos.substrates.nodes import Node, Place, find_living, find_node
 from controlplane.errors import FaultError
 
@@ -80,11 +81,12 @@ class StalledEngines:
         except FaultError:
             return ""
         other = self._keeper.find(lease)
-        deadline = monotonic() + _AWAKE_S
+        deadline, last = monotonic() + _AWAKE_S, False
         while other is None and node.alive and _stopped(node):
-            if monotonic() > deadline:
+            if last:
                 return f"process {node.pid} of {lease.endpoint.node} is still stopped"
             await asyncio.sleep(_LOOK_AGAIN_S)
+            last = monotonic() > deadline
         return ""
 
 
@@ -98,15 +100,14 @@ class SlowEngines(StalledEngines):
         if not self._keeper.mine(lease):
             return ""
         node = find_living(self._place.nodes_dir, lease)
-        slowest_s = 0.0
-        deadline = monotonic() + 4 * (pause_s + run_s) + _AWAKE_S
-        while monotonic() < deadline and self._keeper.mine(lease):
+
+        async def look() -> str | None:
+            if not self._keeper.mine(lease):
+                return None
             took_s = await answer_s(node.backend_url or lease.endpoint.url, within_s=pause_s + _AWAKE_S)
-            slowest_s = max(slowest_s, took_s or 0.0)
-            if slowest_s > pause_s / 2:
-                return f"a health check took {slowest_s:.2f} s"
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        return ""
+            return f"a health check took {took_s:.2f} s" if took_s and took_s > pause_s / 2 else ""
+
+        return await seen_in_time(look, 4 * (pause_s + run_s) + _AWAKE_S, _LOOK_AGAIN_S)
 
 
 def _stopped(node: Node) -> bool:

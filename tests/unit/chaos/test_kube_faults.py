@@ -9,10 +9,10 @@ import pytest
 
 from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.chaos.parameters import settled
-from controlplane.chaos.substrates import kube_burner, kube_ground
 from controlplane.chaos.substrates import kube_objects as made
+from controlplane.chaos.substrates import looks
 from controlplane.chaos.substrates.kube_burner import KubeBurners
-from controlplane.chaos.substrates.kube_ground import Ground, seen_soon
+from controlplane.chaos.substrates.kube_ground import Ground
 from controlplane.chaos.substrates.kube_nodes import KubeNodes
 from controlplane.chaos.substrates.kube_reaper import KubeReaper
 from controlplane.fleet.cluster import NAMESPACES, NODES, PODS, Document, Kind
@@ -65,28 +65,6 @@ def taints(memory: Memory) -> list[str]:
 # -- looking ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("clock", "looks", "seen"),
-    [
-        ([0.0, 0.0, 60.0], ["", "gone"], "gone"),
-        ([0.0, 60.0], ["gone"], "gone"),
-        ([0.0, 0.0, 60.0], ["", ""], ""),
-    ],
-    ids=["a stall between two looks", "a stall before the first", "nothing to be seen"],
-)
-async def test_there_is_a_look_at_the_end_of_the_time_however_late_we_are(
-    monkeypatch: pytest.MonkeyPatch, clock: list[float], looks: list[str], seen: str
-) -> None:
-    async def look() -> str:
-        return looks.pop(0)
-
-    monkeypatch.setattr(kube_ground, "monotonic", lambda: clock.pop(0))
-    monkeypatch.setattr(kube_ground, "LOOK_AGAIN_S", 0.0)
-    assert await seen_soon(look) == seen
-    assert looks == []
-    assert clock == []
-
-
 async def test_a_burner_that_burns_at_last_is_seen_however_late_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
     memory, ground = world()
     burning = lease(FaultKind.GPU_SATURATION)
@@ -97,7 +75,7 @@ async def test_a_burner_that_burns_at_last_is_seen_however_late_we_are(monkeypat
         clock[0] += 60.0
         memory.change(PODS, "prod", "chat-0", {"metadata": {"labels": {made.MARK: made.mark_of(burning.id)}}})
 
-    monkeypatch.setattr(kube_burner, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(looks, "monotonic", lambda: clock[0])
     memory.meanwhile[2] = stand_still  # After its claim is read, and its pods are looked for once.
     assert await KubeBurners(ground).prove(burning) == "burner chat-0 burns on gpu-1"
 

@@ -133,6 +133,17 @@ async def test_a_fault_is_proven_by_a_dead_process_and_a_refusing_port(
     assert "refuses connections" in proof
 
 
+async def test_a_fault_is_proven_where_the_machine_stands_still_until_the_time_is_over(
+    tmp_path: Path, victim: "subprocess.Popen[bytes]", port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervise(tmp_path, victim)
+    driver = ProcessNodes(tmp_path)
+    await driver.apply(lease(port))
+    victim.wait(timeout=5)
+    monkeypatch.setattr(substrate, "_GONE_WITHIN_S", 0.0)
+    assert "refuses connections" in await driver.prove(lease(port))
+
+
 async def test_a_process_that_lives_is_no_proof(
     tmp_path: Path, victim: "subprocess.Popen[bytes]", port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

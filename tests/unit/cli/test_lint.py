@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import parse_qsl
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -108,6 +110,7 @@ def test_a_span_that_is_none_is_wrong_usage(page: Path) -> None:
 
 class Handler(BaseHTTPRequestHandler):
     status, body = 200, b""
+    asked: ClassVar[list[dict[str, str]]] = []
 
     def do_GET(self) -> None:
         self.send_response(self.status)
@@ -116,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(self.body)
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        self.asked.append(dict(parse_qsl(self.rfile.read(int(self.headers["content-length"])).decode())))
         self.do_GET()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -128,6 +131,7 @@ def api() -> Iterator[PrometheusApi]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
+        Handler.asked.clear()
         yield PrometheusApi(f"http://127.0.0.1:{server.server_port}/")
         server.shutdown()
         thread.join()
@@ -140,6 +144,31 @@ def test_a_result_and_a_refusal_are_both_replies(api: PrometheusApi) -> None:
     assert api.ask("x").series == ({"a": "b"},)
     Handler.status, Handler.body = 400, b'{"status":"error","errorType":"bad_data","error":"parse error: why"}'
     assert "parse error: why" in api.ask("x(").refused
+
+
+def test_every_query_is_asked_for_one_moment_of_its_own_clock(api: PrometheusApi) -> None:
+    Handler.status, Handler.body = 200, _scalar("1767225600.25")
+    assert api.names() == frozenset(), "what is there is read before the moment is taken"
+    api.ask("x")
+    Handler.body = _scalar("1767225700.25")
+    api.ask("y")
+    assert Handler.asked == [
+        {"query": "time()"},
+        {"query": "x", "time": "1767225600.250"},
+        {"query": "y", "time": "1767225600.250"},
+    ]
+
+
+def _scalar(value: str) -> bytes:
+    data = {"resultType": "scalar", "result": [float(value), value]}
+    return json.dumps({"status": "success", "data": data}).encode()
+
+
+def test_a_prometheus_that_cannot_tell_the_time_is_an_error(api: PrometheusApi) -> None:
+    Handler.status, Handler.body = 422, b'{"status":"error","errorType":"execution","error":"why"}'
+    with pytest.raises(UnreachableError) as refused:
+        api.ask("x")
+    assert "why" in refused.value.why
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, b"oops"), (404, b"<html>"), (503, b"")])

@@ -12,6 +12,8 @@ from controlplane.degradation.matrix import Condition, Level, Mode
 from controlplane.degradation.turn import primary_is_well
 from controlplane.errors import ActuatorError, ControlplaneError, StoreError
 from controlplane.fleet.model import Endpoint
+from controlplane.flows.vantage import ASKED_ENOUGH
+from controlplane.probes.gateway_counts import Count
 from controlplane.probes.probe import Look
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
@@ -39,6 +41,22 @@ async def test_one_dead_endpoint_of_two_engages_nothing(monkeypatch: pytest.Monk
         world.kill(PRIMARY[0])
         await world.tick(1, ok=None)
         assert world.levers.engaged == []
+
+
+async def test_a_pool_that_answers_the_gateway_is_given_up_once_the_gateway_says_nothing_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        for n in range(20):
+            world.counted = {"primary": Count(10.0 * n, 10.0 * n)}
+            world.observer.ask_gateway()
+            await world.tick(1, ok=n < 5)
+        world.counted = None
+        for _ in range(ASKED_ENOUGH):
+            assert world.levers.engaged == []
+            world.observer.ask_gateway()
+            await world.tick(1, ok=False)
+        assert len(world.levers.engaged) == 1
 
 
 async def test_soft_evidence_dwells_before_it_engages(monkeypatch: pytest.MonkeyPatch) -> None:

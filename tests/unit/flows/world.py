@@ -22,6 +22,7 @@ from controlplane.flows.lever import Decision, Levers
 from controlplane.flows.observe import ObservePorts, Observer
 from controlplane.flows.people import PeoplePorts, Said, TellPorts
 from controlplane.flows.standing import RowStanding, Standing, stand
+from controlplane.probes.gateway_counts import Counts
 from controlplane.probes.probe import Failure, Look
 from controlplane.slo.threshold import Threshold
 from controlplane.slo.verdict import Evidence, Verdict
@@ -126,6 +127,8 @@ class World:
         self.told: list[Told] = []
         self.alerts: frozenset[str] | None = frozenset()
         self.acting = True
+        self.counted: Counts | None = None
+        """What the gateway has counted; None while it does not say."""
         self.beside: dict[str, tuple[Evidence, ...]] = {}
         """What is known of pools beside what the observer sees, by the pool's name."""
         self.books = books or Books()
@@ -148,7 +151,8 @@ class World:
             telling, self.decider.refusal, self.decider.instruct, self.decider.drop, self.decider.held
         )
         ports = ObservePorts(
-            self, None, self.judged, self.hold, self.spawn, self.change, self.metrics, self.clock
+            self, None, self.judged, self.hold, self.spawn, self.change, self.metrics, self.clock,
+            ask_gateway=self.ask_gateway,
         )  # fmt: skip
         self.observer = Observer("chat", THRESHOLDS, ports)
 
@@ -158,6 +162,10 @@ class World:
             for pool, verdict in verdicts.items()
         }
         self.decider.decide(beside)
+
+    def ask_gateway(self, report: Callable[[float, Counts], None]) -> None:
+        if self.counted is not None:
+            report(self.now, self.counted)
 
     def read(self) -> Inventory:
         return Inventory(self.endpoints)

@@ -13,7 +13,7 @@ from aiohttp import web
 from controlplane.errors import UnreachableError
 from controlplane.fleet.model import GATEWAY_POOL, Endpoint
 from controlplane.probes import connection
-from controlplane.probes.http import HttpProbe, InferenceProbe, MetricsProbe
+from controlplane.probes.http import GatewayCounts, HttpProbe, InferenceProbe, MetricsProbe
 from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec, Page
 from controlplane.probes.wire import Wire
 from controlplane.signals.engines import ENGINES
@@ -305,3 +305,18 @@ async def test_a_stream_whose_tokens_are_no_number_is_a_wrong_answer(wire: Wire,
         endpoint(await serve(replies(counted)))
     )
     assert look.failure is Failure.ANSWER
+
+
+async def test_what_a_gateway_counted_is_as_old_as_the_question(wire: Wire, serve: Serve) -> None:
+    arrived = []
+
+    async def late(_: web.Request) -> web.Response:
+        arrived.append(monotonic())
+        await asyncio.sleep(0.05)
+        return web.json_response({"stats": []})
+
+    url = await serve(late)
+    read = asyncio.get_running_loop().create_future()
+    GatewayCounts(wire, lambda: url, ["primary"]).ask(lambda at, counts: read.set_result((at, counts)))
+    at, counts = await asyncio.wait_for(read, 5)
+    assert (at <= arrived[0], counts) == (True, {})

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from controlplane.degradation.fencing import Term
 from controlplane.errors import StoreError
-from controlplane.store.database import Database, open_database
+from controlplane.store.database import Database, migrate, open_database
 from controlplane.store.leader import StoredTerms, guard
 from tests.support.postgres import TEMPLATE, Server
 
@@ -84,3 +84,16 @@ def test_what_a_url_says_of_its_sessions_holds_beside_what_we_say(url: str) -> N
             for name in ("application_name", "statement_timeout", "idle_in_transaction_session_timeout")
         ]
     assert shown == ["ours", "7s", "2s"]
+
+
+def test_a_migration_that_stands_still_for_longer_than_a_transaction_may_is_not_ended(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(connection: Connection) -> None:
+        time.sleep(1.0)
+        migrate(connection)
+
+    monkeypatch.setattr("controlplane.store.database.migrate", slow)
+    with closing(open_database(f"{url}&options=-c%20idle_in_transaction_session_timeout%3D500ms")) as database:
+        limit = database.run_now(lambda c: c.execute(text("SHOW idle_in_transaction_session_timeout")).scalar())
+    assert limit == "500ms", "for the migration alone"
