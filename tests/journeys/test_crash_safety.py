@@ -133,7 +133,7 @@ def test_heal_ends_every_fault_through_a_living_server(fleet: Fleet, tmp_path: P
             outcome: str = plane.get(f"/api/v1/drills/{drill['id']}")["outcome"]
             return "" if outcome == "running" else outcome
 
-        plane.until(ended, "the drill has ended", 30)
+        plane.until(ended, "the drill has ended", 60)
         assert plane.get("/api/v1/leases") == []
         plane.until_level("none")
 

@@ -208,13 +208,13 @@ def free_port() -> int:
     It stays ours until this process ends: a suite beside this one does not take it before it is listened on.
     """
     for port in range(32_100, 32_700):
-        if port not in _seen_ports and _taken(port) and not listens(port):
+        if port not in _seen_ports and _claim(port) and not listens(port):
             _seen_ports.add(port)
             return port
     raise AssertionError("no port is free")
 
 
-def _taken(port: int) -> bool:
+def _claim(port: int) -> bool:
     """Lock a port for as long as we live; False when another suite of this user has it."""
     try:
         fcntl.lockf(_port_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
