@@ -48,6 +48,7 @@ SLOWER_S: Mapping[FaultKind, int] = {
     FaultKind.GPU_SATURATION: 10,
     FaultKind.QUEUE_FLOOD: 6,
     FaultKind.SLOW_TOKENS: 5,
+    FaultKind.STALLED_ENGINE: 6,
     FaultKind.MEMORY_PRESSURE: 6,
 }
 """Leases of kinds that take longer to be in force and proven: a burner imports PyTorch first."""
@@ -276,12 +277,13 @@ def _leases(state: Path) -> tuple[Lease, ...]:
 
 
 def _left_by(run_dir: Path, state: Path, substrate: str, stored: tuple[Lease, ...], until: float) -> tuple[str, ...]:
-    """Ask the substrate again and again until nothing is left, or it is that late (Unix seconds)."""
+    """Ask the substrate again and again until nothing is left, or it is that late (Unix seconds) before it is asked."""
     driver = faults(substrate, Place(run_dir / "nodes", run_dir / "links", state))
     left: tuple[str, ...] = ("not looked at",)
     while left:
+        late = time.time() >= until
         left = tuple(text for lease in stored if (text := asyncio.run(driver.residue(lease))))
-        if time.time() >= until:
+        if late:
             break
         time.sleep(0.1)
     return left

@@ -35,6 +35,8 @@ WRITES = {
     "actuator": ("apply",),
     "hand": ("apply", "revert"),
 }
+TTL_S = 60.0
+"""How long the lease holds: the walker never renews it, and whoever starts anew takes it over as the same holder."""
 CRASH_AT = "BENCH_CRASH_AT"
 """Environment variable: the point, counted from 0, at which the walking process kills itself."""
 
@@ -107,7 +109,7 @@ def _in_process(work: Callable[[Path], Any], folder: Path) -> None:
 
 async def _walk(folder: Path) -> None:
     """Live a receipt's whole life, and die where the environment says."""
-    plane, database = paper_plane(folder, "walker", do=SEVERAL, wrap=_Killer(folder).around)
+    plane, database = paper_plane(folder, "walker", do=SEVERAL, ttl_s=TTL_S, wrap=_Killer(folder).around)
     await plane.leadership.turn()
     await plane.take_part()
     receipt = await switch.engage(plane.switching, plane.order(1))
@@ -172,7 +174,7 @@ def _recovered(folder: Path, point: str) -> Ending:
 
 
 async def _recover(folder: Path) -> None:
-    plane, database = paper_plane(folder, "walker", do=SEVERAL)
+    plane, database = paper_plane(folder, "walker", do=SEVERAL, ttl_s=TTL_S)
     await plane.leadership.turn()
     await plane.take_part()
     database.close()

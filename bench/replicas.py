@@ -84,17 +84,18 @@ _COMPLETION = (
 
 
 def until(found: Callable[[], Any], what: str, within_s: float = WITHIN_S, every_s: float = 0.02) -> Any:
-    """Ask again and again until the answer is true; return it.
+    """Ask again and again until the answer is true; return it. The last look begins after the deadline.
 
     Raises:
         TimeoutError: when it is not.
     """
     deadline = time.monotonic() + within_s
     while True:
+        late = time.monotonic() >= deadline
         with suppress(OSError, HTTPException, ValueError):
             if answer := found():
                 return answer
-        if time.monotonic() > deadline:
+        if late:
             raise TimeoutError(f"not within {within_s:g} s: {what}")
         time.sleep(every_s)
 
@@ -349,7 +350,9 @@ class World:
                 return None
             standing = led.ask("GET", "/api/v1/standing").json
             up = [e["up"] for pool in standing["pools"] if pool["name"] != "gateway" for e in pool["endpoints"]]
-            quiet = standing["level"] == "none" and not led.ask("GET", "/api/v1/leases").json
+            # The level is none too while a row is still being engaged.
+            idle = standing["level"] == "none" and {row["phase"] for row in standing["rows"]} == {"idle"}
+            quiet = idle and not led.ask("GET", "/api/v1/leases").json
             drills = led.ask("GET", "/api/v1/drills?limit=1").json
             running = bool(drills) and drills[0]["outcome"] == "running"
             return led if quiet and not running and up and all(up) else None
@@ -391,7 +394,8 @@ def world(
 class Poster:
     """Posts alerts without an end, each until a replica has taken it: what a load balancer and Alertmanager do."""
 
-    def __init__(self, replicas: Sequence[Replica], every_s: float = 0.05) -> None:
+    def __init__(self, replicas: Sequence[Replica], every_s: float = 0.05, within_s: float = 3.0) -> None:
+        """Take whom it posts to, how often, and how long it waits for an answer."""
         self.taken = 0
         self.statuses: dict[int, int] = {}
         """How many answers of each kind; 0 stands for none."""
@@ -399,7 +403,7 @@ class Poster:
         self.answers: list[tuple[float, int]] = []
         """When (monotonic seconds), and the status."""
         self._replicas = replicas
-        self._every_s = every_s
+        self._every_s, self._within_s = every_s, within_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -426,7 +430,7 @@ class Poster:
     def _post(self, replica: Replica, body: object) -> int:
         status, answer = 0, None
         with suppress(OSError, HTTPException):
-            answer = replica.ask("POST", HOOK, body, within_s=3.0)
+            answer = replica.ask("POST", HOOK, body, within_s=self._within_s)
             status = answer.status
         self.statuses[status] = self.statuses.get(status, 0) + 1
         self.answers.append((time.monotonic(), status))

@@ -63,6 +63,7 @@ def load(
     prompts: Annotated[int | None, typer.Option(help="Repeat so many prompts, some far more often.", min=1)] = None,
     stream: Annotated[bool, typer.Option(help="Ask for streamed answers.")] = False,
     chat: Annotated[bool, typer.Option(help="Ask for chat completions.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds; later counts as not answered.", min=0.1)] = 5.0,
     locustfile: Annotated[Path | None, typer.Option(help="Write a Locust file of this load; send nothing.")] = None,
     quiet: Annotated[bool, typer.Option(help="Print no summary.")] = False,
 ) -> None:
@@ -73,7 +74,7 @@ def load(
 
     spec = LoadSpec(
         url, out, rate, duration, arrivals, seed, max_tokens=max_tokens, prompt_bytes=(shortest, longest),
-        lengths=lengths, prompts=prompts, chat=chat, stream=stream, quiet=quiet,
+        lengths=lengths, prompts=prompts, chat=chat, stream=stream, timeout_s=timeout, quiet=quiet,
     )  # fmt: skip
     if locustfile is None:
         raise typer.Exit(run_load(spec))

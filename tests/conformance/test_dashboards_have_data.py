@@ -119,6 +119,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 def drill(plane: Plane, here: Path) -> None:
     """Kill both primary nodes, as the schedule would."""
+    plane.until_open("node-kill")
     with Running(command("drill", "run", "node-kill", "--state-dir", plane.state), here / "drill.log") as run:
         assert run.process.wait(120) == 0, run.said
 

@@ -28,7 +28,8 @@ from controlplane.chaos.substrates.nodes import Place
 from controlplane.chaos.substrates.registry import DRIVERS, KUBERNETES, faults
 from controlplane.errors import FaultError
 from controlplane.fleet.model import Endpoint
-from tests.support.fleets import ROOT, fleet, node, until
+from tests.support.fleets import ROOT, fleet, node
+from tests.support.processes import until
 
 pytestmark = [
     pytest.mark.journey,
@@ -40,7 +41,9 @@ DISTINCT = [(s, k) for s, k in ENTRIES if s == "process" or DRIVERS[s][k] is not
 """Without what other substrates do by the very same driver: that takes the longest to wait for."""
 NEEDS_ROOT = {"netns": "network namespaces"}
 POOLS = '{"primary": PoolSpec(1, "base")}'
-LONG, SHORT = timedelta(seconds=90), timedelta(seconds=2.5)
+LONG, SHORT = timedelta(seconds=90), timedelta(seconds=6)
+SLOW_START = timedelta(seconds=12)
+"""Where a whole Python must start before the fault does, and the kernel takes whole seconds."""
 STATE_MIB = 8
 GENTLE: dict[FaultKind, dict[str, object]] = {
     FaultKind.NODE_KILL: {},
@@ -246,7 +249,8 @@ async def test_it_ends_though_whoever_asked_for_it_is_dead(
     rigs: dict[str, Rig], substrate: str, kind: FaultKind
 ) -> None:
     each = chosen(rigs, substrate, kind)
-    lease = each.lease(kind, timedelta(seconds=4))
+    by_kernel = (substrate, kind) == ("netns", FaultKind.NETWORK_PARTITION)
+    lease = each.lease(kind, SLOW_START if by_kernel else SHORT)
     order = {
         "id": lease.id, "kind": kind, "endpoint": asdict(lease.endpoint), "at": lease.deadline.isoformat(),
         "parameters": dict(lease.parameters), "substrate": substrate,

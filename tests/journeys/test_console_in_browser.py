@@ -186,10 +186,12 @@ def test_a_drill_is_previewed_run_watched_on_open_pages_and_aborted(fleet: Fleet
         page.value("window.sameDocument = 'yes'")
         other = page.beside()
         other.open(f"{plane.url}/drills")
+        plane.until_open("node-kill")
         other.press("a[href='/drills/run/node-kill']")
         assert "breaks primary-0, primary-1 of pool primary" in other.text
         assert "what is left can serve" in other.text
         other.fill("input[name=why]", "to see it work")
+        plane.until_open("node-kill")
         other.press("main form button")
         assert "The drill has begun" in other.text
         drill_id = other.path.split("/")[2]

@@ -15,6 +15,7 @@ from tests.support.processes import (
     parse_time,
     parts,
     quick_experiments,
+    reference_page,
     until,
 )
 
@@ -40,7 +41,7 @@ def test_a_new_control_plane_takes_over_an_engaged_row_and_releases_it(fleet: Fl
             assert [(r["id"], r["state"]) for r in second.get("/api/v1/receipts")] == [(receipt["id"], "verified")]
             fleet.release()
             second.until_level("none")
-            until(lambda: second.get("/api/v1/receipts")[0]["state"] == "reverted", 5, "the receipt is reverted")
+            until(lambda: second.get("/api/v1/receipts")[0]["state"] == "reverted", 20, "the receipt is reverted")
             (incident,) = second.get("/api/v1/incidents")
             assert incident["incident"]["state"] == "resolved"
             assert second.stop() == 0
@@ -50,32 +51,35 @@ def test_a_new_control_plane_takes_over_an_engaged_row_and_releases_it(fleet: Fl
 def test_a_control_plane_killed_while_it_gives_traffic_back_leaves_a_service_the_next_one_restores(
     fleet: Fleet, tmp_path: Path
 ) -> None:
-    state = tmp_path / "state"
-    with Plane(fleet.page, state=state) as first:
+    state, slow = tmp_path / "state", fleet.run_dir / "slow-return.yaml"
+    slow.write_text(reference_page("2s"), encoding="utf-8")  # It must be seen, and killed, on the way.
+    with Plane(slow, state=state) as first:
         first.until_ready()
-        fleet.kill_nodes(held_for_s=1.0)
+        fleet.kill_nodes(held_for_s=5.0)
         first.until_level("P0")
         first.until(lambda: first.get("/api/v1/receipts")[0]["state"] == "reverting", "the way back has begun")
         first.kill()
     assert ask(fleet.gateway + "/health").status == 200
     with Plane(fleet.page, state=state) as second:
         second.until_level("none")
-        until(lambda: second.get("/api/v1/receipts")[0]["state"] == "reverted", 5, "the receipt is reverted")
+        until(lambda: second.get("/api/v1/receipts")[0]["state"] == "reverted", 20, "the receipt is reverted")
         assert len(second.get("/api/v1/receipts")) == 1
     assert parts(fleet.run_dir) == []
 
 
 def test_with_the_control_plane_dead_a_fault_still_ends_at_its_deadline(fleet: Fleet, tmp_path: Path) -> None:
-    state, lasts_s = tmp_path / "state", 4.0
+    state, lasts_s = tmp_path / "state", 10.0
     restarts = [fleet.node(name)["restarts"] for name in PRIMARIES]
     with Plane(fleet.page, quick_experiments(tmp_path / "experiments", f"{lasts_s:g}s"), state) as first:
         first.until_ready()
+        first.until_open("node-kill")
         drill = first.ask("/api/v1/drills", "POST", {"experiment": "node-kill"}).json
         leases = first.until_proven()
         first.kill()
     deadline = max(parse_time(lease["deadline"]).timestamp() for lease in leases)
     fleet.until_back()
-    assert deadline <= time.time() < deadline + 2.0
+    # With the control plane dead nothing else could have ended it; what is late is the start of two endpoints.
+    assert deadline <= time.time() < deadline + 15.0
     assert [fleet.node(name)["restarts"] for name in PRIMARIES] == [n + 1 for n in restarts]
     assert fleet.holds() == []
     assert {lease[0] for lease in first.rows("select state from leases")} == {"proven"}
@@ -83,7 +87,7 @@ def test_with_the_control_plane_dead_a_fault_still_ends_at_its_deadline(fleet: F
         ended = second.get(f"/api/v1/drills/{drill['id']}")
         assert ended["outcome"] == "aborted"
         assert ended["reasons"] == ["the control plane stopped while the drill ran"]
-        until(lambda: second.get("/api/v1/leases") == [], 5, "the leases are closed")
+        until(lambda: second.get("/api/v1/leases") == [], 20, "the leases are closed")
         assert {lease[0] for lease in second.rows("select state from leases")} == {"healed"}
         second.until_level("none")
 
@@ -92,6 +96,7 @@ def test_heal_ends_every_fault_with_the_server_dead(fleet: Fleet, tmp_path: Path
     state = tmp_path / "state"
     with Plane(fleet.page, quick_experiments(tmp_path / "experiments", "90s"), state) as first:
         first.until_ready()
+        first.until_open("node-kill")
         first.ask("/api/v1/drills", "POST", {"experiment": "node-kill"})
         first.until_proven()
         first.kill()
@@ -101,7 +106,7 @@ def test_heal_ends_every_fault_with_the_server_dead(fleet: Fleet, tmp_path: Path
         assert f"node-kill on {name}: node-{name} is no longer held down" in done.out
     assert done.out.endswith("2 faults leased\n")
     assert fleet.holds() == []
-    fleet.until_back(within_s=5.0)
+    fleet.until_back(within_s=30.0)
     again = controlplane("heal", fleet.page, "--state-dir", state)
     assert again.status == 0, again.err
     assert {row[0] for row in first.rows("select state from leases")} == {"healed"}
@@ -115,19 +120,20 @@ def test_heal_ends_every_fault_through_a_living_server(fleet: Fleet, tmp_path: P
     state = tmp_path / "state"
     with Plane(fleet.page, quick_experiments(tmp_path / "experiments", "90s"), state) as plane:
         plane.until_ready()
+        plane.until_open("node-kill")
         drill = plane.ask("/api/v1/drills", "POST", {"experiment": "node-kill"}).json
         plane.until_proven()
         done = controlplane("heal", fleet.page, "--state-dir", state)
         assert done.status == 0, done.err
         assert done.out.endswith("2 faults leased\n")
         assert fleet.holds() == []
-        fleet.until_back(within_s=5.0)
+        fleet.until_back(within_s=30.0)
 
         def ended() -> str:
             outcome: str = plane.get(f"/api/v1/drills/{drill['id']}")["outcome"]
             return "" if outcome == "running" else outcome
 
-        plane.until(ended, "the drill has ended", 30)
+        plane.until(ended, "the drill has ended", 60)
         assert plane.get("/api/v1/leases") == []
         plane.until_level("none")
 
@@ -138,6 +144,7 @@ def test_sigterm_in_the_middle_of_a_drill_stops_within_seconds_and_the_drill_is_
     state = tmp_path / "state"
     with Plane(fleet.page, quick_experiments(tmp_path / "experiments", "90s"), state) as first:
         first.until_ready()
+        first.until_open("node-kill")
         first.ask("/api/v1/drills", "POST", {"experiment": "node-kill"})
         first.until_proven()
         began = time.monotonic()
@@ -146,6 +153,6 @@ def test_sigterm_in_the_middle_of_a_drill_stops_within_seconds_and_the_drill_is_
         assert "Traceback" not in first.said
     with Plane(fleet.page, state=state) as second:
         assert [drill["outcome"] for drill in second.get("/api/v1/drills")] == ["aborted"]
-        fleet.until_back(within_s=5.0)
-        until(lambda: second.get("/api/v1/leases") == [], 5, "the leases are closed")
+        fleet.until_back(within_s=30.0)
+        until(lambda: second.get("/api/v1/leases") == [], 20, "the leases are closed")
         second.until_level("none")

@@ -48,7 +48,8 @@ def until_ended(plane: Plane, drill_id: str) -> dict[str, Any]:
 
 
 def start(plane: Plane) -> str:
-    """Start the drill and wait until its faults are in force; return its id."""
+    """Start the drill as soon as it may start, and wait until its faults are in force; return its id."""
+    plane.until_open("node-kill")
     answer = plane.ask("/api/v1/drills", "POST", {"experiment": "node-kill"})
     assert answer.status == 202, answer.text
     plane.until_proven()
@@ -121,13 +122,14 @@ def test_a_halt_ends_the_drill_blocks_the_next_and_outlives_a_restart(fleet: Fle
         assert controlplane("resume", "--state-dir", state).out == "drills were not halted\n"
 
 
+@pytest.mark.timeout(240)
 def test_two_control_planes_on_one_database_run_a_date_once(fleet: Fleet, tmp_path: Path) -> None:
     due = datetime.now(UTC).replace(second=0, microsecond=0)
     at = f"{{ day: {due.day}, hour: {due.hour}, minute: {due.minute}, timezone: UTC }}"
     leads = page_with(fleet, f"drills:\n  monthly: {{ at: {at} }}\n")
     watches = fleet.run_dir / "drills-watching.yaml"
     watches.write_text(leads.read_text(encoding="utf-8").replace("degradation:", "degradation:\n  mode: observe", 1))
-    experiments = quick_experiments(tmp_path / "experiments", "3s")
+    experiments = quick_experiments(tmp_path / "experiments", "8s")
     one, other = tmp_path / "one", tmp_path / "other"
     other.mkdir()
     (other / "controlplane.db").symlink_to(one / "controlplane.db")
@@ -157,7 +159,7 @@ def test_two_control_planes_on_one_database_run_a_date_once(fleet: Fleet, tmp_pa
 
 
 def test_a_report_lies_beside_the_journal(fleet: Fleet, tmp_path: Path) -> None:
-    with Plane(fleet.page, quick_experiments(tmp_path / "experiments", "3s"), tmp_path / "state") as plane:
+    with Plane(fleet.page, quick_experiments(tmp_path / "experiments", "8s"), tmp_path / "state") as plane:
         plane.until_ready()
         drill_id = start(plane)
         ended = until_ended(plane, drill_id)
@@ -193,7 +195,7 @@ def test_alerts_are_silenced_while_faults_last_and_the_contract_is_asked_of_aler
     page = page_with(fleet, f"alertmanager: {url}\n")
     with (
         Running(line, tmp_path / "am.log") as server,
-        Plane(page, quick_experiments(tmp_path / "experiments", "4s"), tmp_path / "state") as plane,
+        Plane(page, quick_experiments(tmp_path / "experiments", "12s"), tmp_path / "state") as plane,
     ):
         server.until(lambda: listens(port), "Alertmanager listens")
         plane.until_ready()

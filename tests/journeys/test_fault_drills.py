@@ -52,8 +52,9 @@ def lasting(directory: Path, name: str, down_for: str, *others: tuple[str, str])
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", ["network-partition", "stalled-engine"])
 def test_row_p0_restores_service_from_a_fault_that_refuses_nothing(fleet: Fleet, tmp_path: Path, name: str) -> None:
-    with Plane(fleet.page, lasting(tmp_path / "experiments", name, "6s"), tmp_path / "state") as plane:
+    with Plane(fleet.page, lasting(tmp_path / "experiments", name, "15s"), tmp_path / "state") as plane:
         plane.until_ready()
+        plane.until_open(name)
         done = controlplane("drill", "run", name, "--json", "--state-dir", plane.state, within_s=220)
         drill = json.loads(done.out)
         assert (drill["outcome"], drill["reasons"]) == ("passed", [])
@@ -72,6 +73,7 @@ def test_row_p0_restores_service_where_only_the_gateway_is_cut_off(fleet: Fleet,
         Plane(fleet.page, lasting(tmp_path / "experiments", name, "12s"), tmp_path / "state") as plane,
     ):
         plane.until_ready()
+        plane.until_open(name)
         done = controlplane("drill", "run", name, "--json", "--state-dir", plane.state, within_s=220)
         drill = json.loads(done.out)
         assert (drill["outcome"], drill["reasons"]) == ("passed", [])
@@ -90,6 +92,7 @@ def test_a_control_plane_that_is_cut_off_alone_moves_nobody(fleet: Fleet, tmp_pa
         Plane(fleet.page, experiments, tmp_path / "state") as plane,
     ):
         plane.until_ready()
+        plane.until_open(name)
         done = controlplane("drill", "run", name, "--json", "--state-dir", plane.state, within_s=220)
         drill = json.loads(done.out)
         assert (drill["outcome"], drill["reasons"]) == ("passed", [])
@@ -101,6 +104,7 @@ def test_stopped_engines_run_again_when_the_control_plane_is_killed(fleet: Fleet
     state = tmp_path / "state"
     with Plane(fleet.page, lasting(tmp_path / "experiments", "stalled-engine", "90s"), state) as first:
         first.until_ready()
+        first.until_open("stalled-engine")
         first.ask("/api/v1/drills", "POST", {"experiment": "stalled-engine"})
         first.until_proven()
         assert stopped(fleet) == list(PRIMARIES)
@@ -116,6 +120,7 @@ def test_heal_restores_the_network_with_the_server_dead(fleet: Fleet, tmp_path: 
     state = tmp_path / "state"
     with Plane(fleet.page, lasting(tmp_path / "experiments", "network-partition", "90s"), state) as first:
         first.until_ready()
+        first.until_open("network-partition")
         first.ask("/api/v1/drills", "POST", {"experiment": "network-partition"})
         first.until_proven()
         first.kill()

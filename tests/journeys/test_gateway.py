@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.fleets import complete, fleet, kill, metric, node, page, until
+from tests.support.fleets import complete, fleet, kill, metric, node, page
+from tests.support.processes import gone, until
 
 pytestmark = pytest.mark.journey
 ONE = '{"primary": PoolSpec(1, "base")}'
@@ -92,7 +93,7 @@ def test_envoys_addresses_survive_its_death(tmp_path: Path) -> None:
         (envoy,) = [child for child in psutil.Process(process.pid).children() if "envoy" in child.name()]
         admin = (tmp_path / "gateway" / "admin").read_text()
         envoy.kill()
-        until(lambda: not envoy.is_running() or envoy.status() == psutil.STATUS_ZOMBIE)
+        until(lambda: gone(envoy))
 
         def back() -> bool:
             try:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from controlplane.chaos.drill import DrillPhase
-from tests.support.processes import Answer, Done, Fleet, Plane, Running, command, controlplane, parse_time, parts
+from tests.support.processes import Answer, Done, Fleet, Plane, Running, command, controlplane, parse_time, parts, until
 
 pytestmark = pytest.mark.journey
 
@@ -39,14 +39,18 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     with Fleet(here / "run") as fleet, Plane(fleet.page) as plane:
         plane.until_ready()
         before = runbook(fleet)
+        plane.until_open("node-kill")
         line = command("drill", "run", "node-kill", "--json", "--state-dir", plane.state)
         with Running(line, here / "drill.json") as run:
             plane.until_proven()
             by_api = plane.ask("/api/v1/drills", "POST", {"experiment": "node-kill"})
             by_cli = controlplane("drill", "run", "node-kill", "--state-dir", plane.state)
             status = run.process.wait(60)
+        drill = json.loads(run.said)
+        # The command ends with the outcome; what is written of the drill is written after it.
+        plane.until(lambda: drill["id"] in runbook(fleet), "the runbook carries the drill")
         yield Rehearsal(
-            fleet, plane, status, json.loads(run.said), by_api, by_cli, before,
+            fleet, plane, status, drill, by_api, by_cli, before,
             plane.rows("select state, injected_at, proven_at, healed_at, deadline from leases"),
         )  # fmt: skip
 
@@ -114,9 +118,11 @@ def test_the_runbook_carries_the_drill_and_its_measured_times(rehearsal: Rehears
 
 
 def test_what_is_on_disk_is_what_the_page_and_the_record_give(rehearsal: Rehearsal) -> None:
-    done = controlplane("render", "--check", rehearsal.fleet.page)
-    assert done.status == 0, done.err
-    assert parts(rehearsal.fleet.run_dir) == []
+    def agrees() -> bool:
+        return controlplane("render", "--check", rehearsal.fleet.page).status == 0
+
+    until(agrees, 60, "everything is written")
+    until(lambda: parts(rehearsal.fleet.run_dir) == [], 10, "nothing is half-written")
 
 
 @pytest.mark.debian("prometheus")

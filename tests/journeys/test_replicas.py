@@ -28,6 +28,8 @@ def running(postgres: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def around(running: World) -> World:
+    # A follower that could not ask the database says so until its next tick.
+    running.until_ready()
     running.until_calm()
     return running
 
@@ -46,7 +48,12 @@ def rows(replica: Replica) -> dict[str, Any]:
 
 def test_a_follower_says_what_it_is_and_who_is_in_charge(around: World) -> None:
     led, follower = both(around)
-    ready = follower.ask("GET", "/readyz").json
+
+    def found() -> Any:
+        said = follower.ask("GET", "/readyz").json
+        return said if said["leader"] else None
+
+    ready = until(found, "it has found who is in charge")
     assert (ready["ready"], ready["role"], ready["in_charge"]) == (True, "follower", False)
     assert ready["leader"].endswith(str(led.state))
     assert f"in charge is <bdi>{ready['leader']}</bdi>" in follower.ask("GET", "/").body.decode()
@@ -128,24 +135,27 @@ def test_a_leader_that_was_put_to_sleep_in_a_drill_wakes_to_a_drill_that_is_over
         found = follower.ask("GET", f"/api/v1/drills/{drill}").json
         assert (found["outcome"], found["reasons"]) == ("aborted", ["the control plane stopped while the drill ran"])
         until(lambda: follower.ask("GET", "/api/v1/leases").json == [], "the fault is healed by the new one")
+        # What is only intended now is the new one's: it has settled what it found before it led.
+        begun = {r["id"] for r in follower.ask("GET", "/api/v1/receipts").json if r["state"] != "intended"}
+        moved = len(around.out.moves)
     finally:
         led.send(signal.SIGCONT)
-    moved = len(around.out.moves)
     until(lambda: led.role() == "follower", "the old one knows")
     fault = {"kind": "node-kill", "pool": "primary", "endpoints": "100%", "down_for": "5s"}
     assert led.ask("POST", f"/api/v1/drills/{drill}/faults", fault).status == 400
     assert not any(node.hold.exists() for node in around.nodes)
     assert around.until_calm() is follower
     assert led.ask("GET", f"/api/v1/drills/{drill}").json["outcome"] == "aborted"
-    by_old = [move for move in around.out.moves[moved:] if move.key.endswith("/0")]
-    assert by_old == []
+    engaged = [move.key.removesuffix("/0") for move in around.out.moves[moved:] if move.key.endswith("/0")]
+    by_old = begun.intersection(engaged)
+    assert by_old == set()
     assert around.out.twice() == []
 
 
 def test_a_database_that_is_restarted_under_webhooks_costs_none_of_them_and_the_leader_acts_on(
     around: World, postgres: Server
 ) -> None:
-    with Poster(around.replicas) as poster:
+    with Poster(around.replicas, within_s=30.0) as poster:
         until(lambda: poster.taken > 10, "webhooks are taken")
         postgres.stop()
         until(lambda: poster.statuses.get(503, 0) > 3, "webhooks are refused")
@@ -161,6 +171,7 @@ def test_a_database_that_is_restarted_under_webhooks_costs_none_of_them_and_the_
     assert kept == poster.taken
 
 
+@pytest.mark.timeout(240)
 def test_by_a_lease_of_kubernetes_one_leads_one_that_slept_does_not_and_a_server_that_is_gone_ends_it(
     kube_lab: Lab, namespace: str, postgres: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -174,16 +185,19 @@ def test_by_a_lease_of_kubernetes_one_leads_one_that_slept_does_not_and_a_server
     lease = ("--leader", f"kubernetes:{namespace}/controlplane")
     with world(tmp_path_factory.mktemp("by-lease"), postgres.fresh(), 2, lease, env) as around:
         led, follower = both(around)
-        assert (spec()["holderIdentity"].endswith(str(led.state)), spec()["leaseTransitions"]) == (True, 1)
+        assert spec()["holderIdentity"].endswith(str(led.state))
+        was = spec()["leaseTransitions"]
         led.send(signal.SIGSTOP)
         assert around.until_leader(but=led) is follower
         assert spec()["holderIdentity"].endswith(str(follower.state))
+        assert spec()["leaseTransitions"] > was
         led.send(signal.SIGCONT)
         until(lambda: led.role() == "follower", "the old one knows")
         kube_lab.kill_api()
-        until(lambda: {r.role() for r in around.replicas} == {"follower"}, "nobody leads without the API server")
-        assert led.ask("POST", "/api/v1/drills", {"experiment": "node-kill"}).status == 409
-        kube_lab.start_api()
+        try:
+            until(lambda: {r.role() for r in around.replicas} == {"follower"}, "nobody leads without the API server")
+            assert led.ask("POST", "/api/v1/drills", {"experiment": "node-kill"}).status == 409
+        finally:
+            kube_lab.start_api()
         around.until_leader()
-        assert spec()["leaseTransitions"] >= 2
     assert spec()["holderIdentity"] == "", "it was given back"

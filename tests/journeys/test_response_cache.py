@@ -9,7 +9,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from controlplane.target.cache_warm import WarmSpec, run_warm
-from tests.support.fleets import SMALL, complete, fleet, kill, metric, node, page, route, until, write
+from tests.support.fleets import SMALL, complete, fleet, kill, metric, node, page, route, write
+from tests.support.processes import until
 
 pytestmark = pytest.mark.journey
 WITH_FAILOVER = '{"primary": PoolSpec(1, "base"), "cache": PoolSpec(1, "base", ("primary",), serves="cache")}'

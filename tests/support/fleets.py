@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+
+from tests.support.processes import until
 
 ROOT = Path(__file__).resolve().parents[2]
 UP = """
@@ -42,16 +43,6 @@ def end(process: subprocess.Popen[str], number: int = signal.SIGTERM, within_s: 
     process.send_signal(number)
     _, errors = process.communicate(timeout=within_s)
     return process.returncode, errors
-
-
-def until(true: Callable[[], Any], within_s: float = 30.0) -> Any:
-    """Wait until something holds; return it."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if found := true():
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {within_s} s")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Everything started while `nothing_left_behind` is open carries a mark in its env
 end it is looked for in the whole process table, so that nothing hides by changing its parent or its session.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -11,12 +12,13 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -35,7 +37,8 @@ MARK = "CONTROLPLANE_TEST_MARK"
 PRIMARIES = ("primary-0", "primary-1")
 QUICK_HOLD = "200ms"
 """How long a step of the way back is held where a test is not about the steps."""
-STOP_WITHIN_S = 15.0
+ANSWER_WITHIN_S = 30.0
+"""How long a client of the load waits for its answer."""
 
 _seen_ports: set[int] = set()
 _seen_dirs: set[Path] = set()
@@ -47,12 +50,14 @@ T = TypeVar("T")
 
 
 def until(found: Callable[[], T], within_s: float = 30.0, what: str = "it") -> T:
-    """Ask again and again until the answer is true; return it."""
+    """Ask again and again until the answer is true; return it. The last look begins after the deadline."""
     deadline = time.monotonic() + within_s
     while True:
+        # Before the look: a machine that stands still while it looks makes the answer old, not wrong.
+        late = time.monotonic() >= deadline
         if answer := found():
             return answer
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        assert not late, f"not within {within_s:g} s: {what}"
         time.sleep(0.02)
 
 
@@ -93,6 +98,9 @@ def controlplane(
 
 class Running:
     """One process of ours that goes on until it is stopped; what it prints goes to a file."""
+
+    stop_within_s = 15.0
+    """How long it may take to stop."""
 
     def __init__(
         self, arguments: Sequence[str | Path], log: Path, cwd: Path = ROOT, env: Mapping[str, str] | None = None
@@ -135,11 +143,11 @@ class Running:
         if not self.ended:
             self.process.send_signal(sign)
             try:
-                self.process.wait(STOP_WITHIN_S)
+                self.process.wait(self.stop_within_s)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-                raise AssertionError(f"it did not stop within {STOP_WITHIN_S:g} s:\n{self.said}") from None
+                raise AssertionError(f"it did not stop within {self.stop_within_s:g} s:\n{self.said}") from None
         return self.process.returncode
 
     def kill(self) -> None:
@@ -198,12 +206,31 @@ def ask(
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody listens on, and that no client is given by chance."""
+    """Return a TCP port of the loopback address that nobody listens on, and that no client is given by chance.
+
+    It stays ours until this process ends: a suite beside this one does not take it before it is listened on.
+    """
     for port in range(32_100, 32_700):
-        if port not in _seen_ports and not listens(port):
+        if port not in _seen_ports and _claim(port) and not listens(port):
             _seen_ports.add(port)
             return port
     raise AssertionError("no port is free")
+
+
+def _claim(port: int) -> bool:
+    """Lock a port for as long as we live; False when another suite of this user has it."""
+    try:
+        fcntl.lockf(_port_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _port_locks() -> int:
+    """Open the file whose every byte stands for a port; once, for closing it anywhere would drop every lock."""
+    path = Path(tempfile.gettempdir()) / f"controlplane-test-ports-{os.getuid()}"
+    return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
 
 def listens(port: int) -> bool:
@@ -341,6 +368,15 @@ class Plane(Running):
 
         self.until(well, "it has seen the whole fleet")
 
+    def until_open(self, experiment: str) -> None:
+        """Wait until a drill may start: on a busy machine a late probe closes a gate for seconds."""
+
+        def open_now() -> bool:
+            refused: list[str] = self.get(f"/api/v1/experiments/{experiment}/preview")["refused"]
+            return not refused
+
+        self.until(open_now, f"the gates of {experiment} are open")
+
     def until_level(self, level: str, within_s: float = 30.0) -> dict[str, Any]:
         """Wait for a level with every row at rest, or engaged; return the standing."""
 
@@ -413,11 +449,18 @@ class Request:
 
 
 class Load(Running):
-    """`controlplane target load`: requests at a steady rate, each on record."""
+    """`controlplane target load`: requests at a steady rate, each on record.
+
+    Its clients wait long: what is lost, refused or cut is a failure, a machine that stands still for a while is none.
+    """
+
+    stop_within_s = 45.0
+    """Longer than its last request may wait."""
 
     def __init__(self, gateway: str, record: Path, rate: float = 100.0) -> None:
         self.record = record
         line = command("target", "load", gateway, "--rate", str(rate), "--max-tokens", "4", "--out", record, "--quiet")
+        line += ["--timeout", str(ANSWER_WITHIN_S)]
         super().__init__(line, record.with_suffix(".log"))
 
     def requests(self) -> list[Request]:
@@ -454,7 +497,7 @@ def nothing_left_behind() -> Iterator[None]:
             process.kill()
     assert not names, f"processes were left running: {names}"
     # What was there before belongs to whoever looks after all this: a suite beside this one, or what they share.
-    assert [port for port in _seen_ports - theirs if listens(port)] == []
+    assert left_listening(_seen_ports - theirs, mark) == []
     assert [str(part) for directory in _seen_dirs for part in parts(directory)] == []
 
 
@@ -466,6 +509,29 @@ def marked(mark: str) -> list[psutil.Process]:
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def left_listening(ports: set[int], mark: str) -> list[str]:
+    """Return who listens on ports of ours; what carries another mark is another suite, on a port that we gave up."""
+    found = []
+    for held in psutil.net_connections("tcp"):
+        port = held.laddr.port if held.laddr else 0
+        if held.status == psutil.CONN_LISTEN and port in ports and _mark_of(held.pid) in (None, mark):
+            found.append(f"{port} of process {held.pid}")
+    return found
+
+
+def _mark_of(pid: int | None) -> str | None:
+    with suppress(psutil.Error, OSError):
+        return psutil.Process(pid).environ().get(MARK) if pid else None
+    return None
+
+
+def gone(process: psutil.Process) -> bool:
+    """Tell whether a process has ended; one that waits for its parent to notice has."""
+    with suppress(psutil.NoSuchProcess):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def _command_line(process: psutil.Process) -> str:

@@ -72,6 +72,13 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     assert len(done.output.splitlines()) > 5
 
 
+def test_a_load_waits_for_its_answers_as_long_as_it_is_told(tmp_path: Path) -> None:
+    line = ["target", "load", "http://127.0.0.1:1", "--timeout", "30", "--locustfile", str(tmp_path / "load.py")]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 0, done.output
+    assert "TIMEOUT_S = 30.0" in (tmp_path / "load.py").read_text(encoding="utf-8")
+
+
 def test_the_version_is_the_packages() -> None:
     import controlplane  # noqa: PLC0415 - only this test asks
 
