@@ -14,12 +14,13 @@ from tests.support.fleets import UP, end, fleet, kill, node, start, until, write
 
 pytestmark = pytest.mark.journey
 
+# Slow enough that what piles up while the machine stands still for seconds fits into the gateway's retry budget (64).
 LOAD = """
 import sys
 from pathlib import Path
 from controlplane.target.load import run_load
 from controlplane.target.spec import LoadSpec
-sys.exit(run_load(LoadSpec(sys.argv[1], Path(sys.argv[2]), rate_per_s=60.0, max_tokens=4)))
+sys.exit(run_load(LoadSpec(sys.argv[1], Path(sys.argv[2]), rate_per_s=20.0, max_tokens=4)))
 """
 
 
@@ -41,7 +42,7 @@ def test_killing_the_whole_primary_pool_costs_no_request_and_the_hold_decides_it
     run_dir, record = tmp_path / "run", tmp_path / "load.jsonl"
     with fleet(run_dir) as (_, ready):
         load = start(LOAD, ready["gateway"], str(record))
-        until(lambda: record.exists() and len(read(record)) > 60)
+        until(lambda: record.exists() and len(read(record)) > 40)
         before = [node(run_dir, name) for name in ("primary-0", "primary-1")]
         until_unix = time.time() + 2.0
         for entry in before:
@@ -59,7 +60,7 @@ def test_killing_the_whole_primary_pool_costs_no_request_and_the_hold_decides_it
         assert [node(run_dir, name)["url"] for name in ("primary-0", "primary-1")] == [entry["url"] for entry in before]
         assert end(load)[0] == 0
     found = summary(read(record))
-    assert found.requests > 100
+    assert found.requests > 80
     assert found.failed == 0
 
 
