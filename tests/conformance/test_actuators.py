@@ -43,6 +43,7 @@ SHARED = RoutePlan({"primary": 40, "standby": 10, "base": 50}, Level.P2)
 SHEDDING = RoutePlan({"primary": 100}, Level.P1, Shed(5.0, burst=2.0, floor=1))
 CORDONED = RoutePlan({"primary": 100}, Level.P2, cordoned=("primary-1",))
 NOWHERE = "http://127.0.0.1:1"
+PATIENT = aiohttp.ClientTimeout(total=15.0)
 
 ROUTES = ("virtualservice", "httproute")
 KINDS = ("envoy", *ROUTES, *(f"real-{kind}" for kind in ROUTES if REAL), "webhook", "litellm", "dry_run")
@@ -61,6 +62,13 @@ class Lever:
     """Everything that it could change, as it is."""
     unreachable: Actuator
     """The same lever, and nobody at its address."""
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give Envoy longer to answer than the product does: how soon it must on a busy machine is not what is asked."""
+    monkeypatch.setattr("controlplane.degradation.actuators.envoy._ADMIN_TIMEOUT", PATIENT)
+    monkeypatch.setattr("controlplane.degradation.actuators.sample._SAMPLE_TIMEOUT", PATIENT)
 
 
 async def settled(lever: Actuator, plan: RoutePlan) -> bool:
@@ -241,12 +249,12 @@ async def test_real_requests_show_who_answers_and_at_which_level(lever: Lever) -
 async def test_envoy_refuses_what_is_too_much_and_what_is_less_important_and_says_so(
     lever: Lever, real_envoy: Envoy
 ) -> None:
-    await lever.actuator.apply(RoutePlan({"primary": 100}, Level.P1, Shed(0.5, burst=3.0, floor=2)), "k1")
+    await lever.actuator.apply(RoutePlan({"primary": 100}, Level.P1, Shed(0.02, burst=3.0, floor=2)), "k1")
     await lever.actuator.preflight(NORMAL)
     until(lambda: real_envoy.answered(1, x_priority="3")[429, "gateway"] == 1, 5, "the floor stands")
     counted = real_envoy.answered(10, x_priority="1")
-    assert 1 <= sum(times for (status, _), times in counted.items() if status == 200) <= 4
-    assert counted[429, "gateway"] >= 6
+    assert 1 <= sum(times for (status, _), times in counted.items() if status == 200) <= 3
+    assert counted[429, "gateway"] >= 7
     seen = await lever.actuator.sample(2)
     assert seen.answered_by == ("gateway",) * 2
     assert seen.answered_level == ("P1",) * 2

@@ -88,10 +88,10 @@ async def test_a_silence_tags_the_named_alerts_of_the_service_and_no_other(room:
 
 async def test_a_silence_nobody_lifts_ends_by_itself(room: Alertmanager, url: str) -> None:
     fire(url, "Forgotten")
-    silence = await room.silence(Silence(("Forgotten",), "chat", soon(1.5), "drill abc"))
+    silence = await room.silence(Silence(("Forgotten",), "chat", soon(8), "drill abc"))
     assert alert(url, "Forgotten")["status"]["silencedBy"] == [silence]
-    until(lambda: ask(f"{url}/api/v2/silence/{silence}").json["status"]["state"] == "expired", 20, "it has expired")
-    until(lambda: alert(url, "Forgotten")["status"]["silencedBy"] == [], 20, "it is silenced no more")
+    until(lambda: ask(f"{url}/api/v2/silence/{silence}").json["status"]["state"] == "expired", 40, "it has expired")
+    until(lambda: alert(url, "Forgotten")["status"]["silencedBy"] == [], 40, "it is silenced no more")
 
 
 async def test_nobody_there_is_said_with_the_way_out() -> None:

@@ -116,10 +116,10 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_what_alertmanager_posts_is_in_the_books_under_the_name_it_has_there(world: World) -> None:
     with world.serve():
         world.tell("Slow", service="chat")
-        until(lambda: world.firing() == ["Slow"], what="the webhook is taken")
+        received = "controlplane_alerts_received_total"
+        until(lambda: world.firing() == ["Slow"] and world.metric(received) >= 1, what="the webhook is taken")
         (found,) = world.alerts()
         assert {found["fingerprint"]} == world.listed()
-        assert world.metric("controlplane_alerts_received_total") >= 1
         world.tell("Slow", over=True, service="chat")
         until(lambda: world.firing() == [], what="its end is taken")
 

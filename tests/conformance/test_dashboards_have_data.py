@@ -9,8 +9,9 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -19,13 +20,16 @@ import pytest
 
 from tests.support.dashboards import Query, filled, panels, queries
 from tests.support.gpu_exporter import gpu_exporter
-from tests.support.processes import Fleet, Load, Plane, Running, ask, command, free_port, reference_page
+from tests.support.processes import Fleet, Load, Plane, Running, ask, command, free_port, reference_page, until
 from tests.support.webhooks import alert, told, webhook
 
 pytestmark = [pytest.mark.journey, pytest.mark.debian("prometheus"), pytest.mark.timeout(300)]
 
 BY_NATURE_EMPTY: dict[str, str] = {}
 """Queries that may give nothing on a fleet that has been drilled, with the reason. There are none."""
+
+ASKED_FOR_S = 30.0
+"""A scrape that fails leaves its target without series for a while: what finds nothing now is asked again so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,15 @@ class Watched:
         return found
 
     def values(self) -> dict[str, str]:
-        """Return what Grafana puts for the variables when everything is chosen, one second between scrapes."""
+        """Return what Grafana puts for the variables when everything is chosen.
+
+        Scrapes are a second apart; rates look twenty back, so that one that failed does not leave them empty.
+        """
         own = urlsplit(self.plane.url).netloc
         return {
             "service": "reference", "pool": ".+", "endpoint": ".+", "experiment": ".+", "gpu_pool": "primary",
             "instance": re.escape(own).replace("\\", "\\\\"), "console": self.plane.url,
-            "__rate_interval": "5s", "__interval": "5s", "__range": f"{math.ceil(time.time() - self.began)}s",
+            "__rate_interval": "20s", "__interval": "20s", "__range": f"{math.ceil(time.time() - self.began)}s",
         }  # fmt: skip
 
     def numbers(self, query: Query) -> list[float]:
@@ -149,14 +156,19 @@ def dashboards(found: Watched) -> list[dict[str, Any]]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
+def without_a_number(found: Watched, asked: Sequence[Query]) -> list[Query]:
+    """Return the queries that give nothing."""
+    return [query for query in asked if all(map(math.isnan, found.numbers(query)))]
+
+
 def test_every_query_of_every_panel_and_every_mark_gives_data(watched: Watched) -> None:
     every = [query for dashboard in dashboards(watched) for query in queries(dashboard)]
-    empty = [
-        f"{query.where}: {query.expr}"
-        for query in every
-        if query.where not in BY_NATURE_EMPTY and all(map(math.isnan, watched.numbers(query)))
-    ]
-    assert not empty, f"{len(empty)} of {len(every)} queries:\n" + "\n".join(empty)
+    empty = [query for query in every if query.where not in BY_NATURE_EMPTY]
+    deadline = time.monotonic() + ASKED_FOR_S
+    while (empty := without_a_number(watched, empty)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    told = "\n".join(f"{query.where}: {query.expr}" for query in empty)
+    assert not empty, f"{len(empty)} of {len(every)} queries:\n{told}"
     assert len(every) > 150
 
 
@@ -165,18 +177,24 @@ def test_what_is_left_out_is_on_a_dashboard(watched: Watched) -> None:
     assert set(BY_NATURE_EMPTY) <= every
 
 
+def choices(found: Watched, series: str, label: str) -> set[str]:
+    """Return the values of a label that some series have now."""
+    return {one["metric"].get(label, "") for one in found.asked("query", query=series)} - {""}
+
+
 def test_every_variable_finds_something_to_choose(watched: Watched) -> None:
     for dashboard in dashboards(watched):
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
                 asked = filled(variable["definition"], watched.values())
                 series, label = re.fullmatch(r"label_values\((.*), (\w+)\)", asked).groups()  # type: ignore[union-attr]
-                found = {s["metric"].get(label) for s in watched.asked("query", query=series)}
-                assert found - {None, ""}, f"{dashboard['title']}: {variable['name']}"
+                find = partial(choices, watched, series, label)
+                until(find, ASKED_FOR_S, f"a choice for {variable['name']} of {dashboard['title']}")
 
 
 def test_the_control_planes_own_address_leads_to_its_console(watched: Watched) -> None:
-    (info,) = watched.asked("query", query='controlplane_info{service="reference"}')
+    own = partial(watched.asked, "query", query='controlplane_info{service="reference"}')
+    (info,) = until(own, ASKED_FOR_S, "the control plane's own series")
     assert info["metric"]["console"] == watched.plane.url
     assert watched.plane.ask("/").status == 200
 
@@ -189,7 +207,8 @@ def test_the_drill_is_seen_where_people_look_for_it(watched: Watched) -> None:
 
     def most(dashboard: str, panel: str) -> float:
         asked = by_title[dashboard, panel]["targets"][0]
-        return max(watched.numbers(Query(panel, asked["expr"], asked["instant"])))
+        query = Query(panel, asked["expr"], asked["instant"])
+        return max(until(lambda: watched.numbers(query), ASKED_FOR_S, panel))
 
     assert most("Chaos drills", "Faults in force over time") == 1
     assert most("Chaos drills", "Score") == 1.0

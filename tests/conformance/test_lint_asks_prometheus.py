@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 
 from tests.support.processes import Fleet, Load, Plane, Running, ask, controlplane, free_port
 
-pytestmark = [pytest.mark.journey, pytest.mark.debian("prometheus")]
+pytestmark = [pytest.mark.journey, pytest.mark.debian("prometheus"), pytest.mark.timeout(300)]
 
 QUIET = {"never-proven", "proof-lost", "engine-series"}
 """Warnings that a young fleet without GPUs earns: no drill has run, and not every engine's series is there."""
@@ -64,14 +64,16 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
                 f"--web.listen-address={urlsplit(url).netloc}", "--log.level=warn"]  # fmt: skip
         with Running(line, here / "prometheus.log") as process:
             wanted = len(fleet.endpoints) + 1
-            process.until(lambda: _has(url, "count(count_over_time(up[1m]) >= 6)", wanted), "six scrapes of each", 40)
-            process.until(lambda: _has(url, "count(ALERTS) or vector(0)", 0), "rules were evaluated", 20)
+            process.until(lambda: _has(url, "count(count_over_time(up[1m]) >= 6)", wanted), "six scrapes of each")
+            process.until(lambda: _has(url, 'count(ALERTS{alertname="Watchdog"})', 1), "the watchdog is evaluated")
+            recorded = "count(service_objective:failed_requests:ratio_rate3d)"
+            process.until(lambda: _has(url, recorded, 1), "every share of failed requests is recorded")
             yield Watched(fleet.page, url)
 
 
 def _has(url: str, query: str, at_least: float) -> bool:
     try:
-        found = ask(f"{url}/api/v1/query?query={query.replace(' ', '%20')}").json["data"]["result"]
+        found = ask(f"{url}/api/v1/query?query={quote(query)}").json["data"]["result"]
     except (OSError, ValueError, KeyError):
         return False
     return bool(found) and float(found[0]["value"][1]) >= at_least

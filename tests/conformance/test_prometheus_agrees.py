@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -18,6 +17,7 @@ import pytest
 
 from controlplane.probes.promql import read_answer
 from controlplane.signals.quantile import histogram_quantiles
+from tests.support.processes import free_port
 
 prometheus = pytest.mark.debian("prometheus")
 
@@ -60,9 +60,7 @@ def answering(data: str, directory: Path) -> Iterator[str]:
     made = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(page), str(tsdb)]
     subprocess.run(made, check=True, capture_output=True, timeout=60)
     (directory / "prometheus.yml").write_text("{}\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     running = subprocess.Popen(
         [

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 
 import aiohttp
 import pytest
@@ -46,11 +47,11 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize(("job", "query"), [("vllm", ""), ("", 'up{job="vllm"}')], ids=["job", "query"])
 async def test_what_it_scrapes_is_the_pool(prometheus: str, job: str, query: str) -> None:
-    spec = PrometheusEndpoints(prometheus, job, query)
+    spec = PrometheusEndpoints(prometheus, job, query, timeout=timedelta(seconds=20))  # It is asked once.
     inventory = PrometheusInventory(FleetSpec({"primary": PoolSpec(EndpointSource(prometheus=spec))}))
     async with aiohttp.ClientSession() as session:
         following = asyncio.create_task(inventory.follow(session, lambda: None))
-        await asyncio.wait_for(inventory.tried(), 20)
+        await asyncio.wait_for(inventory.tried(), 30)
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
     found = inventory.read()

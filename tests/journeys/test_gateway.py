@@ -21,7 +21,8 @@ TWO = '{"primary": PoolSpec(2, "base", failover=("standby",)), "standby": PoolSp
 
 
 def test_full_queues_are_refused_without_ejecting_a_host_or_asking_it_again(tmp_path: Path) -> None:
-    with fleet(tmp_path, pools=TWO, max_queue="1") as (_, ready):
+    # Nobody is tried elsewhere for waiting long: on a slow machine that would eject hosts, and ask them again.
+    with fleet(tmp_path, pools=TWO, max_queue="1", gateway="GatewaySpec(hung_after_s=None)") as (_, ready):
         with ThreadPoolExecutor(150) as users:
             asked = [users.submit(complete, ready["gateway"], prompt=f"p{n}", max_tokens=200) for n in range(150)]
             answers = [one.result() for one in asked]
@@ -47,10 +48,18 @@ def test_a_killed_endpoint_costs_nothing_and_is_ejected(tmp_path: Path) -> None:
 
 def test_too_many_requests_get_429_and_are_told_when_to_come_back(tmp_path: Path) -> None:
     with fleet(tmp_path, pools=ONE, gateway="GatewaySpec(rate_per_s=2.0, burst=3)") as (_, ready):
-        answers = [complete(ready["gateway"], max_tokens=1) for _ in range(8)]
-        refused = [headers for status, headers, _ in answers if status == 429]
-        assert 3 <= len(refused) <= 6
-        assert refused[0]["retry-after"] == "1"
+
+        def refusal() -> dict[str, str] | None:
+            status, headers, _ = complete(ready["gateway"], max_tokens=1)
+            return headers if status == 429 else None
+
+        time.sleep(1.6)  # The bucket is full again, whatever the fleet's start took out of it.
+        began = time.monotonic()
+        statuses = [complete(ready["gateway"], max_tokens=1)[0] for _ in range(8)]
+        took_s = time.monotonic() - began
+        assert set(statuses) <= {200, 429}
+        assert 3 <= statuses.count(200) <= 3 + 1 + 2 * took_s, "the burst, and what came back meanwhile"
+        assert until(refusal)["retry-after"] == "1"
         time.sleep(1.1)
         assert complete(ready["gateway"], max_tokens=1)[0] == 200
 
@@ -142,8 +151,8 @@ def test_spans_reach_the_collector_when_there_is_one(tmp_path: Path) -> None:
         threading.Thread(target=collector.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{collector.server_address[1]}"
         with fleet(tmp_path, pools=ONE, gateway=f'GatewaySpec(otlp_url="{url}")') as (_, ready):
-            complete(ready["gateway"], max_tokens=1)
-            until(lambda: received, 15.0)
+            # An export that takes long is dropped, so that one request may leave no span.
+            until(lambda: complete(ready["gateway"], max_tokens=1)[0] == 200 and received)
         collector.shutdown()
     assert received[0][0] == "/v1/traces"
     assert b"gateway" in received[0][1]

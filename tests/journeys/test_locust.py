@@ -26,13 +26,14 @@ def test_locust_runs_the_emitted_file_and_every_answer_is_whole(tmp_path: Path, 
         users = write_locustfile(spec, file)
         command = [
             sys.executable, "-m", "locust", "-f", str(file), "--headless", "--users", str(users), "--spawn-rate",
-            str(users), "--run-time", "4s", "--csv", str(figures), "--only-summary", "--skip-log-setup",
+            str(users), "--run-time", "12s", "--csv", str(figures), "--only-summary", "--skip-log-setup",
         ]  # fmt: skip
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=80)
     assert done.returncode == 0, done.stdout + done.stderr
     with figures.with_name("figures_stats.csv").open() as lines:
         rows = {(row["Type"], row["Name"]): row for row in csv.DictReader(lines)}
     total = rows["POST", "/v1/chat/completions" if streamed else "/v1/completions"]
-    assert 40 <= int(total["Request Count"]) <= 120
+    # Twenty a second; Locust writes its figures once a second, and not once more at the end.
+    assert 100 <= int(total["Request Count"]) <= 360
     assert int(total["Failure Count"]) == 0
     assert (("TTFT", "/v1/chat/completions") in rows) == streamed

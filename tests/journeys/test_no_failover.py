@@ -68,12 +68,13 @@ def test_errors_that_the_gateway_makes_of_a_silent_pool_do_not_vouch_for_it(tmp_
             cut = time.time()
             for namespace in namespaces(run):
                 nft(namespace, SILENCE)
-            plane.until_level("P0", 10.0)
+            plane.until_level("P0")
             moved = time.time()
+            load.until(lambda: any(request.status != 200 for request in load.requests()), "users have felt it")
             time.sleep(1.0)
             for namespace in namespaces(run):
                 nft(namespace, "delete table inet silence")
-            plane.until_level("none", 30.0)
+            plane.until_level("none", 60.0)
     failed = [request.intended for request in load.requests() if request.status != 200]
     assert failed, "users have felt it"
     assert cut - 1.0 < min(failed)

@@ -197,10 +197,10 @@ def test_a_certificate_that_is_renewed_in_its_files_is_taken_over_while_it_serve
 
         before = shown()
         cert.write_text((papers / "ca.pem").read_text())
-        plane.until(lambda: "certificate not renewed" in plane.said, "the other half is missing", 15.0)
+        plane.until(lambda: "certificate not renewed" in plane.said, "the other half is missing", 30.0)
         assert shown() == before
         key.write_text((papers / "ca-key.pem").read_text())
-        plane.until(lambda: shown() != before, "the new one is shown", 15.0)
+        plane.until(lambda: shown() != before, "the new one is shown", 30.0)
         assert shown().split() == cert.read_text().split()
         cli(plane, "status", "--json")
 

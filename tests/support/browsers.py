@@ -26,6 +26,8 @@ PICTURES = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 """Where pictures are left for people; not committed."""
 PHONE = (390, 844)
 DESK = (1280, 900)
+WITHIN_S = 100.0
+"""How long everything with one page may take, from before it is loaded until the next one is: less than a test may."""
 TALLEST = 16_000
 """Chromium's own limit for one picture is 16,384 pixels."""
 
@@ -78,6 +80,7 @@ class Tab:
 
     def _loaded(self, act: Any, settle_s: float) -> None:
         """Wait for the next load; complaints of earlier pages are kept."""
+        self._browser.give_up_in(WITHIN_S)
         events = self._browser._events
         events[:] = [event for event in events if event.get("method") != "Page.loadEventFired"]
         went = act()
@@ -151,7 +154,7 @@ def tab(profile: Path, token: str = "") -> Iterator[Tab]:
     except ScreenshotError as missing:
         pytest.skip(str(missing))
     browser = Browser([program, *FLAGS, f"--user-data-dir={profile}", "about:blank"])
-    browser.give_up_in(300.0)
+    browser.give_up_in(WITHIN_S)
     try:
         page = Tab(browser)
         if token:
