@@ -49,9 +49,9 @@ def test_a_killed_endpoint_costs_nothing_and_is_ejected(tmp_path: Path) -> None:
 def test_too_many_requests_get_429_and_are_told_when_to_come_back(tmp_path: Path) -> None:
     with fleet(tmp_path, pools=ONE, gateway="GatewaySpec(rate_per_s=2.0, burst=3)") as (_, ready):
 
-        def refusal() -> dict[str, str] | None:
+        def refusal() -> dict[str, str]:
             status, headers, _ = complete(ready["gateway"], max_tokens=1)
-            return headers if status == 429 else None
+            return headers if status == 429 else {}
 
         time.sleep(1.6)  # The bucket is full again, whatever the fleet's start took out of it.
         began = time.monotonic()
