@@ -14,7 +14,7 @@ import structlog
 from controlplane.chaos.contract import AlertRoom, Contract, Firing, Silence, broken
 from controlplane.chaos.drill import Drill, DrillLog, Event
 from controlplane.chaos.fault import LeaseBook
-from controlplane.errors import UnreachableError
+from controlplane.errors import StoreError, UnreachableError
 
 LOOK_EVERY_S = 0.5
 ARRIVE_WITHIN_S = 5.0
@@ -61,15 +61,7 @@ async def _look(ports: AlertPorts, drill: Drill, contract: Contract, watched: Wa
     if ports.room is None:
         return
     try:
-        leases = [lease for lease in await ports.leases.of_drill(drill.id) if lease.open]
-        ends = max((lease.deadline for lease in leases), default=None)
-        if ends and contract.expected and (watched.until is None or ends > watched.until):
-            comment = f"drill {drill.id} of {drill.experiment} expects these; ends by itself with its faults"
-            asked = Silence(contract.expected, ports.service, ends, comment, watched.silence)
-            watched.silence, watched.until = await ports.room.silence(asked), ends
-            await _note(ports, drill, f"silenced until {ends:%H:%M:%S}: {', '.join(contract.expected)}")
-        if watched.silence and not leases:
-            await _lift(ports, drill, watched)
+        await _keep_silence(ports, ports.room, drill, contract, watched)
         for alert in await ports.room.firing():
             if alert not in watched.fired and alert.since >= drill.started_at:
                 await _note(ports, drill, f"{alert.name} fires since {alert.since:%H:%M:%S}")
@@ -81,6 +73,23 @@ async def _look(ports: AlertPorts, drill: Drill, contract: Contract, watched: Wa
         watched.trouble = error.why
 
 
+async def _keep_silence(ports: AlertPorts, room: AlertRoom, drill: Drill, contract: Contract, watched: Watched) -> None:
+    """Silence what is expected until the last fault's deadline; where the faults are not known, it stays as it is."""
+    try:
+        leases = [lease for lease in await ports.leases.of_drill(drill.id) if lease.open]
+    except StoreError as error:
+        log.error("faults unknown", drill=drill.id, what=error.what, why=error.why)
+        return
+    ends = max((lease.deadline for lease in leases), default=None)
+    if ends and contract.expected and (watched.until is None or ends > watched.until):
+        comment = f"drill {drill.id} of {drill.experiment} expects these; ends by itself with its faults"
+        asked = Silence(contract.expected, ports.service, ends, comment, watched.silence)
+        watched.silence, watched.until = await room.silence(asked), ends
+        await _note(ports, drill, f"silenced until {ends:%H:%M:%S}: {', '.join(contract.expected)}")
+    if watched.silence and not leases:
+        await _lift(ports, drill, watched)
+
+
 async def _lift(ports: AlertPorts, drill: Drill, watched: Watched) -> None:
     if ports.room and watched.silence:
         await ports.room.lift(watched.silence)
@@ -89,7 +98,10 @@ async def _lift(ports: AlertPorts, drill: Drill, watched: Watched) -> None:
 
 
 async def _note(ports: AlertPorts, drill: Drill, text: str) -> None:
-    await ports.log.note(drill.id, Event(ports.now(), "alert", text))
+    try:
+        await ports.log.note(drill.id, Event(ports.now(), "alert", text))
+    except StoreError as error:  # What fired counts, noted or not.
+        log.error("not noted", drill=drill.id, text=text, what=error.what, why=error.why)
 
 
 async def settle(ports: AlertPorts, drill: Drill, contract: Contract, watched: Watched) -> tuple[str, ...]:

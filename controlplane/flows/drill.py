@@ -6,9 +6,11 @@ guards (`flows.watch`), the times and the verdict are ours, whatever becomes of 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import structlog
@@ -31,7 +33,7 @@ from controlplane.chaos.fault import Lease
 from controlplane.chaos.guard import Guard
 from controlplane.chaos.redundancy import Preview
 from controlplane.chaos.safety import GateFacts, Go, Refusal, gate
-from controlplane.errors import ControlplaneError, StoreError, UsageError
+from controlplane.errors import ControlplaneError, FencedError, StoreError, UsageError
 from controlplane.flows.alerts import AlertPorts, Watched, follow, settle
 from controlplane.flows.faults import FaultPorts, close_as_they_end, heal, until_healed
 from controlplane.flows.watch import Users, WatchPorts, watch
@@ -44,6 +46,9 @@ VERIFIED_WITHIN_S = 10.0
 SETTLE_S = 5.0
 """How long a gate may be closed only because something is not known yet, before that is the answer."""
 STORE_AGAIN_S = 1.0
+"""How long a database that refuses is left alone before it is asked again."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger("drill")
 
@@ -89,6 +94,8 @@ class DrillPorts:
     journals: Path
     """The directory that journals go to."""
     now: Callable[[], datetime]
+    walked: set[str] = field(default_factory=set)
+    """Ids of the drills that this process walks; one that runs and is not among them is called off by `recover`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,7 @@ async def start(ports: DrillPorts, name: str, plan: DrillPlan, requested_by: str
     if not await ports.drills.begin(drill):
         return Refusal((f"slot {slot} has been run already" if slot else "another drill began at the same moment",))
     log.info("started", drill=drill.id, experiment=name, gates=asked.seen)
-    await ports.log.note(drill.id, Event(drill.started_at, "gate", "; ".join(asked.seen)))
+    await _note(ports, drill, "gate", "; ".join(asked.seen), drill.started_at)
     return Started(drill, experiment, path, plan.guards)
 
 
@@ -172,7 +179,21 @@ async def _ask_gates(ports: DrillPorts, experiment: Experiment, path: Path, plan
 
 
 async def run(ports: DrillPorts, started: Started) -> Drill:
-    """Walk a started drill to its end, judge it, and publish what it proved."""
+    """Walk a started drill to its end, judge it, and publish what it proved.
+
+    A database that refuses ends the faults as any reason to stop does, and is asked until the end is stored.
+
+    Raises:
+        FencedError: when another control plane has taken over; it has called the drill off, and ends its faults.
+    """
+    ports.walked.add(started.drill.id)
+    try:
+        return await _see_through(ports, started)
+    finally:
+        ports.walked.discard(started.drill.id)
+
+
+async def _see_through(ports: DrillPorts, started: Started) -> Drill:
     drill = started.drill
     users = Users(ports.watching.counted())
     contract = Contract(started.experiment.expected_alerts, started.experiment.forbidden_alerts)
@@ -184,9 +205,9 @@ async def run(ports: DrillPorts, started: Started) -> Drill:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
     residues = await _settle(ports, drill, stopped)
-    leases = await ports.faults.leases.of_drill(drill.id)
+    leases = await _tried(drill, lambda: ports.faults.leases.of_drill(drill.id))
     users.take(leases, ports.watching.counted(), ports.watching.readings())
-    phases = await _phases(ports, drill, leases)
+    phases = await _tried(drill, lambda: _phases(ports, drill, leases))
     facts = Facts(
         phases=phases,
         injected=sum(1 for lease in leases if lease.injected_at),
@@ -220,14 +241,11 @@ async def _walk_watched(ports: DrillPorts, started: Started, users: Users) -> tu
         What the child says, what went wrong with it, and why the run was stopped (empty when it ended by itself).
     """
     drill, stopped = started.drill, ""
-
-    async def note(text: str) -> None:
-        await ports.log.note(drill.id, Event(ports.now(), "step", text))
-
+    note = partial(_note, ports, drill, "step")
     order = Order(drill.id, started.path, Path(drill.journal), WALK_LIMIT.total_seconds(), note)
     walking = asyncio.ensure_future(ports.walk(order))
     watching = asyncio.create_task(watch(ports.watching, drill, started.guards, users))
-    closing = asyncio.create_task(close_as_they_end(ports.faults, drill.id))
+    closing = asyncio.create_task(_tried(drill, lambda: close_as_they_end(ports.faults, drill.id)))
     try:
         await asyncio.wait((walking, watching), return_when=asyncio.FIRST_COMPLETED)
         # A step that is refused because the drill was told to stop may end the child before the watch has seen it.
@@ -235,24 +253,57 @@ async def _walk_watched(ports: DrillPorts, started: Started, users: Users) -> tu
         if stopped:
             at = ports.now()
             ports.faults.stops.stop(drill.id, stopped)
-            ended = await heal(ports.faults, drill.id)
+            ended = await _end_faults(ports, drill)
             log.warning("stopped", drill=drill.id, why=stopped, ended=ended)
-            await _note_stop(ports, drill, stopped, at)
+            await _note(ports, drill, "guard", f"stopped: {stopped}", at)
+            if ended is not None:
+                await _note(ports, drill, "heal", "every fault was told to end")
     finally:
         for task in (walking, watching, closing):
             task.cancel()
-        await heal(ports.faults, drill.id)
+        await _end_faults(ports, drill)
         await asyncio.gather(walking, watching, closing, return_exceptions=True)
     return (*_walked(walking), stopped)
 
 
-async def _note_stop(ports: DrillPorts, drill: Drill, why: str, at: datetime) -> None:
-    """Note the stop with its own time, and that the faults were ended; they are ended whether or not this is stored."""
+async def _end_faults(ports: DrillPorts, drill: Drill) -> tuple[str, ...] | None:
+    """Tell every fault to end, once: neither the child nor a process that stops waits for the database.
+
+    Returns:
+        What was done, one line a fault; None when the database refused: `_settle` asks it until it does not.
+    """
     try:
-        await ports.log.note(drill.id, Event(at, "guard", f"stopped: {why}"))
-        await ports.log.note(drill.id, Event(ports.now(), "heal", "every fault was told to end"))
+        return await heal(ports.faults, drill.id)
     except StoreError as error:
-        log.error("not noted", drill=drill.id, what=error.what, why=error.why)
+        log.error("faults not ended", drill=drill.id, what=error.what, why=error.why, fix=error.fix)
+        return None
+
+
+async def _note(ports: DrillPorts, drill: Drill, kind: str, text: str, at: datetime | None = None) -> None:
+    """Note something that happened, now unless it has a time of its own; the drill goes on where that is not stored."""
+    try:
+        await ports.log.note(drill.id, Event(at or ports.now(), kind, text))
+    except StoreError as error:
+        log.error("not noted", drill=drill.id, text=text, what=error.what, why=error.why)
+
+
+async def _tried(drill: Drill, work: Callable[[], Awaitable[T]]) -> T:
+    """Do some work of a drill anew until the database lets it: one that stays running would close the gate for ever.
+
+    Raises:
+        FencedError: at once: what is left of the drill is the business of whoever has taken over.
+    """
+    trouble = ""
+    while True:
+        try:
+            return await work()
+        except FencedError:
+            raise
+        except StoreError as error:
+            if error.why != trouble:
+                log.error("the database refuses", drill=drill.id, what=error.what, why=error.why, fix=error.fix)
+            trouble = error.why
+            await asyncio.sleep(STORE_AGAIN_S)
 
 
 def _why(watching: "asyncio.Task[str]") -> str:
@@ -276,32 +327,25 @@ def _walked(walking: "asyncio.Future[Walk]") -> tuple[Walk, tuple[str, ...]]:
 async def _settle(ports: DrillPorts, drill: Drill, stopped: str) -> tuple[str, ...]:
     """Wait until nothing is left of the drill's faults; say when a stopped drill's took longer than it may."""
     began = ports.now()
-    if stopped and await until_healed(ports.faults, drill.id, VERIFIED_WITHIN_S):
-        text = f"not proven healed within {VERIFIED_WITHIN_S:g} s of the stop"
-        log.error("not healed", drill=drill.id, what=text)
-        await ports.log.note(drill.id, Event(ports.now(), "heal", text))
-    residues = await until_healed(ports.faults, drill.id)
+    if stopped:
+        left = await _tried(drill, lambda: until_healed(ports.faults, drill.id, VERIFIED_WITHIN_S))
+        if left or ports.now() - began > timedelta(seconds=VERIFIED_WITHIN_S):
+            text = f"not proven healed within {VERIFIED_WITHIN_S:g} s of the stop"
+            log.error("not healed", drill=drill.id, what=text)
+            await _note(ports, drill, "heal", text)
+    residues = await _tried(drill, lambda: until_healed(ports.faults, drill.id))
     took = (ports.now() - began).total_seconds()
     text = f"left behind: {'; '.join(residues)}" if residues else f"nothing left after {took:.2f} s"
-    await ports.log.note(drill.id, Event(ports.now(), "heal", text))
+    await _note(ports, drill, "heal", text)
     return residues
 
 
 async def _store(ports: DrillPorts, drill: Drill) -> None:
-    """Store how a drill ended; tried until it is stored: one that stays running would close the gate for ever."""
-    while True:
-        try:
-            await ports.drills.end(drill)
-            await ports.log.note(
-                drill.id,
-                Event(drill.ended_at or ports.now(), "end", f"{drill.outcome} {'; '.join(drill.reasons)}".strip()),
-            )
-        except StoreError as error:
-            log.error("not stored", drill=drill.id, what=error.what, why=error.why, fix=error.fix)
-            await asyncio.sleep(STORE_AGAIN_S)
-        else:
-            ports.faults.stops.forget(drill.id)
-            return
+    """Store how a drill ended; tried until it is stored."""
+    text = f"{drill.outcome} {'; '.join(drill.reasons)}".strip()
+    await _tried(drill, lambda: ports.drills.end(drill))
+    await _tried(drill, lambda: ports.log.note(drill.id, Event(drill.ended_at or ports.now(), "end", text)))
+    ports.faults.stops.forget(drill.id)
 
 
 async def _phases(ports: DrillPorts, drill: Drill, leases: tuple[Lease, ...]) -> dict[DrillPhase, datetime]:

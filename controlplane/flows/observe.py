@@ -69,7 +69,7 @@ class Observer:
         """Everything that is looked at; another tuple whenever the inventory changed."""
         self._models: dict[str, str] = {}
         self._verdicts: dict[str, Verdict] = {}
-        self._holding: dict[str, Callable[[], None]] = {}
+        self._holding: dict[Endpoint, Callable[[], None]] = {}
         self._turns = Turns(self.take, ports.spawn, lambda probe: ports.metrics.probes_skipped.labels(probe).inc())
         self.look = self._turns.look
         """Looks at an endpoint once by a probe: (probe, endpoint)."""
@@ -131,12 +131,18 @@ class Observer:
             self._models[name] = next((e.model for e in endpoints if e.model), "")
         self.targets = wanted
         self._turns.keep({endpoint.name for endpoint in wanted})
-        held = {f"{e.name} {e.url}": e for e in wanted}
-        for key in [k for k in self._holding if k not in held]:
-            self._holding.pop(key)()
-        for key, endpoint in held.items():
-            if key not in self._holding:
-                self._holding[key] = self._ports.hold(endpoint, self._held)
+        self._hold(wanted)
+
+    def _hold(self, wanted: tuple[Endpoint, ...]) -> None:
+        """Hold a connection to each endpoint as it is now: what is said of one as it was before counts for nobody.
+
+        Held anew before it is let go of, so that an endpoint whose address stays keeps its connections.
+        """
+        for endpoint in wanted:
+            if endpoint not in self._holding:
+                self._holding[endpoint] = self._ports.hold(endpoint, self._held)
+        for gone in self._holding.keys() - set(wanted):
+            self._holding.pop(gone)()
 
     def inventory_changed(self) -> None:
         """Follow the inventory now, and judge what that changed: an endpoint that is gone is asked no more."""

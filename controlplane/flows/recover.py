@@ -3,13 +3,13 @@
 Nothing here trusts memory: it compares what is stored with what the gateway and the substrate show.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
-from controlplane.chaos.drill import DrillBook, Outcome
+from controlplane.chaos.drill import Drill, DrillBook, Outcome
 from controlplane.chaos.fault import FaultDriver, Lease, LeaseBook, LeaseState, Reaper
 from controlplane.degradation.actuator import (
     Actuator,
@@ -26,6 +26,9 @@ from controlplane.degradation.actuator import (
 from controlplane.degradation.matrix import Level, Row
 from controlplane.errors import ActuatorError, FaultError
 from controlplane.flows.carry import InHand, Levers, Proof, carry_out, prove_errands, stuck, undo, verify
+
+BEGUN_WITHIN = timedelta(seconds=30)
+"""A drill is stored before anybody walks it: one that is younger may be about to be walked."""
 
 log = structlog.get_logger("recover")
 
@@ -58,6 +61,8 @@ class RecoverPorts:
     """Told of each split that was put right, for whoever shows it."""
     reaper: Reaper | None = None
     """None: the substrate keeps no record of its own of what is broken."""
+    walked: Collection[str] = ()
+    """Ids of the drills that this process walks."""
 
 
 async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
@@ -299,12 +304,27 @@ async def settle_drills(ports: RecoverPorts) -> None:
     """Call off the drills that were running when the control plane stopped, and end their faults; called once."""
     for drill in await ports.drills.recent(limit=20):
         if drill.outcome is Outcome.RUNNING:
-            reason = "the control plane stopped while the drill ran"
-            await ports.drills.end(replace(drill, outcome=Outcome.ABORTED, reasons=(reason,), ended_at=ports.now()))
-            log.warning("called off", drill=drill.id)
+            await _end_drill(ports, drill, "the control plane stopped while the drill ran")
     await _heal(
         ports, await ports.leases.open_leases()
     )  # What others have broken in the same cluster is theirs to end.
+
+
+async def end_abandoned(ports: RecoverPorts) -> None:
+    """Call off a drill that runs in the books alone; called every few seconds while this process is in charge.
+
+    Its journey broke off, or never began: nobody else would end it, and no other drill could start. What it has broken
+    is the fault of a drill that is over, which `heal_expired` ends.
+    """
+    for drill in await ports.drills.recent(limit=20):
+        old = ports.now() - drill.started_at > BEGUN_WITHIN
+        if drill.outcome is Outcome.RUNNING and old and drill.id not in ports.walked:
+            await _end_drill(ports, drill, "its journey broke off")
+
+
+async def _end_drill(ports: RecoverPorts, drill: Drill, why: str) -> None:
+    await ports.drills.end(replace(drill, outcome=Outcome.ABORTED, reasons=(why,), ended_at=ports.now()))
+    log.warning("called off", drill=drill.id, why=why)
 
 
 async def heal_expired(ports: RecoverPorts) -> tuple[str, ...]:

@@ -79,6 +79,7 @@ class Charge:
             await self._resume(engaged)
         elif self._leadership.acting:
             await recover.tend_receipts(ports)
+            await recover.end_abandoned(ports)
             await recover.heal_expired(ports)
         elif not ports.in_hand.moving:
             await self._resume(await recover.settle_receipts(ports))

@@ -182,7 +182,10 @@ class DrillDesk:
             else:
                 await self._postpone(slot, started.reasons)
             return
-        await self._keep(slot, SlotState.STARTED, ())
+        try:
+            await self._keep(slot, SlotState.STARTED, ())
+        except StoreError as error:  # The drill is stored with its date: the next look at the dates finds it there.
+            log.error("not kept", slot=slot.name, what=error.what, why=error.why)
         self._ports.changed()
         with self._shown_running(slot.experiment):
             await drill_flow.run(self._ports.drilling, started)

@@ -466,6 +466,7 @@ def build(
         resolve=resolve,
         moved=decider.split_is,
         reaper=reaper_of(loaded, counted_by(metrics)),
+        walked=drilling.walked,
     )  # fmt: skip
     hearing = Hearing(policy.service, book.instructions, decider, lambda: leadership.acting, utcnow)
     charge = Charge(policy.service, leadership, book, decider, hearing, recovering)

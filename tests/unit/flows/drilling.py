@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from controlplane.chaos.contract import AlertRoom
 from controlplane.chaos.drill import Drill, Event, Halt, RowTimes
 from controlplane.chaos.experiment import Experiment, Walk
@@ -13,6 +15,7 @@ from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.chaos.guard import Guard, Reading
 from controlplane.chaos.redundancy import BlastRadius, PoolNow, Preview, Target, preview
 from controlplane.chaos.safety import GateFacts
+from controlplane.errors import StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.flows.alerts import AlertPorts
 from controlplane.flows.drill import DrillPorts, Order, Started, start
@@ -35,6 +38,20 @@ def utcnow() -> datetime:
 
 def names(pool: str) -> tuple[Endpoint, ...]:
     return tuple(Endpoint(f"{pool}-{i}", pool, "http://127.0.0.1:1") for i in range(POOLS.get(pool, 0)))
+
+
+def refuse(
+    monkeypatch: pytest.MonkeyPatch, book: type, call: str, times: int, error: type[StoreError] = StoreError
+) -> None:
+    """Let a call of a book be refused some times; from then on it is answered."""
+    answered, left = getattr(book, call), iter(range(times))
+
+    async def asked(*told: object) -> object:
+        if next(left, None) is not None:
+            raise error("the database refuses", "disk full", "free space")
+        return await answered(*told)
+
+    monkeypatch.setattr(book, call, asked)
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """Alerts during a drill: a silence as long as the faults, and a contract that fails the drill when it is broken."""
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +11,10 @@ from controlplane.chaos.contract import Contract, Firing, Silence, broken
 from controlplane.chaos.drill import Outcome
 from controlplane.chaos.experiment import Walk
 from controlplane.errors import UnreachableError
+from controlplane.flows.alerts import Watched, settle
 from controlplane.flows.drill import Order, run
 from controlplane.flows.faults import heal
-from tests.unit.flows.drilling import COMPLETED, EXPERIMENT, Bench, utcnow
+from tests.unit.flows.drilling import COMPLETED, EXPERIMENT, Bench, FakeLog, TimedLeases, refuse, utcnow
 
 NOW = utcnow()
 CONTRACT = Contract(("DegradationEngaged",), ("ObjectiveMissed",))
@@ -97,6 +99,35 @@ async def test_an_alertmanager_that_never_answers_fails_the_contract_and_nothing
     ended = await run(made.ports, await made.begun())
     assert (ended.outcome, ended.reasons) == (Outcome.FAILED, ("the alerts are unknown: refused",))
     assert all(not lease.open for lease in made.leases.kept.values())
+
+
+class OtherLeases(TimedLeases):
+    """The lease book as the alerts see it: refused to them, it is not refused to the watch."""
+
+
+async def test_the_alerts_are_followed_on_after_a_database_that_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = FakeRoom()
+    made = bench(tmp_path, room, "DegradationEngaged")
+    refuse(monkeypatch, OtherLeases, "of_drill", 2)
+    ports = replace(made.ports, alerts=replace(made.ports.alerts, leases=OtherLeases(made.leases.kept)))
+    async with asyncio.timeout(10):
+        ended = await run(ports, await made.begun())
+    assert ended.outcome is Outcome.PASSED
+    assert room.lifted == ["s1"]
+
+
+async def test_what_fired_counts_though_neither_the_faults_are_known_nor_a_note_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bench(tmp_path, FakeRoom())
+    drill = (await made.begun()).drill
+    refuse(monkeypatch, TimedLeases, "of_drill", 1_000_000)
+    refuse(monkeypatch, FakeLog, "note", 1_000_000)
+    room = FakeRoom([Firing(name, utcnow(), "chat") for name in ("DegradationEngaged", "ObjectiveMissed")])
+    reasons = await settle(replace(made.ports.alerts, room=room), drill, CONTRACT, Watched())
+    assert reasons == ("forbidden alert ObjectiveMissed fired",)
 
 
 async def test_without_an_alertmanager_nothing_is_asked(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from controlplane.chaos.fault import MAX_LEASE, FaultKind, Lease, LeaseState
 from controlplane.chaos.guard import Reading
 from controlplane.chaos.redundancy import BlastRadius
 from controlplane.chaos.safety import Go, Refusal
-from controlplane.errors import ExperimentError, FaultError, StoreError, UsageError
+from controlplane.errors import ExperimentError, FaultError, FencedError, StoreError, UsageError
 from controlplane.flows.drill import Order, dry_run, run, start
 from controlplane.flows.faults import FaultRequest, heal, inject
 from controlplane.flows.halt import halt, resume
-from tests.unit.flows.drilling import COMPLETED, PLAN, Bench, names, utcnow
+from tests.unit.flows.drilling import COMPLETED, PLAN, Bench, FakeLog, TimedLeases, names, refuse, utcnow
+from tests.unit.flows.fakes import FakeDrills
 
 
 async def good(bench: Bench, order: Order) -> Walk:
@@ -152,6 +153,125 @@ async def test_a_process_that_stops_ends_its_faults_on_the_way_out(tmp_path: Pat
         await running
     assert set(bench.driver.reverted) == set(bench.leases.kept)
     assert bench.ended_child.is_set()
+
+
+# -- a database that refuses -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.flows.drill.STORE_AGAIN_S", 0.01)
+
+
+@pytest.mark.usefixtures("again_soon")
+async def test_faults_that_cannot_be_looked_up_are_ended_once_they_can_and_the_drill_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(hangs, tmp_path)
+    ports, started = bench.ports, await bench.begun()
+    running = asyncio.create_task(run(ports, started))
+    await within(10, bench)
+    assert ports.walked == {started.drill.id}
+    refuse(monkeypatch, TimedLeases, "of_drill", 10)
+    ended = await asyncio.wait_for(running, 10)
+    assert ended.outcome is Outcome.ABORTED
+    assert "cannot be evaluated: the database refuses: disk full" in ended.reasons[0]
+    assert bench.drills.kept[ended.id] == ended
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
+    assert states(bench) == {LeaseState.HEALED}
+    assert bench.ended_child.is_set()
+    assert ports.walked == set()
+
+
+@pytest.mark.usefixtures("again_soon")
+@pytest.mark.parametrize(
+    ("book", "call"), [(TimedLeases, "of_drill"), (TimedLeases, "move"), (FakeLog, "note"), (FakeDrills, "end")]
+)
+async def test_a_stopped_drill_is_seen_through_whatever_the_database_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, book: type, call: str
+) -> None:
+    bench = Bench(hangs, tmp_path)
+    running = asyncio.create_task(run(bench.ports, await bench.begun()))
+    await within(10, bench)
+    refuse(monkeypatch, book, call, 10)
+    bench.leads = False
+    ended = await asyncio.wait_for(running, 10)
+    assert (ended.outcome, bench.drills.kept[ended.id]) == (Outcome.ABORTED, ended)
+    assert states(bench) == {LeaseState.HEALED}
+    assert bench.log.texts("end") == ["aborted this control plane no longer leads"]
+
+
+async def test_a_stop_whose_end_was_proven_late_because_of_the_database_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.flows.drill.STORE_AGAIN_S", 0.1)
+    monkeypatch.setattr("controlplane.flows.drill.VERIFIED_WITHIN_S", 0.05)
+    bench = Bench(hangs, tmp_path)
+    running = asyncio.create_task(run(bench.ports, await bench.begun()))
+    await within(10, bench)
+    refuse(monkeypatch, TimedLeases, "of_drill", 10)
+    await asyncio.wait_for(running, 10)
+    assert "not proven healed within 0.05 s of the stop" in bench.log.texts("heal")
+
+
+@pytest.mark.usefixtures("again_soon")
+async def test_a_drill_is_judged_once_the_database_says_what_its_row_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, Bench, "_row_times", 2)
+    bench = Bench(good, tmp_path)
+    ended = await run(bench.ports, await bench.begun())
+    assert (ended.outcome, ended.reasons) == (Outcome.PASSED, ())
+
+
+@pytest.mark.usefixtures("again_soon")
+async def test_a_fault_that_ends_by_itself_is_closed_though_the_database_refused_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def waits(bench: Bench, order: Order) -> Walk:
+        leases = await bench.break_primaries(order)
+        refuse(monkeypatch, TimedLeases, "move", 1)
+        bench.leases.kept = {lease.id: replace(lease, deadline=utcnow()) for lease in leases}
+        while states(bench) != {LeaseState.HEALED}:
+            await bench.tick()
+        return COMPLETED
+
+    bench = Bench(waits, tmp_path)
+    ended = await asyncio.wait_for(run(bench.ports, await bench.begun()), 10)
+    assert ended.outcome is Outcome.PASSED
+
+
+async def test_a_process_that_stops_does_not_wait_for_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(hangs, tmp_path)
+    running = asyncio.create_task(run(bench.ports, await bench.begun()))
+    await within(10, bench)
+    refuse(monkeypatch, TimedLeases, "of_drill", 1_000_000)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 10)
+    assert bench.ended_child.is_set()
+
+
+async def test_a_drill_of_one_that_has_been_taken_over_from_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, FakeDrills, "end", 1_000_000, FencedError)
+    bench = Bench(good, tmp_path)
+    ports = bench.ports
+    with pytest.raises(FencedError):
+        await asyncio.wait_for(run(ports, await bench.begun()), 10)
+    assert states(bench) == {LeaseState.HEALED}
+    assert ports.walked == set()
+
+
+async def test_a_drill_whose_gates_cannot_be_noted_is_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, FakeLog, "note", 1)
+    bench = Bench(good, tmp_path)
+    ended = await run(bench.ports, await bench.begun())
+    assert ended.outcome is Outcome.PASSED
+    assert bench.log.texts("gate") == []
 
 
 # -- starting ----------------------------------------------------------------------------------------------------------

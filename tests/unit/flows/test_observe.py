@@ -14,7 +14,7 @@ from controlplane.errors import ActuatorError, ControlplaneError, StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.flows.vantage import ASKED_ENOUGH
 from controlplane.probes.gateway_counts import Count
-from controlplane.probes.probe import Look
+from controlplane.probes.probe import Failure, Look
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
 from tests.unit.flows.fakes import receipt, split
@@ -223,6 +223,21 @@ async def test_the_inventory_is_followed_and_each_endpoint_held(monkeypatch: pyt
         world.observer.follow_inventory()
         await world.settle()
         assert world.holding == {"primary-0"}
+
+
+async def test_an_endpoint_that_became_another_where_it_stands_is_held_as_it_is_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        world.endpoints = (*(replace(endpoint, node="gpu-1", zone="b") for endpoint in PRIMARY), STANDBY)
+        world.observer.follow_inventory()
+        assert len(world.watchers) == 3
+        assert world.let_go == set()
+        for endpoint, report in world.watchers.items():
+            if endpoint.pool == "primary":
+                report(Look(endpoint, "held", world.now, 0.0, Failure.REFUSED, "refused"))
+        await world.settle()
+        assert [order.row.level for order in world.levers.engaged] == [Level.P0]
 
 
 async def test_a_changed_inventory_is_followed_and_judged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from controlplane.flows import carry
 from controlplane.flows.carry import InHand, Levers
 from controlplane.flows.recover import (
     RecoverPorts,
+    end_abandoned,
     heal_all,
     heal_expired,
     reap,
@@ -321,6 +322,28 @@ async def test_a_drill_that_was_running_is_called_off_and_its_faults_ended() -> 
     assert world.drills.kept["new"].ended_at == NOW
     assert world.drills.kept["new"].reasons
     assert await world.leases.open_leases() == ()
+
+
+async def test_a_drill_that_nobody_walks_is_called_off_and_its_faults_ended_and_any_other_is_let_be() -> None:
+    world = World()
+    minutes_ago, now = NOW - timedelta(minutes=5), NOW
+    made = {
+        "over": Drill("over", "node-kill", "P0", timedelta(minutes=5), "ann", minutes_ago, outcome=Outcome.PASSED),
+        "walked": Drill("walked", "node-kill", "P0", timedelta(minutes=5), "ann", minutes_ago),
+        "beginning": Drill("beginning", "node-kill", "P0", timedelta(minutes=5), "ann", now),
+    }
+    for drill in made.values():
+        await world.drills.begin(drill)
+    await world.drills.begin(replace(made["walked"], id="abandoned"))
+    for drill_id in ("walked", "abandoned"):
+        await world.leases.intend(replace(lease(f"{drill_id}-0", NOW + timedelta(hours=1)), drill_id=drill_id))
+    ports = world.ports(walked={"walked"})
+    await end_abandoned(ports)
+    await heal_expired(ports)
+    ended = world.drills.kept.pop("abandoned")
+    assert (ended.outcome, ended.reasons, ended.ended_at) == (Outcome.ABORTED, ("its journey broke off",), NOW)
+    assert world.drills.kept == made
+    assert [held.id for held in await world.leases.open_leases()] == ["walked-0"]
 
 
 # -- errands, and what a living process left behind -------------------------------------------------------------------

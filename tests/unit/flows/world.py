@@ -120,7 +120,10 @@ class World:
         self.levers = FakeLevers()
         self.endpoints: tuple[Endpoint, ...] = (*PRIMARY, STANDBY)
         self.tasks: set[asyncio.Task[None]] = set()
-        self.holding: set[str] = set()
+        self.watchers: dict[Endpoint, Callable[[Look], None]] = {}
+        """What is told when the connection to an endpoint comes or goes, while one is held."""
+        self.let_go: set[str] = set()
+        """Addresses to which no connection was held any more."""
         self.changes = 0
         self.metrics = Metrics()
         self.clock = Clock()
@@ -170,9 +173,18 @@ class World:
     def read(self) -> Inventory:
         return Inventory(self.endpoints)
 
-    def hold(self, endpoint: Endpoint, _: Callable[[Look], None]) -> Callable[[], None]:
-        self.holding.add(endpoint.name)
-        return lambda: self.holding.discard(endpoint.name)
+    def hold(self, endpoint: Endpoint, report: Callable[[Look], None]) -> Callable[[], None]:
+        self.watchers[endpoint] = report
+
+        def release() -> None:
+            del self.watchers[endpoint]
+            self.let_go |= {endpoint.url} - {held.url for held in self.watchers}
+
+        return release
+
+    @property
+    def holding(self) -> set[str]:
+        return {endpoint.name for endpoint in self.watchers}
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -1,15 +1,20 @@
 """Doing what is ours: what keeps us from it is told, and forgotten when it is over."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from controlplane.chaos.drill import Drill, Outcome
 from controlplane.degradation.fencing import Term
 from controlplane.errors import FencedError, StoreError
+from controlplane.flows.carry import InHand, Levers
+from controlplane.flows.recover import RecoverPorts
 from controlplane.runtime.charge import Charge
 from controlplane.runtime.leader import Leadership
+from tests.unit.flows.fakes import T0, FakeActuator, FakeDrills, FakeDriver, FakeLeases, FakeReceipts, fixed, lease
 
 
 class Shelf:
@@ -45,15 +50,15 @@ class Share:
 class World:
     """A follower's part, unless a test makes it more: it only reads what the one in charge has engaged."""
 
-    def __init__(self) -> None:
+    def __init__(self, recovering: RecoverPorts | None = None) -> None:
         self.shelf, self.share = Shelf(), Share()
         self.resumed: list[tuple[Any, ...]] = []
         self.in_hand = SimpleNamespace(receipts={"chat/P0/1": "engaged"})
         books: Any = SimpleNamespace(receipts=self.shelf, instructions=self.shelf)
         decider: Any = SimpleNamespace(resume=lambda *told: self.resumed.append(told))
         hearing: Any = SimpleNamespace(resumed=lambda _: None)
-        recovering: Any = SimpleNamespace(in_hand=self.in_hand)
-        self.ours = Charge("chat", cast("Leadership", self.share), books, decider, hearing, recovering)
+        ports: Any = recovering or SimpleNamespace(in_hand=self.in_hand)
+        self.ours = Charge("chat", cast("Leadership", self.share), books, decider, hearing, ports)
 
 
 async def test_a_database_that_does_not_answer_is_named_until_it_answers_again() -> None:
@@ -92,3 +97,17 @@ async def test_a_lease_that_ran_out_in_a_stall_takes_nothing_out_of_its_holders_
     await world.ours.tick()
     assert world.in_hand.receipts == {"chat/P0/1": "engaged"}
     assert world.resumed == []
+
+
+async def test_whoever_is_in_charge_ends_the_drill_that_nobody_walks_and_what_it_broke() -> None:
+    drills, leases, later = FakeDrills(), FakeLeases(), T0 + timedelta(hours=1)
+    ports = RecoverPorts(
+        "chat", FakeReceipts(), leases, drills, Levers(FakeActuator()), FakeDriver(), fixed(later), in_hand=InHand()
+    )
+    await drills.begin(Drill("drill", "node-kill", "P0", timedelta(minutes=5), "ann", T0))
+    await leases.intend(lease("primary-0", later + timedelta(hours=1)))
+    world = World(ports)
+    world.share.term, world.share.acting = Term("chat", "a", 1), True
+    await world.ours.tick()
+    assert drills.kept["drill"].outcome is Outcome.ABORTED
+    assert await leases.open_leases() == ()

@@ -20,7 +20,7 @@ from controlplane.policy.model import DrillPlan
 from controlplane.policy.model import Slot as Calendar
 from controlplane.runtime.drills import DeskPorts, DrillDesk
 from controlplane.telemetry import Metrics
-from tests.unit.flows.drilling import COMPLETED, GUARDS, Bench
+from tests.unit.flows.drilling import COMPLETED, GUARDS, Bench, refuse
 from tests.unit.flows.fakes import FakeDrills
 
 DUE = datetime(2026, 12, 1, 10, 0, tzinfo=UTC)
@@ -104,6 +104,19 @@ async def test_a_date_is_known_before_it_comes_and_runs_when_it_does(tmp_path: P
     (drill,) = desk.drills()
     assert (drill.slot, drill.outcome, drill.requested_by) == (NAME, Outcome.PASSED, "schedule monthly")
     await desk.at(DUE + timedelta(seconds=20))
+    assert len(desk.drills()) == 1
+
+
+async def test_a_date_whose_start_cannot_be_kept_is_run_and_found_started_by_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path)
+    await desk.at(DUE - timedelta(hours=1))
+    refuse(monkeypatch, Schedule, "keep_slot", 1)
+    assert (await desk.at(DUE))[NAME] is SlotState.PLANNED
+    assert [drill.outcome for drill in desk.drills()] == [Outcome.PASSED]
+    desk.schedule.done.add(("node-kill", NAME))
+    assert (await desk.at(DUE + timedelta(seconds=15)))[NAME] is SlotState.STARTED
     assert len(desk.drills()) == 1
 
 
