@@ -167,8 +167,8 @@ async def _inject_one(ports: FaultPorts, driver: FaultDriver, lease: Lease) -> L
     """Break one endpoint. The moment before the harm counts as the fault's: what follows cannot be older than it.
 
     Raises:
-        FaultError: when it failed, or a halt closed the lease before there was anything to end: whoever ends faults goes
-            by open leases, so that nobody else would look at this one again.
+        FaultError: when it failed, or a halt closed the lease before there was anything to end: whoever ends faults
+            goes by open leases, so that nobody else would look at this one again.
     """
     at = ports.now()
     text = await driver.apply(lease)

@@ -62,8 +62,8 @@ class AlertInbox(Protocol):
         """Write down, as `keep` does, what is gathered when the turn has come.
 
         Args:
-            gather: returns tellings, maybe none, and now. Called once at most, when nothing else is being written,
-                maybe in another thread.
+            gather: returns tellings, maybe none, and now. Called when nothing else is being written, maybe in another
+                thread; again, for the same tellings, where the database has called the transaction off.
         """
 
     async def tally(self) -> Mapping[Kind, int]:

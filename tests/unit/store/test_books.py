@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import Connection, event, text, update
+from sqlalchemy import Connection, text, update
+from sqlalchemy.event import listen
 
 from controlplane.chaos.drill import Drill, DrillBook, DrillPhase, Event, Halt, Measured, Outcome, Slot, SlotState
 from controlplane.chaos.fault import FaultKind, Lease, LeaseBook, LeaseState
@@ -283,7 +284,7 @@ async def test_a_lease_that_another_control_plane_heals_at_that_moment_stays_hea
 
     healing = asyncio.create_task(other.change(heals))
     assert await asyncio.to_thread(healed.wait, 10)
-    event.listen(database._engine, "before_cursor_execute", lambda *_: asked.set())
+    listen(database._engine, "before_cursor_execute", lambda *_: asked.set())
     moved = await book.move("l1", LeaseState.INJECTED, at(4), "broke it")
     await healing
     assert (moved.state, moved.healed_at) == (LeaseState.HEALED, at(3))
