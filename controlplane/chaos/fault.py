@@ -121,7 +121,7 @@ class LeaseBook(Protocol):
         """Store a new lease."""
 
     async def move(self, lease_id: str, state: LeaseState, at: datetime, detail: str = "") -> Lease:
-        """Record the next state of a lease."""
+        """Record the next state of a lease and return it as it is now; a healed one stays as it is."""
 
     async def open_leases(self) -> tuple[Lease, ...]:
         """Return the leases that are not healed, oldest first."""

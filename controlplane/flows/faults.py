@@ -164,12 +164,21 @@ def _lease(drill: Drill, request: FaultRequest, endpoint: Endpoint, now: datetim
 
 
 async def _inject_one(ports: FaultPorts, driver: FaultDriver, lease: Lease) -> Lease:
-    """Break one endpoint. The moment before the harm counts as the fault's: what follows cannot be older than it."""
+    """Break one endpoint. The moment before the harm counts as the fault's: what follows cannot be older than it.
+
+    Raises:
+        FaultError: when it failed, or a halt closed the lease before there was anything to end: whoever ends faults
+            goes by open leases, so that nobody else would look at this one again.
+    """
     at = ports.now()
     text = await driver.apply(lease)
     log.info("injected", lease=lease.id, what=text)
     await ports.log.note(lease.drill_id, Event(at, "fault", f"{lease.kind} on {lease.endpoint.name}: {text}"))
-    return await ports.leases.move(lease.id, LeaseState.INJECTED, at, text)
+    stored = await ports.leases.move(lease.id, LeaseState.INJECTED, at, text)
+    if not stored.open:
+        what = f"{lease.kind} on {lease.endpoint.name} was called off while it was injected"
+        raise FaultError(what, "its lease was closed meanwhile", await _heal_one(driver, lease))
+    return stored
 
 
 async def _prove_one(ports: FaultPorts, driver: FaultDriver, lease: Lease) -> Lease:

@@ -42,6 +42,9 @@ class Busy:
     why: str
 
 
+STOPPING = Busy("stopping", "this control plane is stopping")
+
+
 @dataclass(frozen=True, slots=True)
 class IntakePorts:
     """What this journey touches."""
@@ -69,26 +72,32 @@ class _Turn:
     def __init__(self, gather: Callable[[], list[_Waiting]], now: Callable[[], datetime], lock: Lock) -> None:
         self._gather, self._now, self._lock = gather, now, lock
         self._over = False
-        self.group: Sequence[_Waiting] = ()
+        self._group: Sequence[_Waiting] = ()
         self.told: Sequence[Alert] = ()
+        """What is being written, or was: empty before the turn has come, and where it came too late."""
         self.at, self.began = now(), 0.0
 
     def take(self) -> tuple[tuple[Alert, ...], datetime]:
-        """Gather the group, unless nobody waits for it any more; return what counts of it, and now."""
+        """Gather the group, unless nobody waits for it any more; return what counts of it, and now.
+
+        Called again where the store has to do its work anew: then it is the same group.
+        """
         with self._lock:
-            if not self._over:
-                self.group = self._gather()
+            if not self._over and not self._group:
+                self._group = self._gather()
+                self.told = [alert for waiting in self._group for alert in waiting.alerts]
         self.at, self.began = self._now(), monotonic()
-        self.told = [alert for waiting in self.group for alert in waiting.alerts]
         return latest(self.told), self.at
 
-    def end(self) -> Sequence[_Waiting]:
-        """Gather nothing from now on; return whom to answer. Where the turn never came, that is everybody who waits."""
+    def answer(self, answer: Busy | None) -> None:
+        """Answer the group, once, and gather nothing from now on; where the turn never came, that is all who wait."""
         with self._lock:
-            if not self._over and not self.group:
-                self.group = self._gather()
+            if answer and not self._over and not self._group:
+                self._group = self._gather()
+            group = () if self._over else self._group
             self._over = True
-        return self.group
+        for waiting in group:
+            waiting.told(answer)
 
 
 class Intake:
@@ -150,19 +159,22 @@ class Intake:
         try:
             async with asyncio.TaskGroup() as writers:
                 for _ in range(WRITERS):
-                    writers.create_task(self._write_on())
+                    writers.create_task(self._write_on(writers))
         finally:
             self._running = False
-            while group := _Turn(self._next_group, self._ports.now, self._lock).end():
-                _answer(group, Busy("stopping", "this control plane is stopping"))
+            while self._queue:
+                self._turn().answer(STOPPING)
 
-    async def _write_on(self) -> None:
+    async def _write_on(self, writers: asyncio.TaskGroup) -> None:
         while True:
             await self._wake.wait()
             if self._queue:
-                await self._write()
+                await self._write(writers)
             else:
                 self._wake.clear()
+
+    def _turn(self) -> _Turn:
+        return _Turn(self._next_group, self._ports.now, self._lock)
 
     def _next_group(self) -> list[_Waiting]:
         """Take what fits into one commit; called under the lock, by the store's thread or the event loop's."""
@@ -174,15 +186,25 @@ class Intake:
         self._taken += alerts
         return group
 
-    async def _write(self) -> None:
-        """Have one group written; it is answered whatever comes."""
-        turn, began = _Turn(self._next_group, self._ports.now, self._lock), monotonic()
-        answer: Busy | None = Busy("stopping", "this control plane is stopping")
+    async def _write(self, writers: asyncio.TaskGroup) -> None:
+        """Have one group written, and wait for that no longer than whoever sent it."""
+        turn = self._turn()
+        commit = writers.create_task(self._commit(turn))
+        await asyncio.wait((commit,), timeout=ACK_WITHIN_S)
+        if not commit.done():
+            turn.answer(Busy("slow", f"it was not written within {ACK_WITHIN_S:g} s"))
+            if not turn.told:
+                commit.cancel()
+
+    async def _commit(self, turn: _Turn) -> None:
+        """Have one group stored and tell of it, however late that is: told again it would be no news.
+
+        It is answered whatever comes.
+        """
+        began = monotonic()
+        answer: Busy | None = STOPPING
         try:
-            async with asyncio.timeout(ACK_WITHIN_S):
-                changes = await self._ports.inbox.keep_next(turn.take)
-        except TimeoutError:
-            answer = Busy("slow", f"it was not written within {ACK_WITHIN_S:g} s")
+            changes = await self._ports.inbox.keep_next(turn.take)
         except StoreError as error:
             if error.why != self._trouble:
                 log.error("alerts not stored", what=error.what, why=error.why, fix=error.fix)
@@ -192,8 +214,8 @@ class Intake:
             self._trouble = ""
             answer = None
         finally:
-            _answer(turn.group if answer is None else turn.end(), answer)
-        if answer is None and turn.group:
+            turn.answer(answer)
+        if answer is None and turn.told:
             self._ports.metrics.intake_commit_seconds.observe(monotonic() - max(began, turn.began))
             self._heard(turn.told, changes, turn.at)
 
@@ -215,8 +237,3 @@ class Intake:
             way = way_s(watchdog, now, new=watchdog.fingerprint in changed)
             if way is not None:
                 metrics.watchdog_seconds.labels(watchdog.source).observe(max(0.0, way))
-
-
-def _answer(group: Sequence[_Waiting], answer: Busy | None) -> None:
-    for waiting in group:
-        waiting.told(answer)

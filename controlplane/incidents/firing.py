@@ -49,7 +49,7 @@ class AlertInbox(Protocol):
             told: one telling an alert, in the order of the fingerprints (`alert.latest`).
             at: now.
             asked_at: when Alertmanager was asked what fires, where these are its answer: what it lists fires, even if
-                its end was told before that moment.
+                its end was told before that moment; it then begins anew at that moment, unless it has a later start.
 
         Returns:
             What changed; a telling that says nothing new is not among it.
@@ -62,8 +62,8 @@ class AlertInbox(Protocol):
         """Write down, as `keep` does, what is gathered when the turn has come.
 
         Args:
-            gather: returns tellings, maybe none, and now. Called once at most, when nothing else is being written,
-                maybe in another thread.
+            gather: returns tellings, maybe none, and now. Called when nothing else is being written, maybe in another
+                thread; again, for the same tellings, where the database has called the transaction off.
         """
 
     async def tally(self) -> Mapping[Kind, int]:

@@ -38,7 +38,8 @@ _SUPERSEDES = """
     excluded.starts_at > alerts.starts_at OR (excluded.status = 'resolved' AND alerts.status = 'firing'
     AND (excluded.starts_at = alerts.starts_at OR excluded.ends_at >= alerts.starts_at))
 """
-_LISTED = " OR (excluded.status = 'firing' AND alerts.status = 'resolved' AND alerts.at < {mark})"
+_REVIVED = "excluded.status = 'firing' AND alerts.status = 'resolved' AND alerts.{column} < {mark}"
+"""What Alertmanager lists, asked at a moment, of an alert whose end we knew before it."""
 _SOURCE = {source.value: source for source in Source}
 _STATUS = {status.value: status for status in Status}
 _encode = msgspec.json.Encoder().encode
@@ -179,7 +180,7 @@ def _keep(
         for alert in some:
             values += _values(alert, now)
         if asked_at is not None:
-            values.append(_text(asked_at))
+            values += [_text(asked_at)] * 3
         statement = _statement(mark, len(some), listed=asked_at is not None)
         changed += [_change(row) for row in execute(statement, values)]
     return tuple(changed)
@@ -187,13 +188,21 @@ def _keep(
 
 @lru_cache
 def _statement(mark: str, rows: int, *, listed: bool) -> str:
+    """Write the statement; `listed`: its values end with the moment when Alertmanager was asked, three times.
+
+    An alert that is listed after its end may have the start it had: Alertmanager was restarted, or cut off from
+    Prometheus. It begins anew when it was asked, so that this is news to whoever knows of the end, and an older telling
+    of either is none.
+    """
     row = f"({', '.join([mark] * len(_COLUMNS))})"
+    anew = f"WHEN {_REVIVED.format(column='starts_at', mark=mark)} THEN {mark} " if listed else ""
+    or_listed = f" OR ({_REVIVED.format(column='at', mark=mark)})" if listed else ""
     return (
         f"INSERT INTO alerts ({', '.join(_COLUMNS)}) VALUES {', '.join([row] * rows)} "  # noqa: S608 - our own words
         "ON CONFLICT (fingerprint) DO UPDATE SET was = alerts.status, starts_at = CASE WHEN excluded.starts_at > "
-        "alerts.starts_at THEN excluded.starts_at ELSE alerts.starts_at END, "
-        f"{', '.join(f'{column} = excluded.{column}' for column in _TAKEN)} "
-        f"WHERE {_SUPERSEDES}{_LISTED.format(mark=mark) if listed else ''} "
+        "alerts.starts_at THEN excluded.starts_at "
+        f"{anew}ELSE alerts.starts_at END, {', '.join(f'{column} = excluded.{column}' for column in _TAKEN)} "
+        f"WHERE {_SUPERSEDES}{or_listed} "
         "RETURNING fingerprint, name, service, source, was, status"
     )
 

@@ -49,6 +49,18 @@ _SESSION = {
     "tcp_user_timeout": "5s",
 }
 """What PostgreSQL is told of each session of ours."""
+_CONNECTION = {
+    "connect_timeout": CONNECT_WITHIN_S,
+    # Nor does a server that is gone without a word end anything: the one thread that talks to it would wait for as long
+    # as TCP does, a quarter of an hour for what was sent and for ever for an answer. Milliseconds; the others seconds.
+    "keepalives": 1,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5_000,
+}
+"""How libpq connects, where the URL does not say otherwise:
+https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS"""
 
 
 class Database:
@@ -206,12 +218,13 @@ def _engine(url: str) -> Engine:
             event.listen(engine, "begin", _begin)
         return engine
     told = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
-    given = make_url(url).query.get("options", "")
+    asked = make_url(url).query
+    given = asked.get("options", "")
     told = f"{told} {given if isinstance(given, str) else ' '.join(given)}".strip()
     # A connection is tried before it is used: after a restart of the server the first call would fail for nothing.
     return create_engine(
         make_url(url).difference_update_query(["options"]), pool_pre_ping=True,
-        connect_args={"connect_timeout": CONNECT_WITHIN_S, "options": told},
+        connect_args={**{k: v for k, v in _CONNECTION.items() if k not in asked}, "options": told},
     )  # fmt: skip
 
 

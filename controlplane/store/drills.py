@@ -230,11 +230,14 @@ class StoredLeases:
         await self._database.change(work)
 
     async def move(self, lease_id: str, state: LeaseState, at: datetime, detail: str = "") -> Lease:
-        """Record the next state of a lease; details add up, one a line. A healed lease stays as it is."""
+        """Record the next state of a lease; details add up, one a line. A healed lease stays as it is.
+
+        Whoever injects and whoever halts may do this at once, at different control planes: one waits for the other.
+        """
 
         def work(connection: Connection) -> Lease:
             query = select(leases).where(leases.c.id == lease_id)
-            before = connection.execute(query).one()
+            before = connection.execute(query.with_for_update()).one()
             if before.state == LeaseState.HEALED.value:
                 return _lease(before)
             values = {
@@ -245,7 +248,7 @@ class StoredLeases:
             connection.execute(update(leases).where(leases.c.id == lease_id).values(values))
             return _lease(connection.execute(query).one())
 
-        return await self._database.run(work)
+        return await self._database.change(work)
 
     async def open_leases(self) -> tuple[Lease, ...]:
         """Return the leases that are not healed, oldest first."""

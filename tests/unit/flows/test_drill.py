@@ -399,6 +399,40 @@ async def test_a_halt_ends_every_fault_stops_the_drill_and_blocks_the_next(tmp_p
     assert not isinstance(await start(bench.ports, "node-kill", PLAN, "ann"), Refusal)
 
 
+async def test_a_fault_that_begins_after_a_halt_closed_its_lease_is_ended_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(good, tmp_path)
+    drill = (await bench.begun()).drill
+    applying, halted, did = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def waits_for_the_fence(_: object, lease: Lease) -> str:
+        applying.set()
+        await halted.wait()
+        did.append(f"broke {lease.id}")
+        return "broke it"
+
+    async def ends(_: object, lease: Lease) -> str:
+        did.append(f"ended {lease.id}")
+        return "let go"
+
+    monkeypatch.setattr(type(bench.driver), "apply", waits_for_the_fence)
+    monkeypatch.setattr(type(bench.driver), "revert", ends)
+    injecting = asyncio.create_task(inject(bench.faults, drill, REQUEST))
+    await applying.wait()
+    await halt(bench.halting, "smoke", "ann")
+    assert states(bench) == {LeaseState.HEALED}
+    halted.set()
+    with pytest.raises(FaultError, match="was called off while it was injected"):
+        await injecting
+    async with asyncio.timeout(10):
+        while len(did) < 6:  # noqa: ASYNC110 - the fakes tell nobody
+            await asyncio.sleep(0.01)
+    for lease in bench.leases.kept:
+        mine = [done.split()[0] for done in did if done.endswith(lease)]
+        assert mine == ["ended", "broke", "ended"]
+
+
 async def test_a_halt_ends_the_faults_even_when_it_cannot_be_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,18 +26,23 @@ class Slow:
     groups: list[int] = field(default_factory=list)
     let: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
+    called_off: bool = False
+    """Whether the database calls each first try off, when it is let."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def keep_next(self, gather: Callable[[], tuple[tuple[Alert, ...], datetime]]) -> tuple[Change, ...]:
         async with self.turn:
+            if self.called_off and gather()[0]:
+                self.groups.append(0)
+                await self.let.wait()
             told, _ = gather()
             if told:
                 self.groups.append(len(told))
                 await self.let.wait()
                 if self.error:
                     raise self.error
-        return ()
+        return tuple(Change(a.fingerprint, a.name, a.service, a.source, None, a.status) for a in told)
 
     async def keep(self, told: tuple[Alert, ...], at: datetime, asked_at: datetime | None = None) -> tuple[Change, ...]:
         return await self.keep_next(lambda: (told, at))
@@ -123,6 +128,39 @@ async def test_a_commit_that_hangs_is_not_waited_for_for_ever(tmp_path: Path, mo
         refused = await at.take(posted("A"))
         assert refused
         assert refused.reason == "slow"
+
+
+async def test_what_is_stored_too_late_to_be_acknowledged_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "ACK_WITHIN_S", 0.05)
+    slow = Slow()
+    async with desk(tmp_path, slow) as at:
+        for name in ("written", "waits behind it"):
+            refused = await at.take(posted(name))
+            assert refused
+            assert refused.reason == "slow"
+        assert at.changes == []
+        slow.let.set()
+        await settled(lambda: at.count("controlplane_alerts_received_total") == 1)
+        assert [change.name for change in at.changes] == ["written"]
+        monkeypatch.setattr(intake, "ACK_WITHIN_S", 30.0)
+        assert await at.take(posted("waits behind it")) is None
+        assert slow.groups == [1, 1], "what nobody waited for any more was not written"
+
+
+async def test_a_transaction_that_is_done_anew_writes_the_group_that_it_had(tmp_path: Path) -> None:
+    slow = Slow(called_off=True)
+    async with desk(tmp_path, slow) as at:
+        first = asyncio.create_task(at.take(posted("a", "b")))
+        await settled(lambda: slow.groups == [0])
+        second = asyncio.create_task(at.take(posted("c")))
+        await settled(lambda: at.count("controlplane_intake_waiting") == 1)
+        slow.let.set()
+        async with asyncio.timeout(30):
+            assert [await first, await second] == [None, None]
+        assert slow.groups == [0, 2, 0, 1]
+        assert sorted(change.name for change in at.changes) == ["a", "b", "c"]
 
 
 async def test_whoever_waits_at_a_stop_is_asked_to_come_again(tmp_path: Path) -> None:

@@ -248,3 +248,32 @@ async def test_an_end_that_no_webhook_told_is_found_by_the_sweep(world: World) -
     assert await world.incidents.holding("chat") == ()
     (one,) = await world.after(HOLD.total_seconds())
     assert not one.open
+
+
+@pytest.mark.parametrize("looked", [True, False], ids=["triage saw the end", "triage saw neither"])
+async def test_what_is_listed_again_with_the_start_it_had_keeps_its_incident_open(
+    world: World, *, looked: bool
+) -> None:
+    """An Alertmanager that was restarted, or that Prometheus did not reach for some minutes."""
+    await world.told(bad("Slow"))
+    if looked:
+        await world.told(over("Slow"))
+    else:
+        await world.alerts.keep((over("Slow"),), world.now)
+    world.now += timedelta(seconds=30)
+    await world.alerts.keep((bad("Slow"),), world.now, asked_at=world.now)
+    (one,) = await world.after(HOLD.total_seconds() + 60)
+    assert one.open
+    await world.told(over("Slow", ends=(world.now - later(0)).total_seconds()))
+    (one,) = await world.after(HOLD.total_seconds() + 60)
+    assert not one.open
+
+
+async def test_what_is_listed_again_after_its_incident_resolved_opens_it_again(world: World) -> None:
+    await world.told(bad("Slow"))
+    await world.told(over("Slow"))
+    (one,) = await world.after(HOLD.total_seconds() + 30)
+    assert not one.open
+    await world.alerts.keep((bad("Slow"),), world.now, asked_at=world.now)
+    (one,) = await world.after(60)
+    assert one.open

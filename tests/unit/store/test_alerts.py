@@ -57,6 +57,30 @@ async def test_what_alertmanager_lists_fires_even_if_its_end_was_told_before(boo
     assert end.status is Status.RESOLVED
 
 
+async def test_what_is_listed_after_its_end_begins_anew_and_late_tellings_change_nothing(book: StoredAlerts) -> None:
+    told, old_end = alert("A"), alert("A", "resolved", 0.0, 5.0)
+    await book.keep((told,), later(1))
+    await book.keep((old_end,), later(6))
+    await book.keep((told,), later(8), asked_at=later(7))
+    for late in (told, old_end):
+        assert await book.keep((late,), later(9)) == ()
+    assert await book.keep((told,), later(10), asked_at=later(9)) == (), "it is no news at the next look"
+    assert [found.starts_at for found in (await book.page(9)).alerts] == [later(7)]
+    await book.end((told.fingerprint,), later(12), later(11))
+    later_start = alert("A", starts=20.0)
+    await book.keep((later_start,), later(31), asked_at=later(30))
+    assert (await book.page(9)).alerts == (later_start,), "it says itself that it began anew"
+
+
+async def test_what_is_listed_with_a_start_that_is_to_come_never_begins_earlier(book: StoredAlerts) -> None:
+    """As somebody tells it whose clock is ahead of ours."""
+    told = alert("A", starts=100.0)
+    await book.keep((told,), later(1))
+    await book.end((told.fingerprint,), later(3), later(2))
+    assert len(await book.keep((told,), later(5), asked_at=later(4))) == 1
+    assert (await book.page(9)).alerts == (told,)
+
+
 async def test_what_has_ended_is_ended_unless_it_was_told_of_since(book: StoredAlerts) -> None:
     old, new = alert("Old"), alert("New")
     await book.keep((old,), later(0))

@@ -1,9 +1,14 @@
 """What is stored comes back as it was, once, and in order."""
 
+import asyncio
+import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from sqlalchemy import Connection, text, update
+from sqlalchemy.event import listen
 
 from controlplane.chaos.drill import Drill, DrillBook, DrillPhase, Event, Halt, Measured, Outcome, Slot, SlotState
 from controlplane.chaos.fault import FaultKind, Lease, LeaseBook, LeaseState
@@ -17,6 +22,7 @@ from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
 from controlplane.store.incidents import StoredIncidents
 from controlplane.store.receipts import StoredReceipts
+from controlplane.store.schema import leases
 from tests.support.incident_books import write
 
 T0 = datetime(2026, 3, 3, 10, 0, 0, 123456, tzinfo=UTC)
@@ -53,8 +59,8 @@ def test_every_book_fulfils_its_port(database: Database) -> None:
     receipts: ReceiptBook = StoredReceipts(database)
     incidents: IncidentBook = StoredIncidents(database)
     drills: DrillBook = StoredDrills(database)
-    leases: LeaseBook = StoredLeases(database)
-    assert receipts and incidents and drills and leases  # noqa: PT018 - that they may be assigned is the test
+    lent: LeaseBook = StoredLeases(database)
+    assert receipts and incidents and drills and lent  # noqa: PT018 - that they may be assigned is the test
 
 
 async def test_a_receipt_comes_back_as_it_was(database: Database) -> None:
@@ -257,6 +263,32 @@ async def test_a_healed_lease_stays_as_it_is(database: Database) -> None:
     healed = await book.move("l1", LeaseState.HEALED, at(3), "nothing left")
     assert await book.move("l1", LeaseState.HEALED, at(9), "again") == healed
     assert await book.move("l1", LeaseState.INJECTED, at(9)) == healed
+
+
+async def test_a_lease_that_another_control_plane_heals_at_that_moment_stays_healed(
+    database: Database, other: Database
+) -> None:
+    book = StoredLeases(database)
+    await StoredDrills(database).begin(drill())
+    await book.intend(lease())
+    healed, asked = threading.Event(), threading.Event()
+
+    def heals(connection: Connection) -> None:
+        if connection.dialect.name == "postgresql":  # A machine under load may stand still for longer than that.
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        values = {"state": LeaseState.HEALED.value, "healed_at": at(3)}
+        connection.execute(update(leases).values(values))
+        healed.set()
+        asked.wait(10)
+        time.sleep(0.1)  # Let whoever asks read what stands there without us.
+
+    healing = asyncio.create_task(other.change(heals))
+    assert await asyncio.to_thread(healed.wait, 10)
+    listen(database._engine, "before_cursor_execute", lambda *_: asked.set())
+    moved = await book.move("l1", LeaseState.INJECTED, at(4), "broke it")
+    await healing
+    assert (moved.state, moved.healed_at) == (LeaseState.HEALED, at(3))
+    assert await book.open_leases() == ()
 
 
 async def test_leases_are_told_oldest_first(database: Database) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -73,6 +74,26 @@ async def test_a_server_that_was_restarted_is_found_again_by_the_first_call(url:
             await StoredTerms(database).newest("chat")
         postgres_server.start()
         assert await StoredTerms(database).newest("chat") == Term("chat", "a", 1)
+
+
+def parameters(url: str) -> dict[str, str]:
+    """Return what libpq was told of a connection."""
+    with closing(open_database(url)) as database, closing(database._engine.raw_connection()) as pooled:
+        driver: Any = pooled.driver_connection
+        return dict(driver.info.get_parameters())
+
+
+def test_a_server_that_is_gone_without_a_word_is_noticed_in_seconds(url: str) -> None:
+    told = parameters(url)
+    assert told["keepalives"] == "1"
+    idle, interval, count = (int(told[f"keepalives_{part}"]) for part in ("idle", "interval", "count"))
+    assert idle + interval * count == 5, "seconds, where an answer is waited for"
+    assert told["tcp_user_timeout"] == "5000", "milliseconds, where what was sent is not acknowledged"
+
+
+def test_what_a_url_says_of_its_connections_holds(url: str) -> None:
+    told = parameters(f"{url}&tcp_user_timeout=9000&connect_timeout=7")
+    assert (told["tcp_user_timeout"], told["connect_timeout"], told["keepalives_idle"]) == ("9000", "7", "2")
 
 
 def test_what_a_url_says_of_its_sessions_holds_beside_what_we_say(url: str) -> None:
