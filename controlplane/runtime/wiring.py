@@ -303,7 +303,7 @@ def build(
 
     recorder = Recorder(utcnow)
     histories = Histories(
-        policy.service, signals_kept(policy), book.histories, recorder.points, book.incidents.recent,
+        policy.service, signals_kept(policy), book.histories, recorder.points, book.incidents.open_first,
         book.drills.recent, lambda: leadership.acting, utcnow,
     )  # fmt: skip
     library = Library(loaded.base / policy.publish.dir, described(policy), dashboard_of(policy))

@@ -124,6 +124,22 @@ class StoredIncidents:
         """Return the newest incidents first, each with its timeline, oldest entry first."""
         return await self.find_whole(service, Wanted(), limit)
 
+    async def open_first(self, service: str, limit: int) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
+        """Return every incident that is open, then so many of the newest of the others; each part newest first.
+
+        So many of the first come with their timeline, oldest entry first; the others without.
+        """
+        resolved = incidents.c.state == IncidentState.RESOLVED.value
+        mine, by = select(incidents).where(incidents.c.service == service), (incidents.c.detected_at, incidents.c.id)
+        still = mine.where(~resolved).order_by(*(column.desc() for column in by))
+        others = newest(mine.where(resolved), *by, limit, None)
+
+        def work(connection: Connection) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
+            rows = (*connection.execute(still).fetchall(), *connection.execute(others).fetchall())
+            return tuple((_from_row(r), _timeline(connection, r) if n < limit else ()) for n, r in enumerate(rows))
+
+        return await self._database.run(work)
+
     async def members(self, incident_id: str, limit: int) -> tuple[Member, ...]:
         """Return what belongs to an incident: what still holds first, then the newest."""
         query = (
