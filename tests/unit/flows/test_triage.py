@@ -188,6 +188,60 @@ async def test_a_row_and_its_alert_are_one_incident_that_ends_when_both_do(world
     assert not one.open
 
 
+async def moves(world: World, level: str, *, refused: bool = False) -> None:
+    """Have a row move its lever, at the present moment, and prove it; a row that is refused proves nothing."""
+    row = row_moves("chat", level, "it is bad", world.now, world.now, (Entry(world.now, "decided", "go"),))
+    incident_id = (await world.incidents.take("chat", (row,), world.now)).incident_of(row.key)
+    if not refused:
+        await world.incidents.move(incident_id, IncidentState.MITIGATED, world.now)
+
+
+async def back(world: World, level: str) -> None:
+    over = row_is_back("chat", level, world.now, Entry(world.now, "lever", "back"))
+    await world.incidents.take("chat", (over,), world.now)
+
+
+async def test_an_incident_is_mitigated_only_while_a_row_keeps_users_served(world: World) -> None:
+    await world.told(bad("Slow"), bad("Failing"))
+    await moves(world, "P0")
+    (one,) = await world.after(60)
+    first = one.mitigated_at
+    assert (one.state, first) == (IncidentState.MITIGATED, world.now - timedelta(seconds=60))
+    await back(world, "P0")
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.OPEN, "an alert fires, and no lever is in force"
+    await moves(world, "P0", refused=True)
+    await world.told(bad("Stalled"))
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.OPEN, "the row was refused"
+    await moves(world, "P0")
+    (one,) = await world.after(1)
+    assert (one.state, one.mitigated_at) == (IncidentState.MITIGATED, first), (
+        "users were served then for the first time"
+    )
+    found = await world.incidents.get(one.id)
+    assert found
+    said = [entry.text for entry in found[1]]
+    assert said.count("not mitigated any more: no row is in force, and something still fires") == 1
+
+
+async def test_an_incident_with_two_rows_is_mitigated_until_the_last_of_them_is_back(world: World) -> None:
+    await world.told(bad("Slow"))
+    await moves(world, "P2")
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.MITIGATED
+    await moves(world, "P0", refused=True)
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.OPEN, "what P2 did is not enough"
+    await world.incidents.move(one.id, IncidentState.MITIGATED, world.now)
+    await back(world, "P0")
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.MITIGATED, "P2 is in force"
+    await back(world, "P2")
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.OPEN
+
+
 async def test_what_began_in_a_drill_is_the_drills_until_something_else_joins(world: World) -> None:
     world.drills = (Rehearsal("d1", later(-5), None, later(-2)),)
     (one,) = await world.told(bad("Slow"))

@@ -282,6 +282,7 @@ async def test_an_incident_keeps_when_it_was_mitigated_and_resolved_and_its_time
     for entry in entries:
         await book.note("i1", entry)
     await book.move("i1", IncidentState.MITIGATED, at(5))
+    await book.move("i1", IncidentState.MITIGATED, at(7))
     assert [i.state for i in await book.open_incidents("chat")] == [IncidentState.MITIGATED]
     await book.move("i1", IncidentState.RESOLVED, at(9))
     assert await book.open_incidents("chat") == ()
