@@ -14,6 +14,8 @@ from controlplane.errors import UnreachableError
 
 TIMEOUT_S = 5.0
 AUTHOR = "controlplane"
+NAMELESS = "an alert without a name"
+"""What an alert is called that carries no `alertname`: anybody may send one, and it hides none of the others."""
 
 
 class _Listed(msgspec.Struct):
@@ -73,10 +75,14 @@ class Alertmanager:
         try:
             found = _LISTING.decode(await self.listing())
             return tuple(
-                Firing(a.labels["alertname"], datetime.fromisoformat(a.startsAt), a.labels.get("service", ""))
+                Firing(
+                    a.labels.get("alertname") or NAMELESS,
+                    datetime.fromisoformat(a.startsAt),
+                    a.labels.get("service", ""),
+                )
                 for a in found
             )
-        except (LookupError, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise self._unreachable(f"it answers with no list of alerts: {error!r}") from error
 
     async def listing(self) -> bytes:

@@ -71,6 +71,8 @@ class TriagePorts:
     """The drills of the last hours."""
     acting: Callable[[], bool]
     """Whether this control plane is in charge."""
+    follows: Callable[[], bool]
+    """Whether another one may be, which notes what it sees itself; not while a lease has only run out for a moment."""
     changed: Callable[[], None]
     """Told when an incident is not as it was."""
     metrics: Metrics
@@ -100,7 +102,8 @@ class Triage:
         ports = self._ports
         if not ports.acting():
             self._read_to = self._swept_at = None
-            self._verdicts.clear()
+            if ports.follows():
+                self._verdicts.clear()
             return
         now = ports.now()
         if self._read_to is None or self._swept_at is None or abs(now - self._swept_at) >= SWEEP_EVERY:
@@ -179,12 +182,14 @@ class Triage:
     async def _note_verdicts(self) -> None:
         if not self._verdicts:
             return
-        verdicts, self._verdicts = self._verdicts, []
-        for incident in await self._ports.incidents.open_incidents(self._ports.habits.service):
-            for pool, entry in verdicts:
-                place = "" if pool in (GATEWAY_POOL, PRIMARY) else pool
+        still = await self._ports.incidents.open_incidents(self._ports.habits.service)
+        while self._verdicts:
+            pool, entry = self._verdicts[0]
+            place = "" if pool in (GATEWAY_POOL, PRIMARY) else pool
+            for incident in still:
                 if (incident.pool, incident.about) == (place, SERVING) and entry.at >= incident.detected_at:
                     await self._ports.incidents.note(incident.id, entry)
+            del self._verdicts[0]  # Now only: what could not be stored is stored at the next tick.
 
 
 async def _leave_room(began: float) -> None:

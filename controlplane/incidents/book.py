@@ -23,7 +23,7 @@ class IncidentBook(Protocol):
         """
 
     async def move(self, incident_id: str, state: IncidentState, at: datetime) -> None:
-        """Record an incident's next state."""
+        """Record an incident's next state; the moment when it was first mitigated stays."""
 
     async def note(self, incident_id: str, entry: Entry) -> None:
         """Add to an incident's timeline."""

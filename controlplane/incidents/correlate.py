@@ -85,7 +85,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An incident with its members, as far as the notices at hand are concerned."""
+    """An incident with its rows, and with its other members as far as the notices at hand are concerned."""
 
     incident: Incident
     members: Mapping[str, Member] = field(default_factory=dict)
@@ -225,6 +225,7 @@ def correlate(notices: Iterable[Notice], cases: Iterable[Case], now: datetime) -
     for notice in sorted(_latest(notices), key=lambda n: (n.starts_at, n.key)):
         desk.take(notice)
     desk.resolve()
+    desk.unmitigate()
     return desk.ruling()
 
 
@@ -379,6 +380,20 @@ class _Desk:
             self._changed.setdefault(key, set())
             self._decisions.append(Resolve(key, why))
             self._say(key, "triage", f"resolved: {why}")
+
+    def unmitigate(self) -> None:
+        """Say that users are on their own again where the last row is back, or one more row has to move."""
+        for key, changed in self._changed.items():
+            case = self._cases[key]
+            rows = [case.members[member] for member in changed if case.members[member].row]
+            if case.incident.state is not IncidentState.MITIGATED or not rows:
+                continue
+            trips = any(row.status is Status.FIRING for row in rows)
+            if not trips and any(m.row and m.status is Status.FIRING for m in case.members.values()):
+                continue
+            self._cases[key] = replace(case, incident=replace(case.incident, state=IncidentState.OPEN))
+            why = "what is in force is not enough" if trips else "no row is in force, and something still fires"
+            self._say(key, "triage", f"not mitigated any more: {why}")
 
     # -- the timeline ----------------------------------------------------------------------------------------------
 

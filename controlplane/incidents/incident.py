@@ -70,6 +70,7 @@ class Incident:
     drill_id: str = ""
     """The drill that caused all of it; empty for a real one."""
     mitigated_at: datetime | None = None
+    """When a lever was first proven to keep users served; what happens to that lever later does not change it."""
     resolved_at: datetime | None = None
     severity: Severity = Severity.NONE
     pool: str = ""

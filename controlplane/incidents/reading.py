@@ -37,17 +37,17 @@ class Habits:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """The time of one drill."""
+    """The time in which a drill's faults may show: one that broke nothing has none."""
 
     drill_id: str
-    started_at: datetime
-    ended_at: datetime | None = None
-    fault_at: datetime | None = None
+    fault_at: datetime
     """When its first fault was injected."""
+    ended_at: datetime | None = None
+    """When the drill was over; None while it runs."""
 
     def covers(self, at: datetime) -> bool:
         """Tell whether what began at a moment began in its time."""
-        return self.started_at <= at and (self.ended_at is None or at <= self.ended_at + AFTERMATH)
+        return self.fault_at <= at and (self.ended_at is None or at <= self.ended_at + AFTERMATH)
 
 
 def read(alert: Alert, habits: Habits, drills: Iterable[Rehearsal] = ()) -> Notice | Ignore:
@@ -68,7 +68,6 @@ def read(alert: Alert, habits: Habits, drills: Iterable[Rehearsal] = ()) -> Noti
     labels = alert.labels
     pool = labels.get("pool", "")[:LABEL_AT_MOST]
     drill = next((drill for drill in drills if drill.covers(alert.starts_at)), None)
-    began = [at for at in (alert.starts_at, drill.fault_at if drill else None) if at]
     return Notice(
         key=alert.fingerprint,
         name=alert.name or "an alert without a name",
@@ -83,7 +82,7 @@ def read(alert: Alert, habits: Habits, drills: Iterable[Rehearsal] = ()) -> Noti
         about=_about(alert, habits),
         text=_text(alert),
         drill_id=drill.drill_id if drill else "",
-        began_at=min(began),
+        began_at=drill.fault_at if drill else alert.starts_at,
     )
 
 

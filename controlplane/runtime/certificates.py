@@ -34,9 +34,17 @@ class Renewal:
         self._url = url
         self._stamp = self._look()
         self._refused: object = None
+        self._told = True
+        """Whether the certificate that is served is written down for whoever pins it."""
+        self._failed = False
 
     async def tick(self) -> None:
         """Take over new files; files that cannot be used are told of once, and the certificate before goes on."""
+        self._take_over()
+        if not self._told:
+            self._tell()
+
+    def _take_over(self) -> None:
         cert, key = self._settings.tls_cert, self._settings.tls_key
         stamp = self._look()
         if stamp in (self._stamp, self._refused) or cert is None or key is None:
@@ -44,14 +52,24 @@ class Renewal:
         try:
             check_files(cert, key, None)
             self._context.load_cert_chain(cert, key)
-            publish_address(self._settings, self._url)
         except (ControlplaneError, OSError) as error:
             self._refused = stamp
             log.warning("certificate not renewed", why=str(error))
             return
-        self._stamp, self._refused = stamp, None
+        self._stamp, self._refused, self._told = stamp, None, False
         ends = ends_at(cert.read_text(encoding="utf-8"))
         log.info("certificate renewed", ends=ends.isoformat() if ends else "")
+
+    def _tell(self) -> None:
+        """Write down what is served; until that is done, the command line and drills refuse to talk to this server."""
+        try:
+            publish_address(self._settings, self._url)
+        except ControlplaneError as error:
+            if not self._failed:
+                log.error("certificate not written down", what=error.what, why=error.why, fix=error.fix)
+            self._failed = True
+        else:
+            self._told, self._failed = True, False
 
     def _look(self) -> tuple[object, ...]:
         return tuple(_stamp(path) for path in (self._settings.tls_cert, self._settings.tls_key))

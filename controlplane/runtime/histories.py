@@ -14,11 +14,14 @@ from controlplane.signals.recording import Point
 
 KEEP_HISTORY_EVERY = timedelta(seconds=10)
 LOOKED_AT = 8
-"""How many of the newest incidents and drills are asked whether their history still grows."""
+"""How many of the newest drills, and of the newest incidents beside the open ones, may have just ended."""
+GROWING_AT_MOST = 50
+"""Histories that are kept at a time: each is written anew, and strangers' alerts may open any number of incidents."""
 USERS_FEEL = ("availability", "error_rate", "latency_p99", "request_rate", "endpoints_down", "queue_depth")
 """Signals that every history has, whatever the rows look at."""
 
-Recent = Callable[[str, int], Awaitable[tuple[tuple[Incident, tuple[Entry, ...]], ...]]]
+OpenFirst = Callable[[str, int], Awaitable[tuple[tuple[Incident, tuple[Entry, ...]], ...]]]
+"""Gives every open incident of a service, then so many of the newest others."""
 
 
 def signals_kept(policy: Policy) -> tuple[str, ...]:
@@ -36,21 +39,25 @@ class Histories:
     book: HistoryBook
     recorded: Callable[[timedelta], tuple[Point, ...]]
     """What was recorded in the last so many minutes, oldest first."""
-    incidents: Recent
+    incidents: OpenFirst
     drills: Callable[[int], Awaitable[tuple[Drill, ...]]]
     acting: Callable[[], bool]
     now: Callable[[], datetime]
 
     async def tick(self) -> None:
-        """Keep the histories of what goes on, or has just ended; only the control plane in charge writes."""
+        """Keep the histories of what goes on, or has just ended; only the control plane in charge writes.
+
+        Raises:
+            StoreError: when the database refuses; a history that cannot be read now is not written over.
+        """
         if not self.acting():
             return
         now = self.now()
-        found = [of_incident(i) for i, _ in await self.incidents(self.service, LOOKED_AT)]
-        found += [of_drill(drill) for drill in await self.drills(LOOKED_AT)]
-        for event in found:
-            if event.wanted(now):
-                await self.book.keep(event.about, now, await self.of(event))
+        found = [of_drill(drill) for drill in await self.drills(LOOKED_AT)]
+        found += [of_incident(i) for i, _ in await self.incidents(self.service, LOOKED_AT)]
+        for event in [event for event in found if event.wanted(now)][:GROWING_AT_MOST]:
+            kept = await self.book.history(event.about)
+            await self.book.keep(event.about, now, self._grown(kept, event))
 
     async def of(self, event: Event) -> History:
         """Return the history of an incident or a drill: what is kept of it, and what was recorded since."""
@@ -58,10 +65,11 @@ class Histories:
             kept = await self.book.history(event.about)
         except StoreError:
             kept = ()
-        now = self.now()
-        if not event.wanted(now) and kept:
-            return kept
-        lasts = now - event.begun_at + BEFORE + AFTER
+        return kept if kept and not event.wanted(self.now()) else self._grown(kept, event)
+
+    def _grown(self, kept: History, event: Event) -> History:
+        """Return a history with what was recorded since it was kept."""
+        lasts = self.now() - event.begun_at + BEFORE + AFTER
         return merge(kept, compact(self.recorded(lasts), event, self.signals))
 
 

@@ -4,9 +4,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
+
 import controlplane
 from controlplane.chaos.drill import Drill
 from controlplane.chaos.fault import LeaseBook
+from controlplane.errors import StoreError
 from controlplane.flows.respond import RespondPorts, say
 from controlplane.flows.standing import Standing
 from controlplane.flows.triage import AlertRecord, Triage, TriagePorts
@@ -30,6 +33,8 @@ COUNTED_AT_MOST = 10_000
 """Incidents of the window that statistics are made of; the newest."""
 DRILLS_LOOKED_AT = 8
 
+log = structlog.get_logger("triage")
+
 
 def habits_of(policy: Policy) -> Habits:
     """Return what is ours, by the names of the alerts that are rendered for a policy."""
@@ -48,12 +53,17 @@ async def fault_began(leases: LeaseBook, drill_id: str) -> datetime | None:
 
 
 async def rehearsals(drills: Iterable[Drill], leases: LeaseBook, now: datetime) -> tuple[Rehearsal, ...]:
-    """Return the times of the drills that run, or ended so lately that alerts may still begin because of them."""
+    """Return the times of the drills that broke something, and run or ended so lately that alerts may still begin.
+
+    What a drill intends to break may break before that is recorded; once it is over, only what was injected counts.
+    """
     found = []
     for drill in drills:
+        running = drill.ended_at is None
         if drill.ended_at is None or now - drill.ended_at <= 6 * AFTERMATH:
-            fault = await fault_began(leases, drill.id)
-            found.append(Rehearsal(drill.id, drill.started_at, drill.ended_at, fault))
+            held = await leases.of_drill(drill.id)
+            began = [lease.injected_at or lease.intended_at for lease in held if lease.injected_at or running]
+            found += [Rehearsal(drill.id, min(began), drill.ended_at)] if began else []
     return tuple(found)
 
 
@@ -92,6 +102,7 @@ def join(
     books: Books,
     alerts: AlertRecord,
     acting: Callable[[], bool],
+    follows: Callable[[], bool],
     changed: Callable[[], None],
     metrics: Metrics,
     now: Callable[[], datetime],
@@ -103,7 +114,8 @@ def join(
 
     triage = Triage(
         TriagePorts(
-            habits_of(policy), books.incidents, books.incidents.holding, alerts, drills, acting, changed, metrics, now
+            habits_of(policy), books.incidents, books.incidents.holding, alerts, drills, acting, follows, changed,
+            metrics, now,
         )
     )  # fmt: skip
     return TriageDesk(policy, books, metrics, now, triage.tick, triage.judged)
@@ -124,7 +136,10 @@ def handling(desk: TriageDesk, standing: Callable[[], Standing], changed: Callab
     async def told(incident_id: str, verb: Verb, who: str, text: str, to: str) -> Incident | Refused:
         said = await say(ports, incident_id, verb, who, text, to)
         if not isinstance(said, Refused):
-            await desk.count()
+            try:
+                await desk.count()
+            except StoreError as error:  # What was said is stored; a failure now would have it said once more.
+                log.warning("not counted", incident=incident_id, what=error.what, why=error.why)
         return said
 
     return HandlingPorts(

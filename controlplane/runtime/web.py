@@ -30,7 +30,7 @@ from controlplane.web.page import IncidentView, Overview, Role
 from controlplane.web.runbooks import RunbookPorts
 
 SHOWN = 12
-"""How many of the newest things the console's front page shows."""
+"""How many of the newest things the console's front page shows; it counts every open incident."""
 
 
 class RolloutDoors(TypedDict):
@@ -45,15 +45,10 @@ def web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors, s
     """Return what the API and the console may ask of a control plane that is joined."""
     books, policy, service = plane.books, plane.loaded.policy, plane.loaded.policy.service
 
-    async def incidents(limit: int) -> tuple[IncidentView, ...]:
-        return tuple(
-            IncidentView(incident, entries) for incident, entries in await books.incidents.recent(service, limit)
-        )
-
     async def overview() -> Overview:
         return Overview(
             standing=plane.standing(),
-            incidents=await incidents(SHOWN),
+            incidents=tuple(IncidentView(*found) for found in await books.incidents.open_first(service, SHOWN)),
             drills=await books.drills.recent(SHOWN),
             receipts=await books.receipts.recent(service, SHOWN),
             leases=await books.leases.open_leases(),
@@ -75,7 +70,7 @@ def web_ports(plane: Plane, metrics: Metrics, changes: Changes, opened: Doors, s
         desk=plane.desk,
         events=books.drills.events,
         report=plane.report,
-        incident_pages=_incident_ports(plane, incidents),
+        incident_pages=_incident_ports(plane),
         halt=books.halts.current,
         inject=lambda drill, request: faults.inject(plane.drill.faults, drill, request),
         heal_drill=lambda drill_id: faults.heal(plane.drill.faults, drill_id),
@@ -109,7 +104,7 @@ def _not_ready(plane: Plane, metrics: Metrics) -> tuple[str, ...]:
     return missing
 
 
-def _incident_ports(plane: Plane, incidents: Callable[[int], Awaitable[tuple[IncidentView, ...]]]) -> IncidentPorts:
+def _incident_ports(plane: Plane) -> IncidentPorts:
     policy, library = plane.loaded.policy, plane.library
 
     async def report(incident_id: str) -> IncidentReport | None:
@@ -125,8 +120,8 @@ def _incident_ports(plane: Plane, incidents: Callable[[int], Awaitable[tuple[Inc
         )  # fmt: skip
 
     books = RunbookPorts(
-        library.subjects, library.text, policy.thresholds, library.dashboard, plane.standing, incidents, utcnow,
-        controlplane.__version__,
+        library.subjects, library.text, policy.thresholds, library.dashboard, plane.standing,
+        partial(plane.books.incidents.open_incidents, policy.service), utcnow, controlplane.__version__,
     )  # fmt: skip
     return IncidentPorts(report, books, handling(plane.triage, plane.standing, plane.changed))
 

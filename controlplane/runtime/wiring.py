@@ -249,7 +249,9 @@ def build(
 
     firing = FiringAlerts(alertmanager.firing if alertmanager else None, policy.service, waited_for, wake, heard)
     told = StoredAlerts(database)
-    triage = join_triage(policy, book, told, lambda: leadership.acting, changed, metrics, utcnow)
+    triage = join_triage(
+        policy, book, told, lambda: leadership.acting, lambda: leadership.follows, changed, metrics, utcnow
+    )
     alerts = AlertDesk(told, firing, alertmanager.listing if alertmanager else None, metrics, background.spawn)
     levers: Levers | None = None
     if actuator:
@@ -303,7 +305,7 @@ def build(
 
     recorder = Recorder(utcnow)
     histories = Histories(
-        policy.service, signals_kept(policy), book.histories, recorder.points, book.incidents.recent,
+        policy.service, signals_kept(policy), book.histories, recorder.points, book.incidents.open_first,
         book.drills.recent, lambda: leadership.acting, utcnow,
     )  # fmt: skip
     library = Library(loaded.base / policy.publish.dir, described(policy), dashboard_of(policy))

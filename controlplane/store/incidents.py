@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, literal, or_, select, update
 
 from controlplane.degradation.fencing import Term
 from controlplane.incidents.alert import Status
-from controlplane.incidents.correlate import LATE, Case, Member, Notice, Ruling, correlate
+from controlplane.incidents.correlate import LATE, Case, Member, Notice, Ruling, correlate, row_key
 from controlplane.incidents.incident import Entry, Incident, IncidentState, Severity, Wanted
 from controlplane.incidents.response import Refused, Word, respond
 from controlplane.store.database import Database
@@ -72,10 +72,12 @@ class StoredIncidents:
         return await self._database.change(work)
 
     async def move(self, incident_id: str, state: IncidentState, at: datetime) -> None:
-        """Record an incident's next state; one that is resolved stays so."""
+        """Record an incident's next state; one that is resolved stays so, and what mitigated it first counts."""
         values: dict[str, Any] = {"state": state.value}
-        if state is not IncidentState.OPEN:
-            values[f"{state.value}_at"] = at
+        if state is IncidentState.MITIGATED:
+            values["mitigated_at"] = func.coalesce(incidents.c.mitigated_at, literal(at, incidents.c.mitigated_at.type))
+        if state is IncidentState.RESOLVED:
+            values["resolved_at"] = at
         mine = (incidents.c.id == incident_id) & (incidents.c.state != IncidentState.RESOLVED.value)
         await self._database.run(lambda c: c.execute(update(incidents).where(mine).values(values)))
 
@@ -123,6 +125,22 @@ class StoredIncidents:
     async def recent(self, service: str, limit: int) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
         """Return the newest incidents first, each with its timeline, oldest entry first."""
         return await self.find_whole(service, Wanted(), limit)
+
+    async def open_first(self, service: str, limit: int) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
+        """Return every incident that is open, then so many of the newest of the others; each part newest first.
+
+        So many of the first come with their timeline, oldest entry first; the others without.
+        """
+        resolved = incidents.c.state == IncidentState.RESOLVED.value
+        mine, by = select(incidents).where(incidents.c.service == service), (incidents.c.detected_at, incidents.c.id)
+        still = mine.where(~resolved).order_by(*(column.desc() for column in by))
+        others = newest(mine.where(resolved), *by, limit, None)
+
+        def work(connection: Connection) -> tuple[tuple[Incident, tuple[Entry, ...]], ...]:
+            rows = (*connection.execute(still).fetchall(), *connection.execute(others).fetchall())
+            return tuple((_from_row(r), _timeline(connection, r) if n < limit else ()) for n, r in enumerate(rows))
+
+        return await self._database.run(work)
 
     async def members(self, incident_id: str, limit: int) -> tuple[Member, ...]:
         """Return what belongs to an incident: what still holds first, then the newest."""
@@ -179,7 +197,8 @@ def _cases(
         for row in connection.execute(older.order_by(incidents.c.detected_at.desc()).limit(OLD_CASES)):
             found.setdefault(row.id, _from_row(row))
     members: dict[str, dict[str, Member]] = {incident_id: {} for incident_id in found}
-    for some in _chunks(keys):
+    rows = {row_key(level) for incident in found.values() for level in incident.rows}
+    for some in _chunks(tuple(rows.union(keys))):
         here = incident_members.c.key.in_(some) & incident_members.c.incident_id.in_(tuple(found))
         for row in connection.execute(select(incident_members).where(here)):
             members[row.incident_id][row.key] = _member(row)

@@ -92,6 +92,8 @@ class Keeper:
         self._clock_s = clock_s
         self._known: dict[str, tuple[Principal, float]] = {}
         self._marked: dict[str, datetime] = {}
+        self._seen: dict[str, datetime] = {}
+        """When the sessions that are remembered were marked last: a page that polls keeps its session remembered."""
 
     def forget(self) -> None:
         """Ask the store again about everybody: something was revoked."""
@@ -142,16 +144,18 @@ class Keeper:
         return self._remember(hashed, Principal(token.name, token.role, token.id))
 
     async def _of_session(self, cookie: str, *, active: bool) -> Principal | None:
-        hashed = digest(cookie)
+        hashed, now = digest(cookie), self._now()
         known = self._remembered(hashed)
-        if known:
-            return known
-        session, now = await self._sessions.find(hashed), self._now()
-        if session is None or not session.holds(now) or not await self._still(session.credential, now):
-            return None
-        if active and now - session.seen_at > MARKED_EVERY:
+        if known is None:
+            session = await self._sessions.find(hashed)
+            if session is None or not session.holds(now) or not await self._still(session.credential, now):
+                return None
+            known = self._remember(hashed, Principal(session.name, session.role, f"session of {session.credential}"))
+            self._seen[hashed] = session.seen_at
+        if active and now - self._seen.get(hashed, now) > MARKED_EVERY:
             await self._sessions.seen(hashed, now)
-        return self._remember(hashed, Principal(session.name, session.role, f"session of {session.credential}"))
+            self._seen[hashed] = now
+        return known
 
     async def _still(self, credential: str, now: datetime) -> bool:
         """Tell whether what opened a session would still open one."""
@@ -189,6 +193,7 @@ class Keeper:
     def _remember(self, hashed: str, principal: Principal) -> Principal:
         if len(self._known) >= MOST_REMEMBERED:
             self._known.clear()
+            self._seen.clear()
         self._known[hashed] = principal, self._clock_s() + REMEMBERED_S
         return principal
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -172,7 +172,7 @@ class Guard:
             if wait_s:
                 return await self._refuse(request, 429, "too many wrong credentials from this address", wait_s)
         if not request.writes and "text/html" in request.headers.get("accept", ""):
-            return RedirectResponse(f"/login?next={request.scope['path']}", 303)
+            return RedirectResponse(f"/login?next={quote(_place(request.scope), safe='/')}", 303)
         return await self._refuse(request, 401, "a valid token is needed")
 
     def _opens(self, request: _Asked) -> bool:
@@ -397,6 +397,12 @@ def _said(headers: Mapping[str, str], body: bytes) -> tuple[str, str]:
 _TOLD = ("who", "by", "requested_by", "experiment", "kind", "pool", "endpoints", "down_for", "for", "service", "to",
          "hold", "name", "role", "expires_in")  # fmt: skip
 """What the log keeps of a body: never all of it, so that no secret slips in."""
+
+
+def _place(scope: Scope) -> str:
+    """Return the path and the query that were asked for, as they came: a `+` that is decoded twice is a space."""
+    path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    return f"{path}?{query}" if query else path
 
 
 def _key(principal: Principal | None) -> str:

@@ -43,7 +43,7 @@ class Overview:
 
     standing: Standing
     incidents: tuple[IncidentView, ...]
-    """Newest first; open ones among them."""
+    """Every open one, and the newest of the others."""
     drills: tuple[Drill, ...]
     """Newest first."""
     receipts: tuple[Receipt, ...]

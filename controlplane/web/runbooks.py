@@ -13,7 +13,6 @@ from controlplane.render.runbooks.subject import Subject
 from controlplane.slo.threshold import Threshold
 from controlplane.slo.verdict import Evidence
 from controlplane.web.frame import Sheet, add_page
-from controlplane.web.page import IncidentView
 from controlplane.web.reading import html_of
 
 INDEX = "alerts"
@@ -31,7 +30,7 @@ class RunbookPorts:
     thresholds: Mapping[str, Threshold]
     dashboard: str
     standing: Callable[[], Standing]
-    incidents: Callable[[int], Awaitable[tuple[IncidentView, ...]]]
+    open_incidents: Callable[[], Awaitable[tuple[Incident, ...]]]
     now: Callable[[], datetime]
     version: str
 
@@ -79,14 +78,14 @@ async def view_of(ports: RunbookPorts, name: str) -> RunbookView | None:
     if subject is None or text is None:
         return None
     standing = ports.standing()
-    incidents = tuple(view.incident for view in await ports.incidents(12))
+    incidents = await ports.open_incidents()
     return RunbookView(
         subject,
         html_of(text, name),
         standing,
         tuple(row for row in standing.rows if row.row.level in subject.levels),
         readings_of(standing, subject.signals, ports.thresholds),
-        tuple(i for i in incidents if i.open and (i.level in subject.levels or not subject.levels)),
+        tuple(i for i in incidents if i.level in subject.levels or not subject.levels),
         ports.dashboard,
         ports.now(),
         ports.version,

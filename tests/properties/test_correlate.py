@@ -15,9 +15,11 @@ from controlplane.incidents.correlate import (
     Notice,
     Open,
     correlate,
+    row_is_back,
     row_key,
+    row_moves,
 )
-from controlplane.incidents.incident import LEVELS, SEVERITIES, Severity
+from controlplane.incidents.incident import LEVELS, SEVERITIES, Entry, IncidentState, Severity
 
 T0 = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 
@@ -124,3 +126,30 @@ def test_a_row_and_the_alerts_of_one_harm_are_one_incident_whichever_comes_first
     assert case.incident.rows == ("P0",)
     assert case.incident.severity is max(SEVERITIES, key=SEVERITIES.index)
     assert set(case.members) == {row.key, *(n.key for n in mine)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sets(st.sampled_from(("P0 is back", "P2 is back", "P1 moves"))), st.data())
+def test_an_incident_is_mitigated_until_its_last_row_is_back_or_one_more_moves(
+    said: set[str], data: st.DataObject
+) -> None:
+    alert = Notice("f1", "Slow", "chat", Status.FIRING, T0)
+    entry = Entry(T0, "lever", "")
+    cases = after({}, [alert, *(row_moves("chat", level, "", T0, T0, (entry,)) for level in ("P0", "P2"))], T0)
+    cases = {
+        key: replace(case, incident=replace(case.incident, state=IncidentState.MITIGATED))
+        for key, case in cases.items()
+    }
+    now = T0 + timedelta(seconds=60)
+    tellings = {
+        "P0 is back": row_is_back("chat", "P0", now, entry),
+        "P2 is back": row_is_back("chat", "P2", now, entry),
+        "P1 moves": row_moves("chat", "P1", "", now, now, (entry,)),
+    }
+    left = data.draw(st.permutations(sorted(said)))
+    while left:
+        size = data.draw(st.integers(1, len(left)))
+        cases, left = after(cases, [tellings[one] for one in left[:size]], now), left[size:]
+    (case,) = cases.values()
+    unmitigated = "P1 moves" in said or said == {"P0 is back", "P2 is back"}
+    assert case.incident.state is (IncidentState.OPEN if unmitigated else IncidentState.MITIGATED)

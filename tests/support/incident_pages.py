@@ -90,11 +90,11 @@ def ports(view: Overview, known: Mapping[str, IncidentReport] | None = None, not
         made = texts[subject.path] if subject else None
         return made.replace("Nothing yet.", notes, 1) if made and notes else made
 
-    async def incidents(limit: int) -> tuple[IncidentView, ...]:
-        return view.incidents[:limit]
+    async def still() -> tuple[Incident, ...]:
+        return tuple(of.incident for of in view.incidents if of.incident.open)
 
     books = RunbookPorts(
-        subjects, text, page.thresholds, dashboard_of(page), lambda: view.standing, incidents, lambda: view.now,
+        subjects, text, page.thresholds, dashboard_of(page), lambda: view.standing, still, lambda: view.now,
         view.version,
     )  # fmt: skip
     return IncidentPorts(found, books, handling(view))

@@ -150,9 +150,11 @@ class FakeIncidents:
 
     async def move(self, incident_id: str, state: IncidentState, at: datetime) -> None:
         moved = replace(self.kept[incident_id], state=state)
-        self.kept[incident_id] = (
-            replace(moved, mitigated_at=at) if state is IncidentState.MITIGATED else replace(moved, resolved_at=at)
-        )
+        if state is IncidentState.MITIGATED:
+            moved = replace(moved, mitigated_at=moved.mitigated_at or at)
+        if state is IncidentState.RESOLVED:
+            moved = replace(moved, resolved_at=at)
+        self.kept[incident_id] = moved
 
     async def note(self, incident_id: str, entry: Entry) -> None:
         self.notes.append((incident_id, entry))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from controlplane.errors import FencedError
+from controlplane.errors import FencedError, StoreError
 from controlplane.flows.triage import AT_ONCE, Triage, TriagePorts
 from controlplane.incidents.alert import Alert, fingerprint, latest
 from controlplane.incidents.correlate import HOLD, row_is_back, row_moves
@@ -32,6 +32,7 @@ class World:
     database: Database
     now: datetime = field(default_factory=lambda: later(60))
     acting: bool = True
+    follows: bool = False
     drills: tuple[Rehearsal, ...] = ()
     metrics: Metrics = field(default_factory=Metrics)
 
@@ -48,7 +49,7 @@ class World:
         return Triage(
             TriagePorts(
                 HABITS, self.incidents, self.incidents.holding, self.alerts, drills, lambda: self.acting,
-                lambda: None, self.metrics, lambda: self.now,
+                lambda: self.follows, lambda: None, self.metrics, lambda: self.now,
             )
         )  # fmt: skip
 
@@ -188,8 +189,62 @@ async def test_a_row_and_its_alert_are_one_incident_that_ends_when_both_do(world
     assert not one.open
 
 
+async def moves(world: World, level: str, *, refused: bool = False) -> None:
+    """Have a row move its lever, at the present moment, and prove it; a row that is refused proves nothing."""
+    row = row_moves("chat", level, "it is bad", world.now, world.now, (Entry(world.now, "decided", "go"),))
+    incident_id = (await world.incidents.take("chat", (row,), world.now)).incident_of(row.key)
+    if not refused:
+        await world.incidents.move(incident_id, IncidentState.MITIGATED, world.now)
+
+
+async def back(world: World, level: str) -> None:
+    over = row_is_back("chat", level, world.now, Entry(world.now, "lever", "back"))
+    await world.incidents.take("chat", (over,), world.now)
+
+
+async def test_an_incident_is_mitigated_only_while_a_row_keeps_users_served(world: World) -> None:
+    await world.told(bad("Slow"), bad("Failing"))
+    await moves(world, "P0")
+    (one,) = await world.after(60)
+    first = one.mitigated_at
+    assert (one.state, first) == (IncidentState.MITIGATED, world.now - timedelta(seconds=60))
+    await back(world, "P0")
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.OPEN, "an alert fires, and no lever is in force"
+    await moves(world, "P0", refused=True)
+    await world.told(bad("Stalled"))
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.OPEN, "the row was refused"
+    await moves(world, "P0")
+    (one,) = await world.after(1)
+    assert (one.state, one.mitigated_at) == (IncidentState.MITIGATED, first), (
+        "users were served then for the first time"
+    )
+    found = await world.incidents.get(one.id)
+    assert found
+    said = [entry.text for entry in found[1]]
+    assert said.count("not mitigated any more: no row is in force, and something still fires") == 1
+
+
+async def test_an_incident_with_two_rows_is_mitigated_until_the_last_of_them_is_back(world: World) -> None:
+    await world.told(bad("Slow"))
+    await moves(world, "P2")
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.MITIGATED
+    await moves(world, "P0", refused=True)
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.OPEN, "what P2 did is not enough"
+    await world.incidents.move(one.id, IncidentState.MITIGATED, world.now)
+    await back(world, "P0")
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.MITIGATED, "P2 is in force"
+    await back(world, "P2")
+    (one,) = await world.after(60)
+    assert one.state is IncidentState.OPEN
+
+
 async def test_what_began_in_a_drill_is_the_drills_until_something_else_joins(world: World) -> None:
-    world.drills = (Rehearsal("d1", later(-5), None, later(-2)),)
+    world.drills = (Rehearsal("d1", later(-2)),)
     (one,) = await world.told(bad("Slow"))
     assert (one.drill_id, one.began_at) == ("d1", later(-2))
     (one,) = await world.told(bad("Failing", -60.0))
@@ -237,6 +292,52 @@ async def test_a_verdict_that_changes_stands_on_the_timeline_of_what_is_open(wor
     found = await world.incidents.get(one.id)
     assert found
     assert [e.text for e in found[1] if e.kind == "verdict"] == ["pool primary: ok -> breach"]
+
+
+async def verdicts(world: World, incident: Incident) -> list[str]:
+    """Give the verdicts on an incident's timeline."""
+    found = await world.incidents.get(incident.id)
+    assert found
+    return [entry.text for entry in found[1] if entry.kind == "verdict"]
+
+
+def turns_ill(world: World) -> None:
+    for band in (Band.OK, Band.BREACH):
+        world.triage.judged({"primary": Verdict("primary", band, ())})
+
+
+async def test_a_verdict_that_cannot_be_stored_is_stored_later_and_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = await world.told(bad("Slow"))
+    turns_ill(world)
+    world.triage.judged({"primary": Verdict("primary", Band.OK, ())})
+    note, answers = world.incidents.note, iter([True, False])
+
+    async def refused(incident_id: str, entry: Entry) -> None:
+        if not next(answers, True):
+            raise StoreError("the database refuses", "locked", "stop the other process")
+        await note(incident_id, entry)
+
+    monkeypatch.setattr(world.incidents, "note", refused)
+    with pytest.raises(StoreError):
+        await world.after(1)
+    assert await verdicts(world, one) == ["pool primary: ok -> breach"]
+    await world.after(1)
+    assert await verdicts(world, one) == ["pool primary: ok -> breach", "pool primary: breach -> ok"]
+
+
+@pytest.mark.parametrize(("follows", "kept"), [(False, ["pool primary: ok -> breach"]), (True, [])])
+async def test_a_verdict_outlives_a_lease_that_ran_out_but_not_another_leader(
+    world: World, *, follows: bool, kept: list[str]
+) -> None:
+    (one,) = await world.told(bad("Slow"))
+    turns_ill(world)
+    world.acting, world.follows = False, follows
+    await world.after(1)
+    world.acting, world.follows = True, False
+    await world.after(1)
+    assert await verdicts(world, one) == kept
 
 
 async def test_an_end_that_no_webhook_told_is_found_by_the_sweep(world: World) -> None:

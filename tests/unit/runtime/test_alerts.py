@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from controlplane.chaos.alertmanager import Alertmanager
+from controlplane.chaos.alertmanager import NAMELESS, Alertmanager
 from controlplane.chaos.contract import Firing
 from controlplane.degradation.matrix import AlertFires, AtLeast, Truth, evaluate
 from controlplane.errors import UnreachableError
@@ -51,6 +51,12 @@ async def test_ours_and_those_of_no_service_count_and_other_services_do_not() ->
     found = [alert("Overloaded", service="chat"), alert("DiskFull"), alert("Theirs", service="search")]
     firing = await asked(lambda: web.json_response(found))
     assert firing.names == {"Overloaded", "DiskFull"}
+
+
+async def test_a_strangers_alert_without_a_name_hides_no_other() -> None:
+    nameless = {"labels": {"team": "search"}, "startsAt": "2026-01-01T00:00:00.000Z"}
+    firing = await asked(lambda: web.json_response([nameless, alert("Overloaded", service="chat")]))
+    assert firing.names == {"Overloaded", NAMELESS}
 
 
 async def test_an_alertmanager_that_fails_makes_it_unknown_again() -> None:

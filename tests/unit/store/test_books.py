@@ -314,6 +314,7 @@ async def test_an_incident_keeps_when_it_was_mitigated_and_resolved_and_its_time
     for entry in entries:
         await book.note("i1", entry)
     await book.move("i1", IncidentState.MITIGATED, at(5))
+    await book.move("i1", IncidentState.MITIGATED, at(7))
     assert [i.state for i in await book.open_incidents("chat")] == [IncidentState.MITIGATED]
     await book.move("i1", IncidentState.RESOLVED, at(9))
     assert await book.open_incidents("chat") == ()
@@ -330,6 +331,20 @@ async def test_incidents_are_told_by_service_open_ones_oldest_first_recent_ones_
         write(database, incident(key, seconds, service))
     assert [i.id for i in await book.open_incidents("chat")] == ["a", "b"]
     assert [i.id for i, _ in await book.recent("chat", 5)] == ["b", "a"]
+
+
+async def test_every_open_incident_comes_before_the_newest_others_however_old_it_is(database: Database) -> None:
+    book = StoredIncidents(database)
+    for key, seconds in (("old", 0), ("older", -1), *((f"n{i:02}", i) for i in range(1, 14))):
+        write(database, incident(key, seconds))
+        await book.note(key, Entry(T0, "note", key))
+    for i in range(1, 14):
+        await book.move(f"n{i:02}", IncidentState.RESOLVED, at(20))
+    await book.move("older", IncidentState.MITIGATED, at(20))
+    found = await book.open_first("chat", 3)
+    assert [i.id for i, _ in found] == ["old", "older", "n13", "n12", "n11"]
+    assert [[entry.text for entry in entries] for _, entries in found] == [["old"], ["older"], ["n13"], [], []]
+    assert [i.id for i, _ in await book.open_first("other", 3)] == []
 
 
 async def test_a_note_on_an_incident_that_is_not_there_is_refused(database: Database) -> None:

@@ -4,9 +4,11 @@ import asyncio
 import base64
 import io
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import aiohttp
@@ -255,6 +257,27 @@ async def test_a_page_without_a_session_leads_to_the_login_and_back(site: Site) 
     assert (await site.ask("GET", "/drills/abc123", headers=HTML)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("asked_for", "reached"),
+    [
+        ("/incidents/chat/none/2026-11-21T03:04:05.000000+00:00", None),
+        ("/incidents/a&b+c%20d", None),
+        ("/incidents?state=open&level=P0", None),
+        ("//evil.example/drills", "/"),
+        ("//evil.example?state=open", "/"),
+    ],
+)
+async def test_a_login_leads_to_the_very_page_that_was_asked_for(
+    site: Site, asked_for: str, reached: str | None
+) -> None:
+    sent_away = await site.ask("GET", asked_for, headers=HTML)
+    form = await (await site.ask("GET", sent_away.headers["location"])).text()
+    onward = re.search('name="next" value="([^"]*)"', form)
+    assert onward
+    inside = await site.login(text_of(Role.VIEWER), next=unescape(onward[1]))
+    assert inside.headers["location"] == (reached or asked_for)
+
+
 @pytest.mark.parametrize("onward", ["//evil.example", "https://evil.example", "/\\evil.example", "", "javascript:0"])
 async def test_the_login_leads_to_no_other_site(site: Site, onward: str) -> None:
     assert (await site.login(text_of(Role.VIEWER), next=onward)).headers["location"] == "/"
@@ -318,6 +341,15 @@ async def test_what_an_open_page_fetches_by_itself_keeps_no_session_alive(site: 
         assert (await site.ask("GET", "/fragment")).status == 200
     site.doors.pass_time(SESSION_IDLE / 4)
     assert (await site.ask("GET", "/fragment")).status == 401
+
+
+async def test_a_person_whose_page_polls_before_each_click_stays_logged_in(site: Site) -> None:
+    await site.login(text_of(Role.VIEWER))
+    for _ in range(31):
+        site.doors.pass_time(timedelta(minutes=2))
+        assert (await site.ask("GET", "/fragment")).status == 200
+        site.doors.pass_time(timedelta(seconds=REMEMBERED_S / 2))
+        assert (await site.ask("GET", "/")).status == 200
 
 
 async def test_logging_out_ends_the_session_here_and_not_only_in_the_browser(site: Site) -> None:
