@@ -3,7 +3,7 @@
 Nothing here trusts memory: it compares what is stored with what the gateway and the substrate show.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -97,6 +97,20 @@ async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
     if rolled_out and not engaged:
         ports.in_hand.receipts[rolled_out.id] = rolled_out
     return kept
+
+
+async def settle_rows(ports: RecoverPorts, left_open: Collection[str]) -> None:
+    """End the incidents of rows that nobody can move any more; the matrix itself ends those of the others.
+
+    Args:
+        ports: what this journey touches.
+        left_open: the rows that have an open incident.
+    """
+    for name in sorted(left_open):
+        if ports.levers is None:
+            await ports.resolve(Level(name), "the fleet has no gateway any more")
+        elif name not in ports.rows:
+            await ports.resolve(Level(name), f"row {name} is no longer on the page")
 
 
 async def tend_receipts(ports: RecoverPorts) -> None:

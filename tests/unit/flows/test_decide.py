@@ -1,5 +1,6 @@
 """What rows mean to each other and what people mean to rows: escalation, brake, pins, approvals; with real flows."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,11 +12,12 @@ from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import AlertFires, Level, Mode, ReleasePlan
 from controlplane.degradation.turn import Worry
 from controlplane.flows import people
+from controlplane.flows.lever import Decision
 from controlplane.flows.people import Said
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
 from tests.unit.flows.fakes import receipt, split
-from tests.unit.flows.world import HOLD_S, P0, P2, Books, World, running
+from tests.unit.flows.world import HOLD_S, P0, P2, Books, FakeLevers, World, running
 
 BY_ALERT = replace(P2, when=AlertFires("Slow"), escalate=Level.P0)
 PIN = Said(Kind.PIN, Level.P0, "ann", "trying it", timedelta(minutes=30))
@@ -396,6 +398,127 @@ async def test_a_release_ends_the_pin(monkeypatch: pytest.MonkeyPatch) -> None:
         await world.say(RELEASE)
         await world.tick(3 * int(HOLD_S))
         assert (world.phase(), world.standing().pins) == (Phase.IDLE, ())
+
+
+# -- terms -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.OBSERVE])
+async def test_an_incident_that_an_earlier_life_left_open_ends_once_its_trigger_is_clear(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    books = Books()
+    async with running(monkeypatch, books=books) as world:
+        world.levers.engage_result = None
+        world.kill()
+        await world.settle()
+        assert world.phase() is Phase.FAILED
+    async with running(monkeypatch, books=books, mode=mode) as world:
+        (incident,) = await books.incidents.open_incidents("chat")
+        world.kill()
+        world.decider.resume((), (), incident.rows)
+        world.levers.engage_result = None
+        await world.tick(2, ok=None)
+        assert await books.incidents.open_incidents("chat") != (), "the harm goes on"
+        world.revive()
+        await world.tick(2)
+        assert world.phase() is Phase.IDLE
+        assert await books.incidents.open_incidents("chat") == ()
+
+
+async def test_an_incident_of_a_harm_that_ended_between_two_lives_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    books = Books()
+    async with running(monkeypatch, books=books) as world:
+        world.levers.engage_result = None
+        world.kill()
+        await world.settle()
+    async with running(monkeypatch, books=books) as world:
+        (incident,) = await books.incidents.open_incidents("chat")
+        world.decider.resume((), (), incident.rows)
+        await world.tick(2)
+        assert (world.phase(), world.levers.engaged, world.told) == (Phase.IDLE, [], [])
+        assert await books.incidents.open_incidents("chat") == ()
+
+
+async def test_a_question_of_a_term_that_was_lost_and_regained_ends_with_its_trigger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, mode=Mode.APPROVE) as world:
+        world.kill()
+        await world.tick(2, ok=None)
+        assert world.row().awaits_approval
+        world.decider.resume((), (), {"P0"})
+        world.revive()
+        await world.tick(1)
+        assert (world.phase(), [level for level, _ in world.levers.resolved]) == (Phase.IDLE, [Level.P0])
+
+
+async def test_whoever_is_in_charge_no_longer_shows_no_row_that_failed_or_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, P0, replace(P2, mode=Mode.APPROVE)) as world:
+        world.levers.engage_result = None
+        world.kill()
+        await world.settle()
+        assert (world.phase(Level.P0), world.phase(Level.P2)) == (Phase.FAILED, Phase.PENDING)
+        world.acting = False
+        world.decider.follow(())
+        await world.tick(1, ok=None)
+        assert (world.phase(Level.P0), world.phase(Level.P2)) == (Phase.IDLE, Phase.IDLE)
+        failed = {"service": "chat", "row": "P0", "phase": "failed"}
+        assert world.metrics.registry.get_sample_value("controlplane_row_phase", failed) == 0
+
+
+async def test_a_lever_that_still_moves_when_a_term_begins_says_itself_where_its_row_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        world.levers.slow = asyncio.Event()
+        world.kill()
+        await world.settle()
+        world.decider.resume(())
+        assert world.phase() is Phase.ENGAGING
+        world.levers.slow.set()
+        await world.settle()
+        assert world.phase() is Phase.ENGAGED
+
+
+async def test_one_that_follows_shows_what_the_one_in_charge_has_engaged_and_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        world.acting = False
+        held = receipt(ReceiptState.VERIFIED)
+        for _ in range(2):
+            world.decider.follow((held,))
+            await world.tick(1)
+            assert (world.phase(), world.row().since) == (Phase.ENGAGED, held.decided_at)
+            assert world.weights() == {"primary": 0, "standby": 100}
+        world.decider.follow(())
+        assert (world.phase(), world.weights()["primary"]) == (Phase.IDLE, 100)
+
+
+async def test_a_question_is_written_down_before_the_end_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, slow = [], asyncio.Event()
+
+    async def ask(_: FakeLevers, decision: Decision, _text: str) -> None:
+        await slow.wait()
+        said.append(f"ask {decision.row.level}")
+
+    async def resolve(_: FakeLevers, level: Level, _why: str) -> None:
+        said.append(f"end {level}")
+
+    monkeypatch.setattr(FakeLevers, "ask", ask)
+    monkeypatch.setattr(FakeLevers, "resolve", resolve)
+    async with running(monkeypatch, mode=Mode.APPROVE) as world:
+        world.kill()
+        await world.tick(1, ok=None)
+        world.revive()
+        await world.tick(1)
+        assert world.phase() is Phase.IDLE
+        slow.set()
+        await world.settle()
+        assert said == ["ask P0", "end P0"]
 
 
 # -- what cannot be done -----------------------------------------------------------------------------------------------
