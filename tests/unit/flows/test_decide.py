@@ -11,12 +11,13 @@ from controlplane.degradation.instruction import CONTROL_PLANE, Instruction, Kin
 from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import AlertFires, Level, Mode, ReleasePlan
 from controlplane.degradation.turn import Worry
+from controlplane.errors import StoreError
 from controlplane.flows import people
 from controlplane.flows.lever import Decision
 from controlplane.flows.people import Said
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
-from tests.unit.flows.fakes import receipt, split
+from tests.unit.flows.fakes import FakeInstructions, receipt, split
 from tests.unit.flows.world import HOLD_S, P0, P2, Books, FakeLevers, World, running
 
 BY_ALERT = replace(P2, when=AlertFires("Slow"), escalate=Level.P0)
@@ -75,6 +76,27 @@ async def test_a_row_that_is_refused_or_fails_tells_the_next_one_to_trip(
         assert decision.detected_at == world.levers.engaged[0].detected_at
         assert [(t.level, t.worry) for t in world.told] == [(Level.P2, Worry.FAILED)]
         assert world.told[0].text == "P2 could not be put in force; P0 is told to trip"
+
+
+async def test_a_row_that_is_told_to_trip_and_fails_is_told_of_too_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, P0, BY_ALERT) as world:
+        world.levers.engage_result = None
+        world.alerts = frozenset({"Slow"})
+        await world.tick(40)
+        both = [(Level.P2, Worry.FAILED), (Level.P0, Worry.FAILED)]
+        assert [(t.level, t.worry) for t in world.told] == both
+        assert world.told[1].text == "P0 could not be put in force; no other row is left: a person has to act"
+        world.levers.slow = asyncio.Event()
+        await world.tick(20)
+        assert Phase.ENGAGING in (world.phase(Level.P0), world.phase(Level.P2))
+        world.levers.slow.set()
+        await world.tick(20)
+        assert len(world.told) == 2, "a gate that takes its time is no end of the harm"
+        world.alerts = frozenset()
+        await world.tick(3)
+        world.alerts = frozenset({"Slow"})
+        await world.tick(3)
+        assert [(t.level, t.worry) for t in world.told] == both * 2, "another harm is another page"
 
 
 async def test_a_row_that_has_not_helped_in_its_time_escalates_and_people_hear_it_once(
@@ -228,6 +250,23 @@ async def test_unpinning_gives_the_row_back_to_its_trigger(monkeypatch: pytest.M
         assert await people.end(world.people, Kind.PIN, Level.P0, "bob", "again") == Refused("nobody has pinned P0")
         await world.tick(4 * int(HOLD_S))
         assert world.phase() is Phase.IDLE
+
+
+async def test_unpinning_ends_the_pin_that_is_obeyed_and_the_one_before_it_whose_end_could_not_be_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise StoreError("the database refuses", "disk full", "free space")
+
+    async with running(monkeypatch) as world:
+        await world.tick(2)
+        await world.say(PIN)
+        with monkeypatch.context() as trouble:
+            trouble.setattr(FakeInstructions, "end", refuse)
+            anew = await world.say(PIN)
+        ended = await people.end(world.people, Kind.PIN, Level.P0, "bob", "done")
+        assert (ended, world.standing().pins) == (anew, ())
+        assert await world.books.instructions.in_force("chat") == ()
 
 
 async def test_a_pin_to_none_lets_nothing_begin_and_what_is_in_force_end(monkeypatch: pytest.MonkeyPatch) -> None:
