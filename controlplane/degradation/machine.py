@@ -214,11 +214,7 @@ def step(state: RowState, reading: Reading, row: Row, mode: Mode, now: float) ->
     Returns:
         The next state and the effects to carry out, in order; none when nothing changes.
     """
-    if reading.primary_well:
-        if state.well_since is None:
-            state = replace(state, well_since=now)
-    elif state.well_since is not None:
-        state = replace(state, well_since=None)
+    state = note_wellness(state, now, well=reading.primary_well)
     if state.busy:
         return state, ()
     phase = state.phase
@@ -229,6 +225,13 @@ def step(state: RowState, reading: Reading, row: Row, mode: Mode, now: float) ->
     else:
         cue = _cue(state, reading, mode, now)
     return (state, ()) if cue is None else apply_cue(state, cue, now)
+
+
+def note_wellness(state: RowState, now: float, *, well: bool) -> RowState:
+    """Keep since when the primary has been well without a break, also while nothing may move."""
+    if well is (state.well_since is not None):
+        return state
+    return replace(state, well_since=now if well else None)
 
 
 def instruct(state: RowState, cue: Cue, now: float) -> tuple[RowState, tuple[Effect, ...]] | None:

@@ -9,7 +9,19 @@ from enum import StrEnum
 
 from controlplane.degradation.action import ServeFromCache, SwitchPool, share_of
 from controlplane.degradation.canary import Canary, Judgement, judge_return
-from controlplane.degradation.machine import Cue, Effect, Phase, Pin, Reading, RowState, Word, instruct, outcome, step
+from controlplane.degradation.machine import (
+    Cue,
+    Effect,
+    Phase,
+    Pin,
+    Reading,
+    RowState,
+    Word,
+    instruct,
+    note_wellness,
+    outcome,
+    step,
+)
 from controlplane.degradation.matrix import (
     LEVELS,
     Alerts,
@@ -162,7 +174,8 @@ def advance(matrix: Degradation, state: MatrixState, facts: Facts, now: float) -
         for effect in effects:
             because = (judged.why,) if effect is Effect.STEP_BACK else _because(rows[level], pin)
             wanted.append(Wanted(level, effect, because))
-            if effect is Effect.ENGAGE or effect is Effect.TAKE_BACK:
+            tried_before = effect is Effect.TAKE_BACK and turn.state.misplaced
+            if (effect is Effect.ENGAGE or effect is Effect.TAKE_BACK) and not tried_before:
                 by_itself = pin is not Pin.IN_FORCE and after.word is not Word.APPROVED
                 switches = (*switches, now) if by_itself else switches
                 rows[level] = replace(rows[level], counted_at=now if by_itself else None)
@@ -186,8 +199,16 @@ def _judge(row: Row, state: RowState, facts: Facts) -> Judgement:
 
 
 def watch(matrix: Degradation, state: MatrixState, facts: Facts, now: float) -> MatrixState:
-    """Evaluate every trigger and move no row: what a control plane does that is not in charge."""
-    return replace(state, rows={level: _read(matrix.rows[level], row, facts, now) for level, row in state.rows.items()})
+    """Evaluate every trigger and move no row: what a control plane does that is not in charge.
+
+    It notes when the primary was ill, too: a lease that lapsed for a while is no reason to give traffic back at once.
+    """
+    well, rows = primary_is_well(facts.evidence), {}
+    for level, row in state.rows.items():
+        read = _read(matrix.rows[level], row, facts, now)
+        noted = note_wellness(read.state, now, well=well)
+        rows[level] = read if noted is read.state else replace(read, state=noted)
+    return replace(state, rows=rows)
 
 
 def _read(row: Row, turn: RowTurn, facts: Facts, now: float) -> RowTurn:

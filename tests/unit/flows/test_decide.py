@@ -203,6 +203,19 @@ async def test_what_a_gate_refuses_is_no_switch(monkeypatch: pytest.MonkeyPatch)
         assert not world.standing().braked
 
 
+async def test_a_lever_that_does_not_come_back_is_tried_again_and_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, switches=2) as world:
+        await engaged(world)
+        world.revive()
+        await world.tick(int(HOLD_S) + 1)
+        world.levers.shift_ok = False
+        world.kill()
+        await world.tick(30, ok=None)
+        assert split(world.levers.shifts[-1]) == {"standby": 100}
+        assert len(world.levers.shifts) > 10
+        assert not world.standing().braked
+
+
 async def test_an_hour_later_the_rows_may_switch_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch, switches=1) as world:
         await flap(world)
@@ -506,6 +519,40 @@ async def test_whoever_is_in_charge_no_longer_shows_no_row_that_failed_or_waits(
         assert (world.phase(Level.P0), world.phase(Level.P2)) == (Phase.IDLE, Phase.IDLE)
         failed = {"service": "chat", "row": "P0", "phase": "failed"}
         assert world.metrics.registry.get_sample_value("controlplane_row_phase", failed) == 0
+
+
+async def test_a_lease_that_lapsed_for_a_while_shortens_no_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        await engaged(world)
+        world.revive()
+        await world.tick(int(HOLD_S) - 1)
+        world.acting = False
+        world.kill()
+        await world.tick(60, ok=None)
+        world.revive()
+        await world.tick(1)
+        world.acting = True
+        await world.tick(2)
+        assert (world.phase(), world.levers.shifts) == (Phase.ENGAGED, [])
+        await world.tick(int(HOLD_S))
+        assert world.phase() is Phase.RELEASING
+
+
+async def test_a_release_begins_anew_with_a_term_that_was_lost_and_regained(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = ReleasePlan((0.1, 0.5, 1.0), timedelta(seconds=HOLD_S))
+    async with running(monkeypatch, replace(P0, release=steps)) as world:
+        await engaged(world)
+        world.revive()
+        await world.tick(int(HOLD_S) + 1)
+        assert split(world.levers.shifts[-1]) == {"primary": 10, "standby": 90}
+        world.acting = False
+        await world.tick(int(HOLD_S) - 2)
+        world.decider.resume((receipt(ReceiptState.REVERTING, "r1"),))  # Settled: it is fully engaged again.
+        world.acting = True
+        await world.tick(int(HOLD_S) - 1)
+        assert (world.phase(), len(world.levers.shifts)) == (Phase.ENGAGED, 1)
+        await world.tick(3)
+        assert split(world.levers.shifts[-1]) == {"primary": 10, "standby": 90}
 
 
 async def test_a_lever_that_still_moves_when_a_term_begins_says_itself_where_its_row_stands(
