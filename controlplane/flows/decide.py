@@ -215,7 +215,7 @@ class Decider:
         Args:
             receipts: of the rows in force; all of their traffic is where they want it.
             instructions: what was said and holds.
-            left_open: the rows that have an open incident: one that is not in force ends its own once it is clear.
+            left_open: the rows that are not over by their incidents: one not in force ends its own once it is clear.
         """
         for level in self._stand(receipts, instructions):
             phase = Phase.PENDING if level in left_open and self._lever else Phase.IDLE

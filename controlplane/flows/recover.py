@@ -104,7 +104,7 @@ async def settle_rows(ports: RecoverPorts, left_open: Collection[str]) -> None:
 
     Args:
         ports: what this journey touches.
-        left_open: the rows that have an open incident.
+        left_open: the rows that are not over by their incidents.
     """
     for name in sorted(left_open):
         if ports.levers is None:

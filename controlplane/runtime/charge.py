@@ -89,8 +89,7 @@ class Charge:
 
     async def _resume(self, engaged: tuple[Receipt, ...]) -> None:
         said = await self._books.instructions.in_force(self._service)
-        incidents = await self._books.incidents.open_incidents(self._service)
-        left_open = frozenset(row for incident in incidents for row in incident.rows)
+        left_open = await self._books.incidents.rows(self._service)
         await recover.settle_rows(self._recovering, left_open)
         self._decider.resume(engaged, said, left_open)
         self._hearing.resumed(said)

@@ -29,8 +29,8 @@ class Shelf:
     async def in_force(self, _service: str) -> tuple[()]:
         return ()
 
-    async def open_incidents(self, _service: str) -> tuple[Any, ...]:
-        return (SimpleNamespace(rows=("P0", "P2")), SimpleNamespace(rows=("P0",)))
+    async def rows(self, _service: str) -> frozenset[str]:
+        return frozenset({"P0", "P2"})
 
     async def recent(self, limit: int) -> tuple[()]:
         return ()
