@@ -42,7 +42,7 @@ class Cue(StrEnum):
     ASK = "ask"
     """It holds, and a person has to say whether the row may engage."""
     LAPSE = "lapse"
-    """It holds no longer, and people had been asked or had said no."""
+    """It holds no longer, and people know of it: they were asked, or said no, or its incident is open."""
     WELL = "well"
     """The primary has been well for the whole hold."""
     WORSE = "worse"
@@ -170,6 +170,8 @@ class RowState:
     busy: bool = False
     """An effect is being carried out; nothing moves until its outcome is known."""
     word: Word = Word.NONE
+    left_open: bool = False
+    """An earlier term left its incident open: it ends with the trigger, though this row has done nothing yet."""
 
 
 class Pin(StrEnum):
@@ -212,11 +214,7 @@ def step(state: RowState, reading: Reading, row: Row, mode: Mode, now: float) ->
     Returns:
         The next state and the effects to carry out, in order; none when nothing changes.
     """
-    if reading.primary_well:
-        if state.well_since is None:
-            state = replace(state, well_since=now)
-    elif state.well_since is not None:
-        state = replace(state, well_since=None)
+    state = note_wellness(state, now, well=reading.primary_well)
     if state.busy:
         return state, ()
     phase = state.phase
@@ -227,6 +225,13 @@ def step(state: RowState, reading: Reading, row: Row, mode: Mode, now: float) ->
     else:
         cue = _cue(state, reading, mode, now)
     return (state, ()) if cue is None else apply_cue(state, cue, now)
+
+
+def note_wellness(state: RowState, now: float, *, well: bool) -> RowState:
+    """Keep since when the primary has been well without a break, also while nothing may move."""
+    if well is (state.well_since is not None):
+        return state
+    return replace(state, well_since=now if well else None)
 
 
 def instruct(state: RowState, cue: Cue, now: float) -> tuple[RowState, tuple[Effect, ...]] | None:
@@ -274,6 +279,7 @@ def apply_cue(state: RowState, cue: Cue, now: float) -> tuple[RowState, tuple[Ef
         misplaced=state.misplaced and transition.to is Phase.ENGAGED,
         well_since=None if transition.to is Phase.ENGAGED else state.well_since,
         word=_word(state, cue, transition.to),
+        left_open=state.left_open and transition.to is Phase.PENDING,
     )
     return after, transition.effects
 
@@ -343,8 +349,8 @@ def _forgets(state: RowState) -> bool:
 def _cue_to_clear(state: RowState) -> Cue | None:
     if state.phase is Phase.IDLE:
         return None
-    people_know = state.phase is Phase.PENDING and state.word in (Word.ASKED, Word.DISMISSED)
-    return Cue.LAPSE if people_know else Cue.CLEAR
+    people_know = state.left_open or state.word in (Word.ASKED, Word.DISMISSED)
+    return Cue.LAPSE if state.phase is Phase.PENDING and people_know else Cue.CLEAR
 
 
 def _cue_in_force(state: RowState, reading: Reading, row: Row, now: float) -> Cue | None:

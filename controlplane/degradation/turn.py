@@ -9,7 +9,19 @@ from enum import StrEnum
 
 from controlplane.degradation.action import ServeFromCache, SwitchPool, share_of
 from controlplane.degradation.canary import Canary, Judgement, judge_return
-from controlplane.degradation.machine import Cue, Effect, Phase, Pin, Reading, RowState, Word, instruct, outcome, step
+from controlplane.degradation.machine import (
+    Cue,
+    Effect,
+    Phase,
+    Pin,
+    Reading,
+    RowState,
+    Word,
+    instruct,
+    note_wellness,
+    outcome,
+    step,
+)
 from controlplane.degradation.matrix import (
     LEVELS,
     Alerts,
@@ -46,7 +58,7 @@ class RowTurn:
     escalated_by: Level | None = None
     """The milder row that could not mend the harm and tells this one to trip."""
     told: bool = False
-    """People were told that it cannot mend the harm; once for as long as the trigger holds."""
+    """People were told that it cannot mend the harm; once for as long as it is to act."""
     counted_at: float | None = None
     """When its last engagement was counted as a switch; None when a person had asked for it."""
 
@@ -162,7 +174,8 @@ def advance(matrix: Degradation, state: MatrixState, facts: Facts, now: float) -
         for effect in effects:
             because = (judged.why,) if effect is Effect.STEP_BACK else _because(rows[level], pin)
             wanted.append(Wanted(level, effect, because))
-            if effect is Effect.ENGAGE or effect is Effect.TAKE_BACK:
+            tried_before = effect is Effect.TAKE_BACK and turn.state.misplaced
+            if (effect is Effect.ENGAGE or effect is Effect.TAKE_BACK) and not tried_before:
                 by_itself = pin is not Pin.IN_FORCE and after.word is not Word.APPROVED
                 switches = (*switches, now) if by_itself else switches
                 rows[level] = replace(rows[level], counted_at=now if by_itself else None)
@@ -186,19 +199,27 @@ def _judge(row: Row, state: RowState, facts: Facts) -> Judgement:
 
 
 def watch(matrix: Degradation, state: MatrixState, facts: Facts, now: float) -> MatrixState:
-    """Evaluate every trigger and move no row: what a control plane does that is not in charge."""
-    return replace(state, rows={level: _read(matrix.rows[level], row, facts, now) for level, row in state.rows.items()})
+    """Evaluate every trigger and move no row: what a control plane does that is not in charge.
+
+    It notes when the primary was ill, too: a lease that lapsed for a while is no reason to give traffic back at once.
+    """
+    well, rows = primary_is_well(facts.evidence), {}
+    for level, row in state.rows.items():
+        read = _read(matrix.rows[level], row, facts, now)
+        noted = note_wellness(read.state, now, well=well)
+        rows[level] = read if noted is read.state else replace(read, state=noted)
+    return replace(state, rows=rows)
 
 
 def _read(row: Row, turn: RowTurn, facts: Facts, now: float) -> RowTurn:
     """Ask a row's trigger, and note since when it has held."""
     answer, memory = evaluate(row.when, facts.evidence, turn.memory, now, facts.alerts)
     same = answer == turn.answer and memory == turn.memory and turn.escalated_by is None
-    if same and (answer.truth is Truth.NO or turn.held_since is not None):
+    if same and (turn.held_since is not None or (answer.truth is Truth.NO and not turn.told)):
         return turn
     held_since, told = turn.held_since, turn.told
     if answer.truth is Truth.NO:
-        held_since, told = None, False
+        held_since, told = None, told and turn.escalated_by is not None
     elif answer.truth is Truth.UNKNOWN:
         held_since = None if turn.state.phase in (Phase.IDLE, Phase.PENDING) else held_since
     elif held_since is None:
@@ -208,15 +229,16 @@ def _read(row: Row, turn: RowTurn, facts: Facts, now: float) -> RowTurn:
 
 def _escalate(matrix: Degradation, rows: dict[Level, RowTurn], now: float) -> list[Told]:
     """Find the rows that cannot mend their harm, tell the next ones to trip, and say what people have to hear."""
-    told = []
-    for level, turn in tuple(rows.items()):
-        row = matrix.rows[level]
+    told, looked_at = [], list(rows)
+    for level in looked_at:
+        row, turn = matrix.rows[level], rows[level]
         worry = None if matrix.mode_of(row) is Mode.OBSERVE else _worry(row, turn, now)
         if worry is None:
             continue
         following = row.escalate if row.escalate in rows else None
         if following:
             rows[following] = replace(rows[following], escalated_by=level)
+            looked_at.append(following)  # It may have failed already; the policy refuses circles.
         if not turn.told:
             rows[level] = replace(rows[level], told=True)
             told.append(Told(level, worry, _worry_words(row, worry, following)))
@@ -225,10 +247,15 @@ def _escalate(matrix: Degradation, rows: dict[Level, RowTurn], now: float) -> li
 
 def _worry(row: Row, turn: RowTurn, now: float) -> Worry | None:
     """Tell whether a row's harm goes on although the row has done, or tried, what it can."""
-    if turn.answer.truth is not Truth.YES or turn.held_since is None or turn.state.word is Word.DISMISSED:
+    holds = turn.answer.truth is Truth.YES
+    if turn.state.word is Word.DISMISSED or not (holds or turn.escalated_by is not None):
         return None
-    if turn.state.phase is Phase.FAILED:
+    # A row that tries again has not mended anything yet: what it told to trip would go idle, and be told anew.
+    tries_again = turn.state.phase is Phase.ENGAGING and turn.told
+    if turn.state.phase is Phase.FAILED or tries_again:
         return Worry.FAILED
+    if not holds or turn.held_since is None:
+        return None
     late = now - turn.held_since >= row.within.total_seconds()
     return Worry.LATE if late and not _reads_an_empty_pool(row, turn.state) else None
 

@@ -5,8 +5,9 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
 
@@ -63,6 +64,8 @@ class _RowRecord:
     because: tuple[str, ...] = ()
     word: Instruction | None = None
     """What a person said last about it, while it lasts."""
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Questions and endings of one row are written down in their order: an incident would stay open for ever."""
 
 
 class Decider:
@@ -167,9 +170,9 @@ class Decider:
                 self._ports.spawn(self._lever.engage(level, record.because, detected_at, now))
             else:
                 text = f"{level} waits for a person: {self._waits_for(record.row)}"
-                self._ports.spawn(self._lever.ask(level, record.because, detected_at, now, text))
+                self._ports.spawn(self._written(record, self._lever.ask(level, record.because, detected_at, now, text)))
         elif wanted.effect is Effect.CLOSE:
-            self._ports.spawn(self._closed(self._lever.close(level)))
+            self._ports.spawn(self._written(record, self._lever.close(level)))
         else:
             given = share_aimed_at(self._state.rows[level].state, record.row)
             why = "; ".join(wanted.because) if wanted.effect is Effect.STEP_BACK else ""
@@ -179,8 +182,11 @@ class Decider:
         pin = self._pins.get(wanted.level)
         return (pin.words, *wanted.because[1:]) if pin and wanted.because[:1] == ("pinned",) else wanted.because
 
-    async def _closed(self, closing: Awaitable[None]) -> None:
-        await closing
+    async def _written(self, record: _RowRecord, work: Coroutine[None, None, None]) -> None:
+        """Write down what a row asks or that it is over, when what it had to say before has been written."""
+        with closing(work):
+            async with record.writing:
+                await work
         self._ports.changed()
 
     def _ended(self, level: Level, end: End) -> None:
@@ -198,10 +204,40 @@ class Decider:
             self._lever.plan = plan
         self._ports.changed()
 
-    def resume(self, receipts: tuple[Receipt, ...], instructions: tuple[Instruction, ...] = ()) -> None:
-        """Take over the rows in force and what people have said: from an earlier life, or from another control plane.
+    def resume(
+        self,
+        receipts: tuple[Receipt, ...],
+        instructions: tuple[Instruction, ...] = (),
+        left_open: Collection[str] = (),
+    ) -> None:
+        """Begin a term of ours: with the rows that are engaged once all is settled, and what people have said.
 
-        Called again and again while another control plane is in charge; what has not changed since stays as it is.
+        Args:
+            receipts: of the rows in force; all of their traffic is where they want it.
+            instructions: what was said and holds.
+            left_open: the rows that are not over by their incidents: one not in force ends its own once it is clear.
+        """
+        for level in self._stand(receipts, instructions):
+            phase = Phase.PENDING if level in left_open and self._lever else Phase.IDLE
+            phase = Phase.ENGAGED if self._holds(level) else phase
+            word = self._state.rows[level].state.word
+            self._begin_at(level, RowState(phase, monotonic(), word=word, left_open=phase is Phase.PENDING))
+
+    def follow(self, receipts: tuple[Receipt, ...], instructions: tuple[Instruction, ...] = ()) -> None:
+        """Show the rows in force and what people have said while another control plane is in charge.
+
+        Called again and again; what has not changed since stays as it is.
+        """
+        held = {level: self._holds(level) for level in self._records}
+        for level in self._stand(receipts, instructions):
+            state, phase = self._state.rows[level].state, Phase.ENGAGED if self._holds(level) else Phase.IDLE
+            if state.phase is not phase or state.misplaced or held[level] != self._holds(level):
+                self._begin_at(level, RowState(phase, monotonic(), word=state.word))
+
+    def _stand(self, receipts: tuple[Receipt, ...], instructions: tuple[Instruction, ...]) -> tuple[Level, ...]:
+        """Take over what is stored; return the rows that it says everything about.
+
+        Where a lever is being moved by a journey of an earlier term of ours, the end of that says where the row stands.
         """
         self._pins.clear()
         self._brake, self._state = None, replace(self._state, braked=False)
@@ -213,32 +249,32 @@ class Decider:
             word, known = _WORDS.get(instruction.kind), self._state.rows.get(instruction.level)
             if word and known:
                 self._set(instruction.level, replace(known.state, word=word))
-        self._let_go_of_all_but({receipt.id for receipt in receipts})
+        kept = {receipt.id for receipt in receipts}
+        for level in self._records:
+            if self._lever and self._holds(level) not in ("", *kept):
+                self._lever.let_go(level)  # Another control plane has ended it.
         for receipt in receipts:
             self._take_over(receipt)
-
-    def _let_go_of_all_but(self, kept: set[str]) -> None:
-        """Forget the rows that are engaged no longer: another control plane has ended them."""
-        for level, record in self._records.items():
-            if self._lever and self._lever.holds(level) not in ("", *kept):
-                self._lever.let_go(level)
-                self._set(level, RowState(word=self._state.rows[level].state.word))
-                record.since = None
+        return tuple(level for level, row in self._state.rows.items() if not row.state.busy)
 
     def _take_over(self, receipt: Receipt) -> None:
         record = self._records.get(receipt.level)
         if record is None or self._lever is None:
             log.error("an engaged row is no longer on the page", level=receipt.level, receipt=receipt.id)
             return
-        known = self._lever.holds(receipt.level) == receipt.id and not self._ports.acting()
+        known = self._holds(receipt.level) == receipt.id
         self._lever.take_over(receipt)
-        if known:
-            return
-        record.because = receipt.because
-        word = self._state.rows[receipt.level].state.word
-        self._set(receipt.level, RowState(Phase.ENGAGED, since=monotonic(), word=word))
-        record.since = receipt.decided_at
-        self._level_since = receipt.decided_at
+        if not known:
+            record.because, record.since = receipt.because, receipt.decided_at
+            self._level_since = receipt.decided_at
+
+    def _holds(self, level: Level) -> str:
+        return self._lever.holds(level) if self._lever else ""
+
+    def _begin_at(self, level: Level, state: RowState) -> None:
+        if state.phase is not Phase.ENGAGED:
+            self._records[level].since = None
+        self._set(level, state)
 
     def _set(self, level: Level, state: RowState) -> None:
         rows = self._state.rows

@@ -7,16 +7,26 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import structlog
+
 from controlplane.degradation.instruction import Instruction, InstructionBook, Kind, Refused
 from controlplane.degradation.matrix import Level
 from controlplane.degradation.turn import Told, Worry
+from controlplane.errors import StoreError
 from controlplane.incidents.book import IncidentBook
 from controlplane.incidents.correlate import row_moves
 from controlplane.incidents.incident import Entry
 
+log = structlog.get_logger("people")
+
 
 async def _nobody(_: str) -> None:
     """Page nobody: no receiver is on the page."""
+
+
+async def _no_drill() -> str:
+    """Say that no drill runs."""
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,8 @@ class TellPorts:
     """Reaches people who look at no console."""
     why_not: dict[Level, str] = field(default_factory=dict)
     """Why a row could not be put in force the last time, until people have been told."""
+    asked: dict[Level, datetime] = field(default_factory=dict)
+    """When the last question of each row was decided that people have been paged about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +95,23 @@ async def instruct(ports: PeoplePorts, said: Said) -> Instruction | Refused:
 
 
 async def end(ports: PeoplePorts, kind: Kind, level: Level, who: str, why: str) -> Instruction | Refused:
-    """End a pin, or let go of the brake."""
-    found = next(
-        (
-            i
-            for i in (*await ports.told.book.in_force(ports.told.service), *ports.held())
-            if (i.kind, i.level) == (kind, level)
-        ),
-        None,
-    )
-    if found is None:
+    """End a pin, or let go of the brake.
+
+    What the matrix obeys goes first. An older one, whose end could not be stored, ends with it: it would be back after
+    a restart.
+    """
+    stored = await ports.told.book.in_force(ports.told.service)
+    found = {i.id: i for i in (*ports.held(), *stored) if (i.kind, i.level) == (kind, level)}
+    if not found:
         what = "the brake is not on" if kind is Kind.BRAKE else f"nobody has pinned {level}"
         return Refused(what)
-    now = ports.told.now()
-    await ports.told.book.end(found.id, now, who, why)
-    ports.drop(found)
+    now, ended = ports.told.now(), next(iter(found.values()))
+    for instruction in found.values():
+        await ports.told.book.end(instruction.id, now, who, why)
+    ports.drop(ended)
     what = "let go of the brake" if kind is Kind.BRAKE else f"ended the pin of {level}"
     await _note(ports.told, level, Entry(now, "person", f"{who} {what}: {why}"))
-    return found
+    return ended
 
 
 async def begun(ports: TellPorts, instruction: Instruction) -> None:
@@ -118,25 +129,40 @@ async def lapsed(ports: TellPorts, instruction: Instruction, why: str) -> None:
 
 
 async def tell(ports: TellPorts, told: Told) -> None:
-    """Tell people what they have to hear, and why: on the timeline of what is open, and where they are paged."""
+    """Tell people what they have to hear, and why: where they are paged, and on the timeline of what is open.
+
+    The page goes first: it is said once, and must not wait for a database in trouble.
+    """
     why = ports.why_not.pop(told.level, "") if told.worry is Worry.FAILED else ""
     text = f"{told.text} ({why})" if why else told.text
-    await _note(ports, told.level, Entry(ports.now(), "page", text))
+    at = ports.now()
     await ports.page(text)
+    try:
+        await _note(ports, told.level, Entry(at, "page", text))
+    except StoreError as error:
+        log.error("not noted", text=text, what=error.what, why=error.why, fix=error.fix)
 
 
 async def ask(
     ports: TellPorts, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime, text: str,
-    drill_id: str = "",
+    drill: Callable[[], Awaitable[str]] = _no_drill,
 ) -> None:  # fmt: skip
-    """Open the incident of a row that may not engage without a person, or join it, and say what it waits for."""
+    """Open the incident of a row that may not engage without a person, or join it, and say what it waits for.
+
+    People are paged first, and once however often the same question is tried again. `drill` names the one that runs.
+
+    Raises:
+        StoreError: when the question could not be written down.
+    """
+    if ports.asked.get(level) != decided_at:
+        ports.asked[level] = decided_at
+        await ports.page(text)
     why = "; ".join(because)
     found = Entry(detected_at, "detected", why)
-    moves = row_moves(ports.service, level, why, decided_at, detected_at, (found,), drill_id)
+    moves = row_moves(ports.service, level, why, decided_at, detected_at, (found,), await drill())
     incident = (await ports.incidents.take(ports.service, (moves,), ports.now())).incident_of(moves.key)
     if incident:
         await ports.incidents.note(incident, Entry(decided_at, "page", text))
-    await ports.page(text)
 
 
 async def _note(ports: TellPorts, level: Level, entry: Entry) -> None:

@@ -104,6 +104,20 @@ async def settle_receipts(ports: RecoverPorts) -> tuple[Receipt, ...]:
     return kept
 
 
+async def settle_rows(ports: RecoverPorts, left_open: Collection[str]) -> None:
+    """End the incidents of rows that nobody can move any more; the matrix itself ends those of the others.
+
+    Args:
+        ports: what this journey touches.
+        left_open: the rows that are not over by their incidents.
+    """
+    for name in sorted(left_open):
+        if ports.levers is None:
+            await ports.resolve(Level(name), "the fleet has no gateway any more")
+        elif name not in ports.rows:
+            await ports.resolve(Level(name), f"row {name} is no longer on the page")
+
+
 async def tend_receipts(ports: RecoverPorts) -> None:
     """See to what the journeys of this process left behind; called every few seconds while it is in charge.
 

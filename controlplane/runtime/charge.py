@@ -73,10 +73,12 @@ class Charge:
         ports, term = self._recovering, self._leadership.term
         if term is None:
             engaged = await self._books.receipts.open_receipts(self._service)
+            said = await self._books.instructions.in_force(self._service)
             if self._leadership.lapsed or self._leadership.term:
                 return  # Ours by all that is known: what is in hand may be ours to put back.
             ports.in_hand.receipts.clear()
-            await self._resume(engaged)
+            self._decider.follow(engaged, said)
+            self._hearing.resumed(said)
         elif self._leadership.acting:
             await recover.tend_receipts(ports)
             await recover.end_abandoned(ports)
@@ -88,5 +90,7 @@ class Charge:
 
     async def _resume(self, engaged: tuple[Receipt, ...]) -> None:
         said = await self._books.instructions.in_force(self._service)
-        self._decider.resume(engaged, said)
+        left_open = await self._books.incidents.rows(self._service)
+        await recover.settle_rows(self._recovering, left_open)
+        self._decider.resume(engaged, said, left_open)
         self._hearing.resumed(said)

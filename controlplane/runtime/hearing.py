@@ -11,7 +11,7 @@ from time import monotonic
 
 import structlog
 
-from controlplane.degradation.instruction import Instruction, InstructionBook
+from controlplane.degradation.instruction import Instruction, InstructionBook, Kind
 from controlplane.errors import ControlplaneError
 from controlplane.flows.decide import Decider
 
@@ -20,6 +20,9 @@ PATIENCE_S = 5.0
 """How long an instruction waits for a row whose lever is just being moved, before it is ended with the reason."""
 REMEMBERED = 1000
 """Instructions that are known by their ids; far more than ever hold at once."""
+
+_SHOWN = (Kind.PIN, Kind.BRAKE)
+"""What a matrix may be told that moves nothing."""
 
 log = structlog.get_logger("hearing")
 
@@ -59,9 +62,13 @@ class Hearing:
         self._note(self._stored)
 
     def take(self, instruction: Instruction) -> None:
-        """Tell the matrix what somebody said to us, which is stored already; once, whoever is quicker."""
+        """Tell the matrix what somebody said to us, which is stored already; once, whoever is quicker.
+
+        One that is not in charge shows a pin or the brake at once. A word about a row would move it: that is left to
+        the one in charge, which may be us again at the next tick.
+        """
         self._stored |= {instruction.id}
-        if instruction.id not in self._known:
+        if instruction.id not in self._known and (self._acting() or instruction.kind in _SHOWN):
             self._note((instruction.id,))
             self._decider.instruct(instruction)
 

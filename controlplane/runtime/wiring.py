@@ -282,8 +282,7 @@ def build(
 
         async def ask(decision: Decision, text: str) -> None:
             level, because = decision.row.level, decision.because
-            drill = await running_drill()
-            await people.ask(telling, level, because, decision.detected_at, decision.decided_at, text, drill)
+            await people.ask(telling, level, because, decision.detected_at, decision.decided_at, text, running_drill)
 
         levers = Levers(engage, shift, close, resolve, ask)
 

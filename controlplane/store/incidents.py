@@ -154,15 +154,25 @@ class StoredIncidents:
 
     async def holding(self, service: str) -> tuple[str, ...]:
         """Return the fingerprints of the alerts that fire by the open incidents: what may have ended unnoticed."""
-        query = (
-            select(incident_members.c.key)
-            .join(incidents, incidents.c.id == incident_members.c.incident_id)
-            .where(
-                incidents.c.service == service, incidents.c.state != IncidentState.RESOLVED.value,
-                incident_members.c.status == Status.FIRING.value, incident_members.c.is_row.is_(False),
-            )
-        )  # fmt: skip
+        query = _firing(service).where(incident_members.c.is_row.is_(False))
         return await self._database.run(lambda c: tuple(row.key for row in c.execute(query)))
+
+    async def rows(self, service: str) -> frozenset[str]:
+        """Return the rows of the matrix that are not over by the open incidents: what a term of ours has to end."""
+        query = _firing(service).where(incident_members.c.is_row.is_(True))
+        return await self._database.run(lambda c: frozenset(row.name for row in c.execute(query)))
+
+
+def _firing(service: str) -> Select[Any]:
+    """Select what fires by the open incidents."""
+    return (
+        select(incident_members.c.key, incident_members.c.name)
+        .join(incidents, incidents.c.id == incident_members.c.incident_id)
+        .where(
+            incidents.c.service == service, incidents.c.state != IncidentState.RESOLVED.value,
+            incident_members.c.status == Status.FIRING.value,
+        )
+    )  # fmt: skip
 
 
 def _asked(service: str, wanted: Wanted) -> Select[Any]:

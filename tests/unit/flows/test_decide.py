@@ -1,5 +1,6 @@
 """What rows mean to each other and what people mean to rows: escalation, brake, pins, approvals; with real flows."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,12 +11,14 @@ from controlplane.degradation.instruction import CONTROL_PLANE, Instruction, Kin
 from controlplane.degradation.machine import Phase
 from controlplane.degradation.matrix import AlertFires, Level, Mode, ReleasePlan
 from controlplane.degradation.turn import Worry
+from controlplane.errors import StoreError
 from controlplane.flows import people
+from controlplane.flows.lever import Decision
 from controlplane.flows.people import Said
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
-from tests.unit.flows.fakes import receipt, split
-from tests.unit.flows.world import HOLD_S, P0, P2, Books, World, running
+from tests.unit.flows.fakes import FakeInstructions, receipt, split
+from tests.unit.flows.world import HOLD_S, P0, P2, Books, FakeLevers, World, running
 
 BY_ALERT = replace(P2, when=AlertFires("Slow"), escalate=Level.P0)
 PIN = Said(Kind.PIN, Level.P0, "ann", "trying it", timedelta(minutes=30))
@@ -73,6 +76,27 @@ async def test_a_row_that_is_refused_or_fails_tells_the_next_one_to_trip(
         assert decision.detected_at == world.levers.engaged[0].detected_at
         assert [(t.level, t.worry) for t in world.told] == [(Level.P2, Worry.FAILED)]
         assert world.told[0].text == "P2 could not be put in force; P0 is told to trip"
+
+
+async def test_a_row_that_is_told_to_trip_and_fails_is_told_of_too_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, P0, BY_ALERT) as world:
+        world.levers.engage_result = None
+        world.alerts = frozenset({"Slow"})
+        await world.tick(40)
+        both = [(Level.P2, Worry.FAILED), (Level.P0, Worry.FAILED)]
+        assert [(t.level, t.worry) for t in world.told] == both
+        assert world.told[1].text == "P0 could not be put in force; no other row is left: a person has to act"
+        world.levers.slow = asyncio.Event()
+        await world.tick(20)
+        assert Phase.ENGAGING in (world.phase(Level.P0), world.phase(Level.P2))
+        world.levers.slow.set()
+        await world.tick(20)
+        assert len(world.told) == 2, "a gate that takes its time is no end of the harm"
+        world.alerts = frozenset()
+        await world.tick(3)
+        world.alerts = frozenset({"Slow"})
+        await world.tick(3)
+        assert [(t.level, t.worry) for t in world.told] == both * 2, "another harm is another page"
 
 
 async def test_a_row_that_has_not_helped_in_its_time_escalates_and_people_hear_it_once(
@@ -179,6 +203,19 @@ async def test_what_a_gate_refuses_is_no_switch(monkeypatch: pytest.MonkeyPatch)
         assert not world.standing().braked
 
 
+async def test_a_lever_that_does_not_come_back_is_tried_again_and_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch, switches=2) as world:
+        await engaged(world)
+        world.revive()
+        await world.tick(int(HOLD_S) + 1)
+        world.levers.shift_ok = False
+        world.kill()
+        await world.tick(30, ok=None)
+        assert split(world.levers.shifts[-1]) == {"standby": 100}
+        assert len(world.levers.shifts) > 10
+        assert not world.standing().braked
+
+
 async def test_an_hour_later_the_rows_may_switch_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch, switches=1) as world:
         await flap(world)
@@ -226,6 +263,23 @@ async def test_unpinning_gives_the_row_back_to_its_trigger(monkeypatch: pytest.M
         assert await people.end(world.people, Kind.PIN, Level.P0, "bob", "again") == Refused("nobody has pinned P0")
         await world.tick(4 * int(HOLD_S))
         assert world.phase() is Phase.IDLE
+
+
+async def test_unpinning_ends_the_pin_that_is_obeyed_and_the_one_before_it_whose_end_could_not_be_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise StoreError("the database refuses", "disk full", "free space")
+
+    async with running(monkeypatch) as world:
+        await world.tick(2)
+        await world.say(PIN)
+        with monkeypatch.context() as trouble:
+            trouble.setattr(FakeInstructions, "end", refuse)
+            anew = await world.say(PIN)
+        ended = await people.end(world.people, Kind.PIN, Level.P0, "bob", "done")
+        assert (ended, world.standing().pins) == (anew, ())
+        assert await world.books.instructions.in_force("chat") == ()
 
 
 async def test_a_pin_to_none_lets_nothing_begin_and_what_is_in_force_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,6 +450,161 @@ async def test_a_release_ends_the_pin(monkeypatch: pytest.MonkeyPatch) -> None:
         await world.say(RELEASE)
         await world.tick(3 * int(HOLD_S))
         assert (world.phase(), world.standing().pins) == (Phase.IDLE, ())
+
+
+# -- terms -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.OBSERVE])
+async def test_an_incident_that_an_earlier_life_left_open_ends_once_its_trigger_is_clear(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    books = Books()
+    async with running(monkeypatch, books=books) as world:
+        world.levers.engage_result = None
+        world.kill()
+        await world.settle()
+        assert world.phase() is Phase.FAILED
+    async with running(monkeypatch, books=books, mode=mode) as world:
+        (incident,) = await books.incidents.open_incidents("chat")
+        world.kill()
+        world.decider.resume((), (), incident.rows)
+        world.levers.engage_result = None
+        await world.tick(2, ok=None)
+        assert await books.incidents.open_incidents("chat") != (), "the harm goes on"
+        world.revive()
+        await world.tick(2)
+        assert world.phase() is Phase.IDLE
+        assert await books.incidents.open_incidents("chat") == ()
+
+
+async def test_an_incident_of_a_harm_that_ended_between_two_lives_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    books = Books()
+    async with running(monkeypatch, books=books) as world:
+        world.levers.engage_result = None
+        world.kill()
+        await world.settle()
+    async with running(monkeypatch, books=books) as world:
+        (incident,) = await books.incidents.open_incidents("chat")
+        world.decider.resume((), (), incident.rows)
+        await world.tick(2)
+        assert (world.phase(), world.levers.engaged, world.told) == (Phase.IDLE, [], [])
+        assert await books.incidents.open_incidents("chat") == ()
+
+
+async def test_a_question_of_a_term_that_was_lost_and_regained_ends_with_its_trigger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, mode=Mode.APPROVE) as world:
+        world.kill()
+        await world.tick(2, ok=None)
+        assert world.row().awaits_approval
+        world.decider.resume((), (), {"P0"})
+        world.revive()
+        await world.tick(1)
+        assert (world.phase(), [level for level, _ in world.levers.resolved]) == (Phase.IDLE, [Level.P0])
+
+
+async def test_whoever_is_in_charge_no_longer_shows_no_row_that_failed_or_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, P0, replace(P2, mode=Mode.APPROVE)) as world:
+        world.levers.engage_result = None
+        world.kill()
+        await world.settle()
+        assert (world.phase(Level.P0), world.phase(Level.P2)) == (Phase.FAILED, Phase.PENDING)
+        world.acting = False
+        world.decider.follow(())
+        await world.tick(1, ok=None)
+        assert (world.phase(Level.P0), world.phase(Level.P2)) == (Phase.IDLE, Phase.IDLE)
+        failed = {"service": "chat", "row": "P0", "phase": "failed"}
+        assert world.metrics.registry.get_sample_value("controlplane_row_phase", failed) == 0
+
+
+async def test_a_lease_that_lapsed_for_a_while_shortens_no_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        await engaged(world)
+        world.revive()
+        await world.tick(int(HOLD_S) - 1)
+        world.acting = False
+        world.kill()
+        await world.tick(60, ok=None)
+        world.revive()
+        await world.tick(1)
+        world.acting = True
+        await world.tick(2)
+        assert (world.phase(), world.levers.shifts) == (Phase.ENGAGED, [])
+        await world.tick(int(HOLD_S))
+        assert world.phase() is Phase.RELEASING
+
+
+async def test_a_release_begins_anew_with_a_term_that_was_lost_and_regained(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = ReleasePlan((0.1, 0.5, 1.0), timedelta(seconds=HOLD_S))
+    async with running(monkeypatch, replace(P0, release=steps)) as world:
+        await engaged(world)
+        world.revive()
+        await world.tick(int(HOLD_S) + 1)
+        assert split(world.levers.shifts[-1]) == {"primary": 10, "standby": 90}
+        world.acting = False
+        await world.tick(int(HOLD_S) - 2)
+        world.decider.resume((receipt(ReceiptState.REVERTING, "r1"),))  # Settled: it is fully engaged again.
+        world.acting = True
+        await world.tick(int(HOLD_S) - 1)
+        assert (world.phase(), len(world.levers.shifts)) == (Phase.ENGAGED, 1)
+        await world.tick(3)
+        assert split(world.levers.shifts[-1]) == {"primary": 10, "standby": 90}
+
+
+async def test_a_lever_that_still_moves_when_a_term_begins_says_itself_where_its_row_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        world.levers.slow = asyncio.Event()
+        world.kill()
+        await world.settle()
+        world.decider.resume(())
+        assert world.phase() is Phase.ENGAGING
+        world.levers.slow.set()
+        await world.settle()
+        assert world.phase() is Phase.ENGAGED
+
+
+async def test_one_that_follows_shows_what_the_one_in_charge_has_engaged_and_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        world.acting = False
+        held = receipt(ReceiptState.VERIFIED)
+        for _ in range(2):
+            world.decider.follow((held,))
+            await world.tick(1)
+            assert (world.phase(), world.row().since) == (Phase.ENGAGED, held.decided_at)
+            assert world.weights() == {"primary": 0, "standby": 100}
+        world.decider.follow(())
+        assert (world.phase(), world.weights()["primary"]) == (Phase.IDLE, 100)
+
+
+async def test_a_question_is_written_down_before_the_end_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, slow = [], asyncio.Event()
+
+    async def ask(_: FakeLevers, decision: Decision, _text: str) -> None:
+        await slow.wait()
+        said.append(f"ask {decision.row.level}")
+
+    async def resolve(_: FakeLevers, level: Level, _why: str) -> None:
+        said.append(f"end {level}")
+
+    monkeypatch.setattr(FakeLevers, "ask", ask)
+    monkeypatch.setattr(FakeLevers, "resolve", resolve)
+    async with running(monkeypatch, mode=Mode.APPROVE) as world:
+        world.kill()
+        await world.tick(1, ok=None)
+        world.revive()
+        await world.tick(1)
+        assert world.phase() is Phase.IDLE
+        slow.set()
+        await world.settle()
+        assert said == ["ask P0", "end P0"]
 
 
 # -- what cannot be done -----------------------------------------------------------------------------------------------

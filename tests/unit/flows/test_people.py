@@ -1,13 +1,15 @@
 """What people are told: the reason with the worry, where they are paged and on the timeline."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from controlplane.degradation.instruction import Kind
 from controlplane.degradation.matrix import Level
 from controlplane.degradation.turn import Told, Worry
-from controlplane.flows.people import TellPorts, tell
+from controlplane.errors import StoreError
+from controlplane.flows.people import TellPorts, ask, tell
+from controlplane.incidents.correlate import Notice, Ruling
 from controlplane.incidents.incident import Incident, IncidentState
 from tests.unit.flows.fakes import FakeIncidents
 from tests.unit.flows.world import Books, running
@@ -30,6 +32,31 @@ async def test_a_page_says_why_the_row_was_refused_and_says_it_once() -> None:
     await tell(ports, FAILED)
     assert paged == [f"{FAILED.text} (switch_pool to standby was refused: standby-0 did not answer)", FAILED.text]
     assert incidents.texts("page") == paged
+
+
+class Shut(FakeIncidents):
+    """An incident book that cannot be reached."""
+
+    async def take(self, service: str, notices: tuple[Notice, ...], now: datetime) -> Ruling:
+        raise StoreError("the database does not answer", "connection refused", "start it")
+
+    async def open_incidents(self, service: str) -> tuple[Incident, ...]:
+        raise StoreError("the database does not answer", "connection refused", "start it")
+
+
+async def test_people_are_paged_whatever_the_database_says_and_asked_once_a_question() -> None:
+    paged: list[str] = []
+
+    async def page(text: str) -> None:
+        paged.append(text)
+
+    ports = TellPorts("chat", Books().instructions, Shut(), lambda: NOW, page)
+    await tell(ports, FAILED)
+    assert paged == [FAILED.text]
+    for decided_at in (NOW, NOW, NOW + timedelta(minutes=1)):
+        with pytest.raises(StoreError):
+            await ask(ports, Level.P0, ("dead",), NOW, decided_at, "P0 waits for a person")
+    assert paged[1:] == ["P0 waits for a person"] * 2
 
 
 async def test_what_is_late_is_told_without_an_old_refusal() -> None:

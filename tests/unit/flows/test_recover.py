@@ -24,6 +24,7 @@ from controlplane.flows.recover import (
     reap,
     settle_drills,
     settle_receipts,
+    settle_rows,
     tend_receipts,
 )
 from tests.unit.flows.fakes import (
@@ -208,6 +209,22 @@ async def test_a_row_that_is_no_longer_on_the_page_is_not_engaged_and_its_traffi
     assert await settle_receipts(world.ports(rows={})) == ()
     assert world.receipts.states() == [ReceiptState.FAILED]
     assert split(world.actuator.plan) == {"primary": 100}
+
+
+@pytest.mark.parametrize(("gateway", "ended"), [(True, [Level.P1]), (False, [Level.P0, Level.P1])])
+async def test_the_incidents_of_rows_that_nobody_can_move_any_more_are_ended(
+    ended: list[Level], *, gateway: bool
+) -> None:
+    resolved: list[Level] = []
+
+    async def resolve(level: Level, why: str) -> None:
+        assert why
+        resolved.append(level)
+
+    world = World()
+    levers = world.ports().levers if gateway else None
+    await settle_rows(world.ports(resolve=resolve, levers=levers), ("P1", "P0"))
+    assert resolved == ended
 
 
 async def test_an_expired_fault_is_healed_and_one_that_is_not_due_is_left_alone() -> None:

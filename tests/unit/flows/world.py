@@ -16,12 +16,13 @@ from controlplane.degradation.matrix import AnyOf, Condition, Degradation, Level
 from controlplane.degradation.turn import Told
 from controlplane.errors import ControlplaneError
 from controlplane.fleet.model import Endpoint, Inventory
-from controlplane.flows import decide, lever, observe, people
+from controlplane.flows import decide, lever, observe, people, switch
 from controlplane.flows.decide import DecidePorts, Decider
 from controlplane.flows.lever import Decision, Levers
 from controlplane.flows.observe import ObservePorts, Observer
 from controlplane.flows.people import PeoplePorts, Said, TellPorts
 from controlplane.flows.standing import RowStanding, Standing, stand
+from controlplane.incidents.correlate import row_moves
 from controlplane.probes.gateway_counts import Counts
 from controlplane.probes.probe import Failure, Look
 from controlplane.slo.threshold import Threshold
@@ -63,6 +64,8 @@ class FakeLevers:
     shift_error: ControlplaneError | None = None
     close_errors: list[ControlplaneError] = field(default_factory=list)
     slow: asyncio.Event | None = None
+    incidents: FakeIncidents = field(default_factory=FakeIncidents)
+    """Where what a gate refuses is noted, and ends."""
 
     async def engage(self, decision: Decision) -> Receipt | None:
         self.engaged.append(decision)
@@ -72,6 +75,9 @@ class FakeLevers:
             raise self.engage_error
         result = self.results.get(decision.row.level, self.engage_result)
         if result is None:
+            level, at = decision.row.level, decision.decided_at
+            moves = row_moves("chat", level, "; ".join(decision.because), at, decision.detected_at, ())
+            await self.incidents.take("chat", (moves,), at)
             return None
         times = dict.fromkeys(ReceiptState, decision.decided_at)
         return replace(
@@ -96,6 +102,7 @@ class FakeLevers:
 
     async def resolve(self, level: Level, why: str) -> None:
         self.resolved.append((level, why))
+        await switch.resolve(self.incidents, Clock(), "chat", level, why)
 
     async def ask(self, decision: Decision, text: str) -> None:
         self.asked.append((decision.row.level, text))
@@ -135,6 +142,7 @@ class World:
         self.beside: dict[str, tuple[Evidence, ...]] = {}
         """What is known of pools beside what the observer sees, by the pool's name."""
         self.books = books or Books()
+        self.levers.incidents = self.books.incidents
         telling = TellPorts("chat", self.books.instructions, self.books.incidents, self.clock)
 
         async def tell(told: Told) -> None:

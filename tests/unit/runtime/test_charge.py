@@ -34,6 +34,15 @@ class Shelf:
     async def in_force(self, _service: str) -> tuple[()]:
         return ()
 
+    async def rows(self, _service: str) -> frozenset[str]:
+        return frozenset({"P0", "P2"})
+
+    async def recent(self, limit: int) -> tuple[()]:
+        return ()
+
+    async def open_leases(self) -> tuple[()]:
+        return ()
+
 
 class Share:
     """A share in the lease that a test sets."""
@@ -42,6 +51,9 @@ class Share:
         self.term: Term | None = None
         self.lapsed = False
         self.acting = False
+
+    def settled(self, _term: Term) -> None:
+        self.acting = True
 
     async def still_acting(self) -> bool:
         return self.acting
@@ -52,12 +64,22 @@ class World:
 
     def __init__(self, recovering: RecoverPorts | None = None) -> None:
         self.shelf, self.share = Shelf(), Share()
+        self.followed: list[tuple[Any, ...]] = []
         self.resumed: list[tuple[Any, ...]] = []
-        self.in_hand = SimpleNamespace(receipts={"chat/P0/1": "engaged"})
-        books: Any = SimpleNamespace(receipts=self.shelf, instructions=self.shelf)
-        decider: Any = SimpleNamespace(resume=lambda *told: self.resumed.append(told))
+        self.ended: list[str] = []
+        self.in_hand = SimpleNamespace(receipts={"chat/P0/1": "engaged"}, moving=0)
+        books: Any = SimpleNamespace(receipts=self.shelf, instructions=self.shelf, incidents=self.shelf)
+        decider: Any = SimpleNamespace(
+            follow=lambda *told: self.followed.append(told), resume=lambda *told: self.resumed.append(told)
+        )
         hearing: Any = SimpleNamespace(resumed=lambda _: None)
-        ports: Any = recovering or SimpleNamespace(in_hand=self.in_hand)
+
+        async def resolve(level: str, _why: str) -> None:
+            self.ended.append(level)
+
+        ports: Any = recovering or SimpleNamespace(
+            in_hand=self.in_hand, levers=None, resolve=resolve, drills=self.shelf, leases=self.shelf
+        )
         self.ours = Charge("chat", cast("Leadership", self.share), books, decider, hearing, ports)
 
 
@@ -84,7 +106,16 @@ async def test_a_follower_has_nothing_in_hand_and_shows_what_the_one_in_charge_e
     world = World()
     await world.ours.tick()
     assert world.in_hand.receipts == {}
-    assert world.resumed == [((), ())]
+    assert (world.followed, world.resumed) == ([((), ())], [])
+
+
+async def test_whoever_comes_to_be_in_charge_knows_which_rows_have_an_open_incident() -> None:
+    world = World()
+    world.share.term = Term("chat", "a", 1)
+    await world.ours.tick()
+    assert world.resumed == [((), (), {"P0", "P2"})]
+    assert world.ended == ["P0", "P2"], "without a gateway no row ends its own"
+    assert (world.followed, world.share.acting) == ([], True)
 
 
 async def test_a_lease_that_ran_out_in_a_stall_takes_nothing_out_of_its_holders_hands() -> None:
@@ -96,7 +127,7 @@ async def test_a_lease_that_ran_out_in_a_stall_takes_nothing_out_of_its_holders_
     world.shelf.during = lambda: setattr(world.share, "term", Term("chat", "a", 1))
     await world.ours.tick()
     assert world.in_hand.receipts == {"chat/P0/1": "engaged"}
-    assert world.resumed == []
+    assert (world.followed, world.resumed) == ([], [])
 
 
 async def test_whoever_is_in_charge_ends_the_drill_that_nobody_walks_and_what_it_broke() -> None:

@@ -190,6 +190,26 @@ async def test_one_that_is_not_in_charge_follows_nothing(world: World) -> None:
     assert world.matrix.told == []
 
 
+async def test_a_word_said_to_one_that_is_not_in_charge_is_followed_by_it_only_when_it_is_again(world: World) -> None:
+    release = replace(PIN, id="i3", kind=Kind.RELEASE)
+    world.acting = False
+    await world.book.begin(release)
+    world.hearing.take(release)
+    assert world.matrix.told == []
+    world.acting = True
+    for _ in range(2):
+        await world.hearing.tick()
+    assert world.matrix.told == ["i3"]
+
+
+async def test_a_pin_or_a_brake_said_to_one_that_is_not_in_charge_is_shown_there_at_once(world: World) -> None:
+    world.acting = False
+    for said in (PIN, BRAKE):
+        await world.book.begin(said)
+        world.hearing.take(said)
+    assert world.matrix.told == ["i1", "i2"]
+
+
 async def test_only_the_newest_ids_are_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hearing, "REMEMBERED", 10)
     for n in range(50):

@@ -17,6 +17,7 @@ from controlplane.degradation.matrix import Level
 from controlplane.errors import StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.incidents.book import IncidentBook
+from controlplane.incidents.correlate import row_is_back, row_moves
 from controlplane.incidents.incident import Entry, Incident, IncidentState
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
@@ -345,6 +346,17 @@ async def test_every_open_incident_comes_before_the_newest_others_however_old_it
     assert [i.id for i, _ in found] == ["old", "older", "n13", "n12", "n11"]
     assert [[entry.text for entry in entries] for _, entries in found] == [["old"], ["older"], ["n13"], [], []]
     assert [i.id for i, _ in await book.open_first("other", 3)] == []
+
+
+async def test_the_rows_that_are_not_over_are_those_of_the_open_incidents(database: Database) -> None:
+    book = StoredIncidents(database)
+    for level in ("P0", "P2"):
+        await book.take("chat", (row_moves("chat", level, "down", at(0), at(0), ()),), at(0))
+    await book.take("other", (row_moves("other", "P1", "down", at(0), at(0), ()),), at(0))
+    assert await book.rows("chat") == {"P0", "P2"}
+    for level in ("P2", "P0"):
+        await book.take("chat", (row_is_back("chat", level, at(1), Entry(at(1), "lever", "back")),), at(1))
+        assert await book.rows("chat") == ({"P0"} if level == "P2" else set())
 
 
 async def test_a_note_on_an_incident_that_is_not_there_is_refused(database: Database) -> None:
