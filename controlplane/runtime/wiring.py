@@ -301,7 +301,7 @@ def build(
         last.mark()
         changed()
 
-    recorder = Recorder(utcnow)
+    recorder = Recorder(utcnow, lambda: firing.names)
     histories = Histories(
         policy.service, signals_kept(policy), book.histories, recorder.points, book.incidents.recent,
         book.drills.recent, lambda: leadership.acting, utcnow,
