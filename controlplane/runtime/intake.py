@@ -51,7 +51,11 @@ class AlertDesk:
             spawn: starts a task of the process's own.
         """
         self._spawn = spawn
-        self._look, self._looking, self._looked_at = Look(), asyncio.Lock(), 0.0
+        self._look, self._looking, self._looked_at = Look(), asyncio.Lock(), -ASKED_AGAIN_AFTER_S
+        self._left_out = False
+        """Whether a webhook left alerts out since the last look began."""
+        self._asking: asyncio.Task[None] | None = None
+        """Asks for them; None before anything was ever left out."""
         self._reconciling = ReconcilePorts(listing, book, firing.heard, firing.counted, metrics, utcnow)
         self._intake = Intake(IntakePorts(book, firing.heard, metrics, utcnow, self._truncated))
         self.take, self.put = self._intake.take, self._intake.put
@@ -81,8 +85,7 @@ class AlertDesk:
             StoreError: when the database refuses.
         """
         async with self._looking:
-            self._looked_at = monotonic()
-            self._look = await reconcile(self._reconciling, self._look)
+            self._look = await self._compare(self._look)
 
     async def follow(self) -> None:
         """Count again and again what others on the same database took in, until called off."""
@@ -95,11 +98,22 @@ class AlertDesk:
             await asyncio.sleep(max(RECOUNT_EVERY_S, (monotonic() - began) / RECOUNT_SHARE))
 
     def _truncated(self) -> None:
-        """Ask for what was left out, soon; nothing is ended by such a look, since the last one may be seconds ago."""
-        if not self._looking.locked() and monotonic() - self._looked_at >= ASKED_AGAIN_AFTER_S:
-            self._looked_at = monotonic()
-            self._spawn(self._take_in())
+        """Ask for what was left out, soon; a look that is under way may have been answered before."""
+        self._left_out = True
+        if self._asking is None or self._asking.done():
+            self._asking = self._spawn(self._take_in())
 
     async def _take_in(self) -> None:
-        async with self._looking:
-            await reconcile(self._reconciling, Look())
+        """Look until one look began after the last webhook that left something out.
+
+        Nothing is ended by such a look, since the last one may be seconds ago.
+        """
+        while self._left_out:
+            await asyncio.sleep(max(0.0, self._looked_at + ASKED_AGAIN_AFTER_S - monotonic()))
+            async with self._looking:
+                if self._left_out and monotonic() - self._looked_at >= ASKED_AGAIN_AFTER_S:
+                    await self._compare(Look())
+
+    async def _compare(self, last: Look) -> Look:
+        self._looked_at, self._left_out = monotonic(), False
+        return await reconcile(self._reconciling, last)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from controlplane.degradation.matrix import Alerts
+from controlplane.degradation.matrix import Alerts, AtLeast
 from controlplane.signals.recording import ALERT, Point
 from controlplane.slo.verdict import Verdict
 
@@ -19,12 +19,15 @@ AGAIN_AFTER = timedelta(seconds=2)
 class Recorder:
     """Keeps what was judged."""
 
-    def __init__(self, now: Callable[[], datetime], alerts: Callable[[], Alerts] = frozenset) -> None:
+    def __init__(self, now: Callable[[], datetime], alerts: Callable[[], Alerts]) -> None:
+        """Take the clock, and what fires."""
         self._now = now
         self._alerts = alerts
-        self._points: deque[Point] = deque(maxlen=MAX_POINTS)
+        self._points: deque[Point] = deque()
         self._newest: dict[tuple[str, str], Point] = {}
         self._firing: frozenset[str] = frozenset()
+        self._begun: dict[str, Point] = {}
+        """What fired when the oldest point that is kept was written: the points that said so are gone."""
 
     def judged(self, verdicts: Mapping[str, Verdict]) -> None:
         """Take one evaluation in: what changed, and what has not been written for a while."""
@@ -38,20 +41,33 @@ class Recorder:
                 if last is None or last.value != point.value or (seen.value is not None and _old(last, now)):
                     self._newest[pool, seen.signal] = point
                     self._points.append(point)
-        firing = frozenset(self._alerts() or ())
+        firing = self._fires()
         for name in firing ^ self._firing:
             self._points.append(Point(now, ALERT, name, float(name in firing)))
         self._firing = firing
-        while self._points and now - self._points[0].at > KEPT:
-            self._points.popleft()
+        while self._points and (now - self._points[0].at > KEPT or len(self._points) > MAX_POINTS):
+            self._let_go(self._points.popleft())
+
+    def _fires(self) -> frozenset[str]:
+        """Return what fires; as long as nobody can tell what does, nothing has ended."""
+        alerts = self._alerts()
+        if alerts is None or isinstance(alerts, AtLeast):
+            return self._firing.union(alerts or ())
+        return frozenset(alerts)
+
+    def _let_go(self, point: Point) -> None:
+        if point.pool == ALERT and point.value:
+            self._begun[point.signal] = point
+        elif point.pool == ALERT:
+            self._begun.pop(point.signal, None)
 
     def points(self, lasts: timedelta) -> tuple[Point, ...]:
         """Return what was recorded in the last so many minutes, oldest first."""
         since = self._now() - lasts
-        before = [point for point in self._points if point.pool == ALERT and point.at < since]
-        firing = {point.signal: point for point in before}
-        begun = tuple(replace(point, at=since) for point in firing.values() if point.value)
-        return (*begun, *(point for point in self._points if point.at >= since))
+        before = (point for point in self._points if point.pool == ALERT and point.at < since)
+        firing = {**self._begun, **{point.signal: point for point in before}}
+        begun = (replace(point, at=max(point.at, since)) for point in firing.values() if point.value)
+        return (*sorted(begun, key=lambda p: p.at), *(point for point in self._points if point.at >= since))
 
 
 def _old(point: Point, now: datetime) -> bool:

@@ -302,7 +302,7 @@ def build(
         last.mark()
         changed()
 
-    recorder = Recorder(utcnow)
+    recorder = Recorder(utcnow, lambda: firing.names)
     histories = Histories(
         policy.service, signals_kept(policy), book.histories, recorder.points, book.incidents.open_first,
         book.drills.recent, lambda: leadership.acting, utcnow,

@@ -1,11 +1,14 @@
 """What people tell a running control plane is done for real, outlives its death, and is noted."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from controlplane.web.intake import PATH
 from tests.support.processes import Done, Fleet, Plane, ask, controlplane
+from tests.support.webhooks import alert, told, webhook
 
 pytestmark = pytest.mark.journey
 
@@ -66,9 +69,16 @@ def test_what_was_just_seen_can_be_recorded_and_simulated(fleet: Fleet, tmp_path
     state, file = tmp_path / "state", tmp_path / "recorded.jsonl"
     with Plane(fleet.page, state=state) as plane:
         plane.until_ready()
-        recorded = controlplane("record", "--for", "5m", "--state-dir", state)
-        assert recorded.status == 0, recorded
-        file.write_text(recorded.out, encoding="utf-8")
+        hook = json.loads(webhook([told(alert("TooSlow"))]))
+        assert plane.ask(PATH, "POST", hook, (state / "webhook-token").read_text().strip()).status == 200
+
+        def recording() -> str:
+            recorded = controlplane("record", "--for", "5m", "--state-dir", state)
+            assert recorded.status == 0, recorded
+            return recorded.out
+
+        plane.until(lambda: '"TooSlow"' in recording(), "the alert is recorded")
+        file.write_text(recording(), encoding="utf-8")
     simulated = controlplane("simulate", file, "--policy", fleet.page)
     assert simulated.status == 0, simulated
     assert "no row would have moved" in simulated.out

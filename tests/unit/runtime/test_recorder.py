@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from controlplane.degradation.matrix import Alerts, AtLeast
 from controlplane.runtime import recorder
 from controlplane.runtime.recorder import Recorder
 from controlplane.signals.recording import ALERT, Point
@@ -16,7 +17,7 @@ T0 = datetime(2026, 3, 3, 10, 0, tzinfo=UTC)
 class Subject:
     def __init__(self) -> None:
         self.now = T0
-        self.alerts: frozenset[str] = frozenset()
+        self.alerts: Alerts = frozenset()
         self.recorder = Recorder(lambda: self.now, lambda: self.alerts)
 
     def judge(self, value: float | None, passed: float = 0.5) -> None:
@@ -61,6 +62,45 @@ def test_an_alert_that_fired_before_the_window_fires_from_its_beginning() -> Non
     told = subject.recorder.points(timedelta(minutes=1))
     assert told[0] == Point(subject.now - timedelta(minutes=1), ALERT, "Slow", 1.0)
     assert told[1].value == 0.2
+
+
+def test_an_alert_that_began_before_anything_that_is_kept_fires_from_the_beginning_of_every_window() -> None:
+    subject = Subject()
+    subject.alerts = frozenset({"Slow", "Over"})
+    subject.judge(0.2)
+    subject.alerts = frozenset({"Slow"})
+    subject.judge(0.2)
+    began = T0 + timedelta(seconds=0.5)
+    subject.judge(0.2, passed=31 * 60.0)
+    (told, seen) = subject.recorder.points(timedelta(minutes=5))
+    assert told == Point(subject.now - timedelta(minutes=5), ALERT, "Slow", 1.0)
+    assert seen.value == 0.2
+    assert subject.recorder.points(timedelta(hours=1))[0] == Point(began, ALERT, "Slow", 1.0), "and not before it began"
+    subject.alerts = frozenset()
+    subject.judge(0.2, passed=1.0)
+    told = subject.recorder.points(timedelta(seconds=0.1))[-1]
+    assert (told.signal, told.value) == ("Slow", 0.0)
+    subject.judge(0.2, passed=31 * 60.0)
+    assert [point.signal for point in subject.recorder.points(timedelta(hours=1))] == ["latency_p99"]
+
+
+def test_an_alert_outlives_its_beginning_where_there_are_too_many_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "MAX_POINTS", 5)
+    subject = Subject()
+    subject.alerts = frozenset({"Slow"})
+    for i in range(20):
+        subject.judge(float(i))
+    told = subject.recorder.points(timedelta(seconds=1.0))
+    assert [(p.signal, p.value) for p in told] == [("Slow", 1.0), *(("latency_p99", float(i)) for i in (17, 18, 19))]
+
+
+def test_while_nobody_can_tell_what_fires_no_alert_has_ended() -> None:
+    subject = Subject()
+    for firing in (frozenset({"Slow"}), None, AtLeast({"Failing"}), AtLeast(), frozenset({"Failing"})):
+        subject.alerts = firing
+        subject.judge(None)
+    told = [(p.signal, p.value) for p in subject.recorder.points(timedelta(minutes=1))]
+    assert told == [("Slow", 1.0), ("Failing", 1.0), ("Slow", 0.0)]
 
 
 def test_only_the_last_minutes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
