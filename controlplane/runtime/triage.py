@@ -22,6 +22,7 @@ from controlplane.render.alerting import drills as drill_alerts
 from controlplane.render.alerting import itself
 from controlplane.render.alerting.subject import Subject
 from controlplane.runtime.books import Books
+from controlplane.runtime.leader import Leadership
 from controlplane.telemetry import Metrics
 from controlplane.web.handling import HandlingPorts
 from controlplane.web.page import IncidentView
@@ -101,8 +102,7 @@ def join(
     policy: Policy,
     books: Books,
     alerts: AlertRecord,
-    acting: Callable[[], bool],
-    follows: Callable[[], bool],
+    leadership: Leadership,
     changed: Callable[[], None],
     metrics: Metrics,
     now: Callable[[], datetime],
@@ -114,8 +114,8 @@ def join(
 
     triage = Triage(
         TriagePorts(
-            habits_of(policy), books.incidents, books.incidents.holding, alerts, drills, acting, follows, changed,
-            metrics, now,
+            habits_of(policy), books.incidents, books.incidents.holding, alerts, drills, lambda: leadership.acting,
+            lambda: leadership.follows, changed, metrics, now,
         )
     )  # fmt: skip
     return TriageDesk(policy, books, metrics, now, triage.tick, triage.judged)

@@ -13,7 +13,7 @@ import structlog
 
 from controlplane.chaos.alertmanager import Alertmanager
 from controlplane.chaos.drill import Drill, DrillPhase, Outcome, RowTimes
-from controlplane.chaos.experiment import Walk
+from controlplane.chaos.experiment import Experiment, Walk
 from controlplane.chaos.fencing import FencedFaults
 from controlplane.chaos.runner import ChaosToolkit
 from controlplane.clock import utcnow
@@ -76,6 +76,7 @@ from controlplane.settings import ServeSettings
 from controlplane.slo.verdict import Verdict
 from controlplane.store.alerts import StoredAlerts
 from controlplane.store.database import Database
+from controlplane.store.leader import StoredTerms
 from controlplane.telemetry import Metrics
 
 HINTS_SHOWN = 3
@@ -249,9 +250,7 @@ def build(
 
     firing = FiringAlerts(alertmanager.firing if alertmanager else None, policy.service, waited_for, wake, heard)
     told = StoredAlerts(database)
-    triage = join_triage(
-        policy, book, told, lambda: leadership.acting, lambda: leadership.follows, changed, metrics, utcnow
-    )
+    triage = join_triage(policy, book, told, leadership, changed, metrics, utcnow)
     alerts = AlertDesk(told, firing, alertmanager.listing if alertmanager else None, metrics, background.spawn)
     levers: Levers | None = None
     if actuator:
@@ -407,58 +406,27 @@ def build(
     async def answers(endpoint: Endpoint) -> bool:
         return (await inference.look(endpoint)).ok
 
-    async def same_clock() -> float:
-        return 0.0  # The embedded database has no clock of its own.
-
     def breakable(pool: str) -> tuple[Endpoint, ...]:
         return (Endpoint(pool, pool, url),) if pool == CONTROLPLANE_POOL else endpoints(pool)
 
+    clock_off_s = StoredTerms(database).clock_off_s
+    facts = FactPorts(
+        policy, standing, learnt.budgets, lambda: last.at, leadership.still_acting, book.halts, book.leases,
+        book.incidents, running_drill, answers, breakable, clock_off_s, utcnow, clock,
+    )  # fmt: skip
+
+    def experiment(name: str) -> tuple[Experiment, Path]:
+        sizes = {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
+        return find_experiment(settings.experiments_dir, name, sizes)
+
     drilling, desk = join(
         DrillingParts(
-            policy,
-            book.drills,
-            book.drills,
-            book.drills,
-            book.leases,
-            book.halts,
-            driver,
-            FactPorts(
-                policy,
-                standing,
-                learnt.budgets,
-                lambda: last.at,
-                leadership.still_acting,
-                book.halts,
-                book.leases,
-                book.incidents,
-                running_drill,
-                answers,
-                breakable,
-                same_clock,
-                utcnow,
-                clock,
-            ),
-            walk,
-            lambda name: find_experiment(
-                settings.experiments_dir, name, {pool: len(endpoints(pool)) for pool in policy.fleet.pools}
-            ),
-            breakable,
-            lambda: len(inventory.read().endpoints),
-            lambda: learnt.counted,
-            row_times,
-            recovered,
-            objective,
-            published,
-            alertmanager,
-            settings.journals,
-            background.spawn,
-            leadership.still_acting,
-            lambda: leadership.acting,
-            changed,
-            metrics,
-            utcnow,
+            policy, book.drills, book.drills, book.drills, book.leases, book.halts, driver, facts, walk, experiment,
+            breakable, lambda: len(inventory.read().endpoints), lambda: learnt.counted, row_times, recovered, objective,
+            published, alertmanager, settings.journals, background.spawn, leadership.still_acting,
+            lambda: leadership.acting, changed, metrics, utcnow,
         )
-    )
+    )  # fmt: skip
     recovering = RecoverPorts(
         policy.service, book.receipts, book.leases, book.drills, moving, driver, utcnow,
         rows=policy.degradation.rows,

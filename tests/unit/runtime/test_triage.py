@@ -16,9 +16,11 @@ from controlplane.incidents.incident import Incident, IncidentState
 from controlplane.incidents.reading import AFTERMATH
 from controlplane.incidents.response import Verb
 from controlplane.runtime.books import books
+from controlplane.runtime.leader import Leadership
 from controlplane.runtime.triage import handling, join, rehearsals
 from controlplane.store.alerts import StoredAlerts
 from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.store.leader import StoredTerms
 from controlplane.telemetry import Metrics
 from tests.support import overviews
 from tests.support.incident_books import write
@@ -75,9 +77,9 @@ async def test_a_word_is_heard_though_nothing_can_be_counted(
     page, kept = policy(), books(database)
     one = Incident("one", page.service, "P0", "gone", IncidentState.OPEN, ago(60))
     write(database, one)
-    desk = join(
-        page, kept, StoredAlerts(database), lambda: True, lambda: False, lambda: None, Metrics(), lambda: NOW
-    )  # fmt: skip
+    metrics = Metrics()
+    leadership = Leadership(StoredTerms(database), page.service, "a", metrics)
+    desk = join(page, kept, StoredAlerts(database), leadership, lambda: None, metrics, lambda: NOW)
 
     async def broken(*_: object) -> tuple[Incident, ...]:
         raise StoreError("the database refuses", "locked", "stop the other process")

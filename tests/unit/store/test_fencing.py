@@ -1,6 +1,7 @@
 """One control plane is in charge at a time, and one that no longer is can write nothing."""
 
 import asyncio
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +15,7 @@ from controlplane.degradation.fencing import Held, Term
 from controlplane.degradation.matrix import Level
 from controlplane.errors import FencedError
 from controlplane.fleet.model import Endpoint
+from controlplane.store import leader
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredLeases
 from controlplane.store.leader import StoredTerms
@@ -58,6 +60,13 @@ async def test_a_number_that_somebody_else_gives_must_be_larger_than_any_before(
         assert await theirs.take("chat", "b", LONG_S, token=stale) == Held("a", 0.0)
     assert await theirs.take("chat", "b", LONG_S, token=9) == Term("chat", "b", 9)
     assert await ours.take("chat", "b", LONG_S, token=9) == Held("b", 0.0), "nor may it be the same one"
+
+
+async def test_the_databases_clock_is_compared_with_ours(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = StoredTerms(database)
+    assert abs(await terms.clock_off_s()) < 1.0, "both run on this machine"
+    monkeypatch.setattr(leader, "time", lambda: time.time() - 30.0)
+    assert 29.0 < await terms.clock_off_s() < 31.0, "it is ahead of us"
 
 
 async def test_a_lease_that_ran_out_is_taken_over_with_a_larger_token(database: Database, other: Database) -> None:
