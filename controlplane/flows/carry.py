@@ -254,9 +254,11 @@ async def prove_errands(levers: Levers, receipt: Receipt) -> Proof:
 
 
 async def _seen(levers: Levers, errand: Errand) -> Proof:
-    deadline = monotonic() + VERIFY_WITHIN_S
+    looked_at = monotonic()
+    deadline = looked_at + VERIFY_WITHIN_S
     what, why = spell_actions((errand,)), "it is not in force"
-    while monotonic() < deadline:
+    while looked_at < deadline:
+        looked_at = monotonic()  # Before the look: after a stall that outlasts the wait, one more is taken.
         try:
             proof = await levers.hand(errand).observe(errand)
         except ActuatorError as error:
@@ -282,7 +284,9 @@ async def verify(
     began = monotonic()
     deadline = began + within_s
     seen = "the gateway was never readable"
-    while monotonic() < deadline:
+    looked_at = began
+    while looked_at < deadline:
+        looked_at = monotonic()  # Before the look: after a stall that outlasts the wait, one more is taken.
         try:
             observed = await actuator.configured()
             if configured_as(observed, plan):

@@ -1,11 +1,12 @@
 """One action from gate to proof: stored before it touches anything, and put back when it cannot be proven."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
 import pytest
 
-from controlplane.degradation.action import Cordon, Notify, Run, Scale, Shed, SwitchPool, UsePool
+from controlplane.degradation.action import Cordon, Errand, Notify, Run, Scale, Shed, SwitchPool, UsePool
 from controlplane.degradation.actuator import Observed, Progress, ReceiptState, RoutePlan, shows
 from controlplane.degradation.fencing import FencedActuator, FencedHand
 from controlplane.degradation.matrix import Level
@@ -281,6 +282,64 @@ async def test_a_pool_that_is_short_of_breath_is_waited_for_longer_than_a_gatewa
     assert not (await verify(Breathless(plan=SWITCHED), SWITCHED, 10.0)).ok
     samples = 0
     assert (await verify(Breathless(plan=SWITCHED), SWITCHED, 10.0, 60.0)).ok
+
+
+@pytest.fixture
+def stalls(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Stop the process for longer than anything is waited for, where this is called; no time passes otherwise."""
+    now = [0.0]
+    monkeypatch.setattr(carry, "monotonic", lambda: now[0])
+    return lambda: now.append(now.pop() + 2 * carry.ANSWER_WITHIN_S)
+
+
+@pytest.mark.parametrize("while_asked", [False, True])
+async def test_a_gateway_is_looked_at_once_more_after_a_stall(stalls: Callable[[], None], *, while_asked: bool) -> None:
+    class Stalled(FakeActuator):
+        """Shows the plan from the moment of the stall on, or gets answers from then on."""
+
+        async def configured(self) -> Observed:
+            seen = await super().configured()
+            if not while_asked and self.plan is NORMAL:
+                self.plan = SWITCHED
+                stalls()
+            return seen
+
+        async def sample(self, requests: int) -> Observed:
+            seen = await super().sample(requests)
+            if not self.answers:
+                self.answers = True
+                stalls()
+            return seen
+
+    stalled = Stalled(plan=SWITCHED if while_asked else NORMAL, answers=not while_asked)
+    assert (await verify(stalled, SWITCHED, 10.0, 60.0)).ok
+
+
+async def test_a_gateway_that_shows_nothing_after_a_stall_either_has_failed(stalls: Callable[[], None]) -> None:
+    class Stalled(FakeActuator):
+        async def configured(self) -> Observed:
+            stalls()
+            return await super().configured()
+
+    assert "not seen at the gateway" in (await verify(Stalled(), SWITCHED, 10.0)).detail
+
+
+async def test_an_errand_is_looked_at_once_more_after_a_stall(
+    world: World, hand: FakeHand, stalls: Callable[[], None]
+) -> None:
+    class Stalled(FakeHand):
+        async def observe(self, errand: Errand) -> str:
+            if self.seen:
+                return await super().observe(errand)
+            self.seen = True
+            stalls()
+            return ""
+
+    stalled = Stalled(world.did, seen=False)
+    world.ports = replace(world.ports, levers=Levers(world.actuator, {Notify: hand, Scale: stalled}))
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    assert receipt.state is ReceiptState.VERIFIED
 
 
 def test_an_order_says_its_action_as_a_person_would() -> None:
