@@ -13,7 +13,7 @@ import structlog
 
 from controlplane.degradation.actuator import Pull, Receipt, ReceiptState, RoutePlan, route
 from controlplane.degradation.matrix import Level, Row
-from controlplane.errors import ControlplaneError
+from controlplane.errors import ControlplaneError, FencedError
 from controlplane.fleet.model import PRIMARY
 from controlplane.telemetry import Metrics
 
@@ -66,8 +66,10 @@ class _Held:
     """What a row holds the lever with."""
 
     receipt: Receipt | None = None
-    closing: bool = False
-    """All traffic is back, and the receipt does not say so yet."""
+    closing: Receipt | None = None
+    """All traffic is back, and this one does not say so yet."""
+    begun: int = 0
+    """How many engagements the row has begun."""
 
 
 class Lever:
@@ -110,7 +112,7 @@ class Lever:
 
     def closing(self, level: Level) -> bool:
         """Tell whether a row has given everything back and its receipt does not say so yet."""
-        return self._held[level].closing
+        return self._held[level].closing is not None
 
     def holds(self, level: Level) -> str:
         """Return the receipt that a row holds the lever with; an empty string when it does not."""
@@ -124,12 +126,14 @@ class Lever:
 
     def take_over(self, receipt: Receipt) -> None:
         """Hold the lever for a row that was engaged when the control plane last ran."""
-        self._held[receipt.level].receipt = receipt
+        held = self._held[receipt.level]
+        held.receipt, held.closing = receipt, None
         self.plan = self._plan_with(receipt.level, 1.0)
 
     async def engage(self, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime) -> None:
         """Put a row in force, as `switch` does it, and say how it ended."""
-        result = "failed"
+        result, held = "failed", self._held[level]
+        held.begun, held.closing = held.begun + 1, None
         with self._outcome_of(level) as end:
             async with self._moving:
                 decision = self._decision(level, because, detected_at, decided_at)
@@ -174,12 +178,15 @@ class Lever:
     def close(self, level: Level) -> Coroutine[None, None, None]:
         """Record the end of a row; it counts as closing from now on, until what is returned has been awaited."""
         held = self._held[level]
-        receipt, held.receipt = held.receipt, None
-        held.closing = receipt is not None
-        return self._close(level, held, receipt)
+        held.closing, held.receipt = held.receipt, None
+        return self._close(level, held.closing)
 
-    async def _close(self, level: Level, held: _Held, receipt: Receipt | None) -> None:
-        """Try until it is stored, since a receipt that stays open would engage the row again."""
+    async def _close(self, level: Level, receipt: Receipt | None) -> None:
+        """Try until it is stored, since a receipt that stays open would engage the row again.
+
+        Whoever takes over closes what is stored; what is in force again is not over.
+        """
+        begun = self._held[level].begun
         while True:
             try:
                 if receipt:
@@ -187,10 +194,27 @@ class Lever:
                 else:
                     await self._levers.resolve(level, "cleared without the lever")
                 break
+            except FencedError as error:
+                log.warning("not ours to close", row=level, what=error.what, why=error.why, fix=error.fix)
+                break
             except ControlplaneError as error:
                 log.error("not closed", row=level, what=error.what, why=error.why, fix=error.fix)
                 await asyncio.sleep(CLOSE_AGAIN_S)
-        held.closing = False
+            if self._in_force_again(level, receipt, begun):
+                break
+        held = self._held[level]
+        if held.closing is receipt:
+            held.closing = None
+
+    def _in_force_again(self, level: Level, receipt: Receipt | None, begun: int) -> bool:
+        """Tell whether a row has engaged, or its receipt was taken over, since it began to be closed.
+
+        A receipt of the engagement before is closed all the same: it is not the one in force.
+        """
+        held = self._held[level]
+        if receipt:
+            return held.receipt is not None and held.receipt.id == receipt.id
+        return held.receipt is not None or held.begun != begun
 
     @contextmanager
     def _outcome_of(self, level: Level) -> Iterator[End]:

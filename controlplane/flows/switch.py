@@ -210,25 +210,51 @@ async def _note_back(ports: SwitchPorts, receipt: Receipt) -> None:
 async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
     """Undo the errands of a row whose traffic is back, and record that it is over; the receipt last: it ends the row.
 
+    Called again after a failure, it goes on from there. What this process no longer has in hand is left as it is.
+
     Returns:
         The receipt, `reverted`, or `failed` when something is left that people have to undo.
+
+    Raises:
+        FencedError: when another control plane has taken over; it sees to what is stored.
+        StoreError: when its end cannot be stored; nothing is then undone a second time.
     """
-    receipt = ports.in_hand.receipts.get(receipt.id, receipt)
+    mine = ports.in_hand.receipts.get(receipt.id)
+    if mine is None:
+        log.info("somebody else closes it", receipt=receipt.id)
+        return receipt
+    try:
+        return await _close(ports, mine)
+    except FencedError:
+        ports.in_hand.receipts.pop(receipt.id, None)  # Should the lease be ours again, the recovery closes it.
+        raise
 
+
+async def _close(ports: SwitchPorts, mine: Receipt) -> Receipt:
     async def noted(steps: tuple[Step, ...]) -> None:
-        await ports.receipts.note_steps(receipt.id, steps)
+        await ports.receipts.note_steps(mine.id, steps)
 
-    async with ports.undoing.setdefault(receipt.level, asyncio.Lock()):
-        steps = await undo(ports.levers, receipt, noted)
+    had_left = stuck(mine.steps)
+    async with ports.undoing.setdefault(mine.level, asyncio.Lock()):
+        steps = mine.steps if _engaged_anew(ports, mine) else await undo(ports.levers, mine, noted)
+    if ports.in_hand.receipts.get(mine.id) is not mine:
+        return mine  # A term has begun meanwhile, and settles what is stored.
+    ports.in_hand.receipts[mine.id] = replace(mine, steps=steps)
     left = stuck(steps)
     told = f"all traffic is back at the primary pool{f'; to be undone by hand: {left}' if left else ''}"
-    await resolve(ports.incidents, ports.now, receipt.service, receipt.level, told)
-    if left:
-        await ports.page(f"{receipt.service} {receipt.level}: {told}")
+    if left and left != had_left:
+        await ports.page(f"{mine.service} {mine.level}: {told}")
+    if not _engaged_anew(ports, mine):
+        await resolve(ports.incidents, ports.now, mine.service, mine.level, told)
     state = ReceiptState.FAILED if left else ReceiptState.REVERTED
-    closed = await ports.receipts.move(receipt.id, state, ports.now(), told if left else "", steps)
-    ports.in_hand.receipts.pop(receipt.id, None)
+    closed = await ports.receipts.move(mine.id, state, ports.now(), told if left else "", steps)
+    ports.in_hand.receipts.pop(mine.id, None)
     return closed
+
+
+def _engaged_anew(ports: SwitchPorts, mine: Receipt) -> bool:
+    """Tell whether another receipt of the row is in force: its errands stay done, and its incident goes on."""
+    return any(other.level is mine.level and other.id != mine.id for other in ports.in_hand.receipts.values())
 
 
 async def resolve(book: IncidentBook, now: Callable[[], datetime], service: str, level: str, text: str) -> None:

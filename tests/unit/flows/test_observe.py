@@ -10,7 +10,7 @@ from controlplane.degradation.actuator import ReceiptState
 from controlplane.degradation.machine import RETRY_AFTER_S, Phase
 from controlplane.degradation.matrix import Condition, Level, Mode
 from controlplane.degradation.turn import primary_is_well
-from controlplane.errors import ActuatorError, ControlplaneError, StoreError
+from controlplane.errors import ActuatorError, ControlplaneError, FencedError, StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.flows.vantage import ASKED_ENOUGH
 from controlplane.probes.gateway_counts import Count
@@ -173,6 +173,74 @@ async def test_a_closing_that_cannot_be_stored_is_tried_until_it_is(monkeypatch:
         world.levers.close_errors = [StoreError("disk full"), StoreError("disk full")]
         await world.tick(4 * int(HOLD_S))
         assert [r.id for r in world.levers.closed] == ["r1"]
+
+
+async def test_a_closing_is_left_to_the_other_when_another_one_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        world.kill()
+        await world.settle()
+        world.revive()
+        world.levers.close_errors = [FencedError("not in charge")]
+        await world.tick(4 * int(HOLD_S))
+        assert world.levers.close_errors == [], "it was tried"
+        assert world.levers.closed == [], "and not again"
+        assert (world.phase(), world.decider.level) == (Phase.IDLE, Level.NONE)
+
+
+async def test_a_row_that_engages_anew_shows_that_and_the_receipt_before_is_still_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        world.kill()
+        await world.settle()
+        world.revive()
+        world.levers.close_errors = [StoreError("disk full")] * 10_000
+        await world.tick(4 * int(HOLD_S))
+        assert world.phase() is Phase.RELEASING, "all traffic is back, and that is not stored"
+        world.kill()
+        await world.settle()
+        assert world.phase() is Phase.ENGAGED
+        world.levers.close_errors.clear()
+        await world.settle()
+        assert [r.id for r in world.levers.closed] == ["r1"]
+        assert world.phase() is Phase.ENGAGED
+
+
+async def test_a_receipt_that_is_taken_over_while_it_cannot_be_closed_is_not_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        world.kill()
+        await world.settle()
+        world.revive()
+        world.levers.close_errors = [StoreError("disk full")] * 10_000
+        await world.tick(4 * int(HOLD_S))
+        world.decider.resume((receipt(ReceiptState.REVERTING, "r1"),))
+        await world.settle()
+        world.levers.close_errors.clear()
+        await world.settle()
+        assert world.levers.closed == []
+        assert world.phase() is Phase.ENGAGED
+
+
+async def test_the_incident_of_a_row_that_is_in_force_again_is_not_ended_by_what_was_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        world.levers.engage_result = None
+        world.kill()
+        await world.settle()
+        world.levers.close_errors = [StoreError("disk full")] * 10_000
+        world.revive()
+        await world.tick(2)
+        assert world.phase() is Phase.IDLE
+        world.levers.engage_result = ReceiptState.VERIFIED
+        world.kill()
+        await world.settle()
+        world.levers.close_errors.clear()
+        await world.settle()
+        assert world.phase() is Phase.ENGAGED
+        assert world.levers.resolved == []
 
 
 async def test_observe_mode_says_what_it_sees_and_moves_no_lever(monkeypatch: pytest.MonkeyPatch) -> None:

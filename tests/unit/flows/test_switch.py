@@ -1,7 +1,8 @@
 """One action from gate to proof: stored before it touches anything, and put back when it cannot be proven."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import count
 
 import pytest
@@ -15,6 +16,7 @@ from controlplane.fleet.model import Endpoint
 from controlplane.flows import carry
 from controlplane.flows.carry import Levers, verify
 from controlplane.flows.switch import Order, SwitchPorts, close, engage, resolve, shift
+from controlplane.incidents.correlate import Notice, Ruling
 from controlplane.incidents.incident import IncidentState
 from controlplane.probes.probe import Failure, Look
 from tests.unit.flows.fakes import (
@@ -436,6 +438,91 @@ async def test_closing_undoes_the_errands_and_leaves_the_split_alone(world: Worl
     ]  # fmt: skip
     assert hand.keys[2:] == ["chat/P0/1/2", "chat/P0/1/0"]
     assert world.ports.in_hand.receipts == {}
+
+
+@dataclass(slots=True)
+class Stuttering(FakeIncidents):
+    """An incident book that cannot be written for a while."""
+
+    refuses: bool = False
+
+    async def take(self, service: str, notices: tuple[Notice, ...], now: datetime) -> Ruling:
+        if self.refuses:
+            raise StoreError("the database refuses", "disk full", "free space")
+        return await FakeIncidents.take(self, service, notices, now)
+
+
+async def test_a_row_that_engages_anew_before_its_end_is_stored_keeps_its_errands_and_its_incident(
+    world: World, hand: FakeHand
+) -> None:
+    world.incidents = Stuttering()
+    world.ports = replace(world.ports, incidents=world.incidents)
+    first = await engage(world.ports, several())
+    assert first is not None
+    assert await shift(world.ports, first, NORMAL, "100% goes back")
+    world.incidents.refuses = True
+    with pytest.raises(StoreError):
+        await close(world.ports, first)
+    world.incidents.refuses = False
+    second = await engage(world.ports, several(episode=2))
+    assert second is not None
+    hand.keys.clear()
+    assert (await close(world.ports, first)).state is ReceiptState.REVERTED
+    assert hand.keys == []
+    assert world.incident() is IncidentState.MITIGATED
+    assert world.ports.in_hand.receipts.keys() == {second.id}
+    assert (await close(world.ports, second)).state is ReceiptState.REVERTED
+    assert world.incident() is IncidentState.RESOLVED
+
+
+async def test_what_is_left_for_people_is_told_once_however_often_its_end_must_be_stored(
+    world: World, hand: FakeHand
+) -> None:
+    paged: list[str] = []
+
+    async def page(text: str) -> None:
+        paged.append(text)
+
+    world.ports = replace(world.ports, page=page)
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    hand.revertible = False
+    world.receipts.refuses = {ReceiptState.FAILED}
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            await close(world.ports, receipt)
+    assert len(paged) == 1
+    assert "to be undone by hand: notify oncall" in paged[0]
+
+
+@pytest.mark.usefixtures("hand")
+async def test_whoever_is_no_longer_in_charge_closes_nothing_and_leaves_it_to_the_recovery(world: World) -> None:
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    world.receipts.refuses = {"fenced"}
+    with pytest.raises(FencedError):
+        await close(world.ports, receipt)
+    assert world.ports.in_hand.receipts == {}
+    world.receipts.refuses = set()
+    world.did.clear()
+    assert await close(world.ports, receipt) == receipt
+    assert world.did == []
+
+
+async def test_what_a_new_term_has_settled_is_not_closed_by_the_one_before(world: World, hand: FakeHand) -> None:
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+
+    class Slow(FakeHand):
+        async def revert(self, errand: Errand, key: str, before: Mapping[str, str | int | None]) -> str:
+            assert receipt is not None
+            world.ports.in_hand.receipts[receipt.id] = replace(receipt)  # The lease is lost and won meanwhile.
+            return await super().revert(errand, key, before)
+
+    world.ports = replace(world.ports, levers=Levers(world.actuator, {Notify: Slow(world.did), Scale: hand}))
+    assert (await close(world.ports, receipt)).state is ReceiptState.VERIFIED
+    assert world.receipts.states() == [ReceiptState.VERIFIED]
+    assert world.incident() is IncidentState.MITIGATED
 
 
 async def test_a_row_without_a_split_still_marks_the_answers(world: World, hand: FakeHand) -> None:

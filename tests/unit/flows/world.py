@@ -62,6 +62,7 @@ class FakeLevers:
     shift_ok: bool = True
     shift_error: ControlplaneError | None = None
     close_errors: list[ControlplaneError] = field(default_factory=list)
+    """What the next closings fail with, and the next endings of an incident."""
     slow: asyncio.Event | None = None
 
     async def engage(self, decision: Decision) -> Receipt | None:
@@ -95,6 +96,8 @@ class FakeLevers:
         return ended
 
     async def resolve(self, level: Level, why: str) -> None:
+        if self.close_errors:
+            raise self.close_errors.pop()
         self.resolved.append((level, why))
 
     async def ask(self, decision: Decision, text: str) -> None:
