@@ -57,7 +57,7 @@ class Case:
     async def seen(self) -> str:
         """Return the proof that it is in force; a workload's controller takes a moment to see its change."""
         async with asyncio.timeout(10.0):
-            while not (proof := await self.hand.observe(self.errand)):  # noqa: ASYNC110 - only reading tells
+            while not (proof := await self.hand.observe(self.errand, "k", "")):  # noqa: ASYNC110 - only reading tells
                 await asyncio.sleep(0.05)
         return proof
 
@@ -121,7 +121,7 @@ async def test_an_errand_is_tried_done_once_proven_and_undone_once(case: Case) -
     assert said.refusal == ""
     assert said.preview
     assert case.field() == before
-    assert await case.hand.observe(case.errand) == ""
+    assert await case.hand.observe(case.errand, "k", "") == ""
     for _ in range(2):
         await case.hand.apply(case.errand, "k")
         after = case.field()
@@ -130,7 +130,7 @@ async def test_an_errand_is_tried_done_once_proven_and_undone_once(case: Case) -
     for _ in range(2):
         await case.hand.revert(case.errand, "k", said.before)
         assert case.field() == before
-    assert await case.hand.observe(case.errand) == ""
+    assert await case.hand.observe(case.errand, "k", "") == ""
 
 
 @pytest.mark.parametrize("case", KINDS, indirect=True)
@@ -186,10 +186,10 @@ async def test_a_rewrite_makes_its_object_where_there_is_none_and_takes_it_away(
     found = case.admin.must("GET", path)
     assert found["spec"]["poolRef"]["name"] == "chat"
     assert [rule["targets"] for rule in found["spec"]["rules"]] == [rule_of(asked)["targets"]]
-    assert "small" in await case.hand.observe(asked)
+    assert "small" in await case.hand.observe(asked, "k", "")
     refused = {"status": {"conditions": [_condition("Accepted", "False")]}}
     case.admin.must("PATCH", f"{path}/status", refused, MERGE)
-    assert await case.hand.observe(asked) == ""
+    assert await case.hand.observe(asked, "k", "") == ""
     await case.hand.revert(asked, "k", said.before)
     assert case.admin.ask("GET", path)[0] == 404
     assert "gone" in await case.hand.revert(asked, "k", said.before)

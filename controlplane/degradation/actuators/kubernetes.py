@@ -200,7 +200,7 @@ class ScaleHand:
         await self._set(scale, was, dry_run=False)
         return f"{_called(scale)}: {_spell(was)} again"
 
-    async def observe(self, errand: Errand) -> str:
+    async def observe(self, errand: Errand, key: str, done: str) -> str:  # noqa: ARG002 - it looks itself
         """Read the counts back, once a workload's controller has seen them, and say how many replicas are ready.
 
         Pods are not waited for: an engine loads for minutes, and a row that is undone before would never see one.

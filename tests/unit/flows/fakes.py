@@ -273,6 +273,8 @@ class FakeHand:
     """What preflight refuses with."""
     able: bool = True
     seen: bool = True
+    looks: bool = True
+    """False: nothing of it can be looked at."""
     revertible: bool = True
     keys: list[str] = field(default_factory=list)
 
@@ -293,7 +295,9 @@ class FakeHand:
         self.did.append(f"undo {spell_actions((errand,))} to {before['was']}")
         return "undone"
 
-    async def observe(self, errand: Errand) -> str:
+    async def observe(self, errand: Errand, key: str, done: str) -> str:
+        if not self.looks:
+            return done
         return "seen" if self.seen else ""
 
 

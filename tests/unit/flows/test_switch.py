@@ -330,9 +330,9 @@ async def test_an_errand_is_looked_at_once_more_after_a_stall(
     world: World, hand: FakeHand, stalls: Callable[[], None]
 ) -> None:
     class Stalled(FakeHand):
-        async def observe(self, errand: Errand) -> str:
+        async def observe(self, errand: Errand, key: str, done: str) -> str:
             if self.seen:
-                return await super().observe(errand)
+                return await super().observe(errand, key, done)
             self.seen = True
             stalls()
             return ""
