@@ -86,7 +86,7 @@ class Decider:
         self._lever: Lever | None = None
         if ports.levers:
             rows = degradation.rows
-            self._lever = Lever(service, rows, ports.levers, ports.metrics, self._given_back, self._ended)
+            self._lever = Lever(service, rows, ports.levers, ports.metrics, self._given_back, self._ended, self._asks)
 
     # -- deciding --------------------------------------------------------------------------------------------------
 
@@ -191,6 +191,9 @@ class Decider:
 
     def _given_back(self, level: Level) -> float:
         return share_given_back(self._state.rows[level].state, self._records[level].row)
+
+    def _asks(self, level: Level) -> bool:
+        return self._state.rows[level].state.word is Word.ASKED
 
     def split_is(self, plan: RoutePlan) -> None:
         """Take note of a split that somebody else made: a rollout."""

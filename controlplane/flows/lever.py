@@ -18,6 +18,7 @@ from controlplane.fleet.model import PRIMARY
 from controlplane.telemetry import Metrics
 
 CLOSE_AGAIN_S = 1.0
+ASK_AGAIN_S = 1.0
 
 OUTCOMES = ("verified", "failed", "refused")
 """How an engagement may end, as it is counted."""
@@ -50,6 +51,8 @@ class Levers:
     """Ends the incident of a row that never got as far as a receipt: (level, why)."""
     ask: Callable[[Decision, str], Awaitable[None]]
     """Opens the incident of a row that may not engage without a person, and says so on it."""
+    page: Callable[[str], Awaitable[None]]
+    """Reaches people who look at no console."""
 
 
 @dataclass(slots=True)
@@ -83,6 +86,7 @@ class Lever:
         metrics: Metrics,
         given_back: Callable[[Level], float],
         ended: Callable[[Level, End], None],
+        asks: Callable[[Level], bool],
     ) -> None:
         """Begin with nothing engaged.
 
@@ -93,6 +97,7 @@ class Lever:
             metrics: where moves are counted and timed.
             given_back: the share (0..1) that a row in force has given back to the primary.
             ended: told how each effect ended, but for closings and questions.
+            asks: whether a row waits for a person who has not answered yet.
         """
         self._service = service
         self._rows = rows
@@ -100,6 +105,7 @@ class Lever:
         self.metrics = metrics
         self._given_back = given_back
         self._tell_end = ended
+        self._asks = asks
         self._held = {level: _Held() for level in rows}
         self._moving = asyncio.Lock()
         for level in rows:  # Counters that were born with their first event would not be seen to grow.
@@ -149,11 +155,17 @@ class Lever:
     async def ask(
         self, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime, text: str
     ) -> None:
-        """Tell people that a row waits for one of them."""
-        try:
-            await self._levers.ask(self._decision(level, because, detected_at, decided_at), text)
-        except ControlplaneError as error:
-            log.error("not asked", row=level, what=error.what, why=error.why, fix=error.fix)
+        """Page people once that a row waits for one of them, and try to write it down for as long as it does."""
+        decision = self._decision(level, because, detected_at, decided_at)
+        if self._asks(level):
+            await self._levers.page(text)  # First: a database that is away is no reason to leave users waiting unseen.
+        while self._asks(level):
+            try:
+                await self._levers.ask(decision, text)
+                break
+            except ControlplaneError as error:
+                log.error("not written down", row=level, what=error.what, why=error.why, fix=error.fix)
+                await asyncio.sleep(ASK_AGAIN_S)
 
     async def shift(self, level: Level, given_back: float, worse: str = "") -> None:
         """Give a share (0..1) of a row's traffic back to the primary; 0 takes all of it back.

@@ -279,12 +279,15 @@ def build(
         async def close(receipt: Receipt) -> Receipt:
             return await switch.close(switching, receipt)
 
+        # The lever pages, first and once, and has the rest tried again.
+        asking = TellPorts(policy.service, book.instructions, book.incidents, utcnow)
+
         async def ask(decision: Decision, text: str) -> None:
             level, because = decision.row.level, decision.because
             drill = await running_drill()
-            await people.ask(telling, level, because, decision.detected_at, decision.decided_at, text, drill)
+            await people.ask(asking, level, because, decision.detected_at, decision.decided_at, text, drill)
 
-        levers = Levers(engage, shift, close, resolve, ask)
+        levers = Levers(engage, shift, close, resolve, ask, hands.page)
 
     decider = Decider(
         policy.service,

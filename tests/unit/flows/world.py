@@ -55,6 +55,9 @@ class FakeLevers:
     closed: list[Receipt] = field(default_factory=list)
     resolved: list[tuple[Level, str]] = field(default_factory=list)
     asked: list[tuple[Level, str]] = field(default_factory=list)
+    paged: list[str] = field(default_factory=list)
+    ask_errors: list[ControlplaneError] = field(default_factory=list)
+    """What the next questions cannot be written down for."""
     engage_error: ControlplaneError | None = None
     engage_result: ReceiptState | None = ReceiptState.VERIFIED
     results: dict[Level, ReceiptState | None] = field(default_factory=dict)
@@ -100,11 +103,16 @@ class FakeLevers:
             raise self.close_errors.pop()
         self.resolved.append((level, why))
 
+    async def page(self, text: str) -> None:
+        self.paged.append(text)
+
     async def ask(self, decision: Decision, text: str) -> None:
+        if self.ask_errors:
+            raise self.ask_errors.pop()
         self.asked.append((decision.row.level, text))
 
     def ports(self) -> Levers:
-        return Levers(self.engage, self.shift, self.close, self.resolve, self.ask)
+        return Levers(self.engage, self.shift, self.close, self.resolve, self.ask, self.page)
 
 
 @dataclass(slots=True)
@@ -239,7 +247,8 @@ async def running(
     world = World(matrix, books)
     for module in (observe, decide):
         monkeypatch.setattr(module, "monotonic", lambda: world.now)
-    monkeypatch.setattr(lever, "CLOSE_AGAIN_S", 0.0)
+    for pause in ("CLOSE_AGAIN_S", "ASK_AGAIN_S"):
+        monkeypatch.setattr(lever, pause, 0.0)
     world.observer.follow_inventory()
     await world.settle()
     world.looks(ok=True)
