@@ -5,7 +5,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -51,6 +51,8 @@ class Levers:
     """Ends the incident of a row that never got as far as a receipt: (level, why)."""
     ask: Callable[[Decision, str], Awaitable[None]]
     """Opens the incident of a row that may not engage without a person, and says so on it."""
+    undone: Callable[[Row], AbstractAsyncContextManager[object]]
+    """Held while a row engages: waits until nothing of its engagement before is left to be undone."""
     page: Callable[[str], Awaitable[None]]
     """Reaches people who look at no console."""
 
@@ -141,7 +143,8 @@ class Lever:
         result, held = "failed", self._held[level]
         held.begun, held.closing = held.begun + 1, None
         with self._outcome_of(level) as end:
-            async with self._moving:
+            # In this order: what a row has to wait for alone keeps no other from the lever.
+            async with self._levers.undone(self._rows[level]), self._moving:
                 decision = self._decision(level, because, detected_at, decided_at)
                 receipt = await self._levers.engage(decision)
                 end.ok = receipt is not None and receipt.state is ReceiptState.VERIFIED

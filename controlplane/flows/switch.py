@@ -97,9 +97,8 @@ async def engage(ports: SwitchPorts, order: Order) -> Receipt | None:
         FencedError: when another control plane has taken over; it sees to what is stored.
         StoreError: when the intent cannot be stored; nothing was touched.
     """
-    async with _undone(ports, order):
-        with _moving(ports, order.key):
-            return await _engage(ports, order)
+    with _moving(ports, order.key):
+        return await _engage(ports, order)
 
 
 async def _engage(ports: SwitchPorts, order: Order) -> Receipt | None:
@@ -143,10 +142,10 @@ def _moving(ports: SwitchPorts, key: str) -> Iterator[None]:
         ports.in_hand.moving -= 1
 
 
-def _undone(ports: SwitchPorts, order: Order) -> asyncio.Lock:
-    """Wait for a row's errands to be undone, if it has any; one without errands never waits."""
-    errands = any(isinstance(action, Errand) for action in order.row.do)
-    return ports.undoing.setdefault(order.row.level, asyncio.Lock()) if errands else asyncio.Lock()
+def undone(ports: SwitchPorts, row: Row) -> asyncio.Lock:
+    """Return what to hold while a row engages: it waits for its errands to be undone; one without any never waits."""
+    errands = any(isinstance(action, Errand) for action in row.do)
+    return ports.undoing.setdefault(row.level, asyncio.Lock()) if errands else asyncio.Lock()
 
 
 async def _carry_out(ports: SwitchPorts, receipt: Receipt) -> tuple[Receipt, str]:

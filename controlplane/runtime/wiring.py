@@ -287,7 +287,7 @@ def build(
             drill = await running_drill()
             await people.ask(asking, level, because, decision.detected_at, decision.decided_at, text, drill)
 
-        levers = Levers(engage, shift, close, resolve, ask, hands.page)
+        levers = Levers(engage, shift, close, resolve, ask, partial(switch.undone, switching), hands.page)
 
     decider = Decider(
         policy.service,

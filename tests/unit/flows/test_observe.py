@@ -252,6 +252,22 @@ async def test_observe_mode_says_what_it_sees_and_moves_no_lever(monkeypatch: py
         assert world.standing().rows[0].because[0] == "endpoints_down is 100% (at or above 100%)"
 
 
+async def test_a_row_whose_errands_are_still_being_undone_keeps_no_other_from_the_lever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, P0, P2) as world:
+        async with world.levers.undone(P2):
+            world.kill(PRIMARY[0])
+            await world.settle()
+            assert (world.phase(Level.P2), world.levers.engaged) == (Phase.ENGAGING, [])
+            world.kill()
+            await world.settle()
+            assert world.phase(Level.P0) is Phase.ENGAGED
+        await world.settle()
+        assert [d.row.level for d in world.levers.engaged] == [Level.P0, Level.P2]
+        assert split(world.levers.engaged[1].before) == {"standby": 100}
+
+
 async def test_rows_that_trip_together_pull_one_lever_and_their_plans_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch, P0, P2) as world:
         world.levers.slow = asyncio.Event()

@@ -67,6 +67,8 @@ class FakeLevers:
     close_errors: list[ControlplaneError] = field(default_factory=list)
     """What the next closings fail with, and the next endings of an incident."""
     slow: asyncio.Event | None = None
+    undoing: dict[Level, asyncio.Lock] = field(default_factory=dict)
+    """By row: held while its errands are undone."""
 
     async def engage(self, decision: Decision) -> Receipt | None:
         self.engaged.append(decision)
@@ -103,6 +105,9 @@ class FakeLevers:
             raise self.close_errors.pop()
         self.resolved.append((level, why))
 
+    def undone(self, row: Row) -> asyncio.Lock:
+        return self.undoing.setdefault(row.level, asyncio.Lock())
+
     async def page(self, text: str) -> None:
         self.paged.append(text)
 
@@ -112,7 +117,7 @@ class FakeLevers:
         self.asked.append((decision.row.level, text))
 
     def ports(self) -> Levers:
-        return Levers(self.engage, self.shift, self.close, self.resolve, self.ask, self.page)
+        return Levers(self.engage, self.shift, self.close, self.resolve, self.ask, self.undone, self.page)
 
 
 @dataclass(slots=True)
