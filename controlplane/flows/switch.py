@@ -13,7 +13,15 @@ from datetime import datetime
 import structlog
 
 from controlplane.degradation.action import Errand, SwitchPool, share_of, spell_actions
-from controlplane.degradation.actuator import Progress, Receipt, ReceiptBook, ReceiptState, RoutePlan, Step
+from controlplane.degradation.actuator import (
+    Progress,
+    Receipt,
+    ReceiptBook,
+    ReceiptState,
+    RoutePlan,
+    Step,
+    traffic_is_back,
+)
 from controlplane.degradation.gate import Asked, Opinion, PoolFacts, judge_standby
 from controlplane.degradation.matrix import LEVELS, Level, Row
 from controlplane.errors import ActuatorError, FencedError, StoreError
@@ -199,11 +207,20 @@ async def shift(ports: SwitchPorts, receipt: Receipt, plan: RoutePlan, what: str
     return proven
 
 
-async def _note_back(ports: SwitchPorts, receipt: Receipt) -> None:
-    """Record that the whole split is undone: the row may engage anew while its errands are still being undone."""
+async def _note_back(ports: SwitchPorts, receipt: Receipt) -> Receipt:
+    """Record that the whole split is undone: the row may engage anew while its errands are still being undone.
+
+    A database that fails at this moment must not have the traffic taken back again: closing tells it once more.
+    """
     steps = tuple(s if s.errand else replace(s, progress=Progress.UNDONE) for s in receipt.steps)
-    await ports.receipts.note_steps(receipt.id, steps)
-    ports.in_hand.receipts[receipt.id] = replace(receipt, steps=steps)
+    try:
+        await ports.receipts.note_steps(receipt.id, steps)
+    except FencedError:
+        raise
+    except StoreError as error:
+        log.error("not recorded", receipt=receipt.id, what=error.what, why=error.why, fix=error.fix)
+    ports.in_hand.receipts[receipt.id] = noted = replace(receipt, steps=steps)
+    return noted
 
 
 async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
@@ -223,6 +240,8 @@ async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
         log.info("somebody else closes it", receipt=receipt.id)
         return receipt
     try:
+        if not traffic_is_back(mine.steps):  # A worse row has the lever: the split that was shown did not tell.
+            mine = await _note_back(ports, mine)
         return await _close(ports, mine)
     except FencedError:
         ports.in_hand.receipts.pop(receipt.id, None)  # Should the lease be ours again, the recovery closes it.

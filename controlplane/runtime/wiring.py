@@ -226,7 +226,6 @@ def build(
         return PoolFacts(up, evidence, frozenset().union(*(versions.models(e) for e in members)))
 
     async def resolve(level: Level, why: str) -> None:
-        await leadership.confirm()  # The row may be in force by another control plane.
         await switch.resolve(book.incidents, utcnow, policy.service, level, why)
 
     hands = hands_of(

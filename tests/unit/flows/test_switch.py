@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from controlplane.degradation.action import Cordon, Errand, Notify, Run, Scale, Shed, SwitchPool, UsePool
-from controlplane.degradation.actuator import Observed, Progress, ReceiptState, RoutePlan, shows
+from controlplane.degradation.actuator import Observed, Progress, ReceiptState, RoutePlan, shows, traffic_is_back
 from controlplane.degradation.fencing import FencedActuator, FencedHand
 from controlplane.degradation.matrix import Level
 from controlplane.errors import FencedError, StoreError
@@ -507,6 +507,35 @@ async def test_whoever_is_no_longer_in_charge_closes_nothing_and_leaves_it_to_th
     world.did.clear()
     assert await close(world.ports, receipt) == receipt
     assert world.did == []
+
+
+async def test_traffic_that_is_back_stays_there_while_the_database_is_away(world: World, hand: FakeHand) -> None:
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    world.receipts.refuses = {"steps"}
+    assert await shift(world.ports, receipt, NORMAL, "100% goes back")
+    assert world.actuator.plan == NORMAL
+    assert (await close(world.ports, receipt)).state is ReceiptState.REVERTED
+    assert {step.progress for step in world.receipts.kept[receipt.id].steps} == {Progress.UNDONE}
+    assert len(hand.keys) == 4
+
+
+async def test_a_milder_row_whose_closing_breaks_off_under_a_worse_one_is_known_to_be_over(
+    world: World, hand: FakeHand
+) -> None:
+    async def fence() -> None:
+        raise FencedError("not in charge")
+
+    milder = order(row=replace(p0_row(), level=Level.P2, do=(UsePool("base", 0.5), NOTE)))
+    first, second = await engage(world.ports, milder), await engage(world.ports, order())
+    assert first is not None
+    assert second is not None
+    assert await shift(world.ports, first, SWITCHED, "100% goes back")
+    world.ports = replace(world.ports, levers=Levers(world.actuator, {Notify: FencedHand(hand, fence)}))
+    with pytest.raises(FencedError):
+        await close(world.ports, first)
+    assert world.ports.in_hand.receipts.keys() == {second.id}
+    assert traffic_is_back(world.receipts.kept[first.id].steps), "or the recovery would put it in force again"
 
 
 async def test_what_a_new_term_has_settled_is_not_closed_by_the_one_before(world: World, hand: FakeHand) -> None:
