@@ -193,8 +193,14 @@ class Hand(Protocol):
     async def revert(self, errand: Errand, key: str, before: Mapping[str, str | int | None]) -> str:
         """Undo it with what `preflight` had said; what is undone already is success."""
 
-    async def observe(self, errand: Errand) -> str:
-        """Return the proof that it is in force, seen from outside; an empty string when it is not."""
+    async def observe(self, errand: Errand, key: str, done: str) -> str:
+        """Return the proof that it is in force, seen from outside; an empty string when it is not.
+
+        Args:
+            errand: what was done.
+            key: under which key.
+            done: what `apply` said, as it is stored: all the proof there is where nothing can be looked at.
+        """
 
 
 class ReceiptState(StrEnum):

@@ -39,7 +39,7 @@ class CommandSpec:
     undo: tuple[str, ...]
     """What undoes it, likewise."""
     check: tuple[str, ...] = ()
-    """Ends with 0 while it is in force, and says so; without it the record of its run is all the proof there is."""
+    """Ends with 0 while it is in force, and says so; without it, that it ran is all the proof there is."""
     timeout: timedelta = timedelta(seconds=30)
     """It, and everything it started, is killed after this long."""
 

@@ -97,6 +97,6 @@ class FencedHand:
         await self._fence()
         return await self._inner.revert(errand, key, before)
 
-    async def observe(self, errand: Errand) -> str:
+    async def observe(self, errand: Errand, key: str, done: str) -> str:
         """Return the proof that it is in force."""
-        return await self._inner.observe(errand)
+        return await self._inner.observe(errand, key, done)

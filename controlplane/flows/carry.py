@@ -247,18 +247,24 @@ async def prove(levers: Levers, receipt: Receipt) -> Proof:
 
 async def prove_errands(levers: Levers, receipt: Receipt) -> Proof:
     """Wait until every errand is seen to be in force."""
-    errands = [step.errand for step in receipt.steps if step.errand is not None]
-    proofs = await asyncio.gather(*(_seen(levers, errand) for errand in errands))
+    looks = [
+        _seen(levers, step.errand, step_key(receipt, i), step.detail if step.progress is Progress.DONE else "")
+        for i, step in enumerate(receipt.steps)
+        if step.errand is not None
+    ]
+    proofs = await asyncio.gather(*looks)
     failed = [proof for proof in proofs if not proof.ok]
     return Proof(not failed, "; ".join(proof.detail for proof in failed or proofs))
 
 
-async def _seen(levers: Levers, errand: Errand) -> Proof:
-    deadline = monotonic() + VERIFY_WITHIN_S
+async def _seen(levers: Levers, errand: Errand, key: str, done: str) -> Proof:
+    looked_at = monotonic()
+    deadline = looked_at + VERIFY_WITHIN_S
     what, why = spell_actions((errand,)), "it is not in force"
-    while monotonic() < deadline:
+    while looked_at < deadline:
+        looked_at = monotonic()  # Before the look: after a stall that outlasts the wait, one more is taken.
         try:
-            proof = await levers.hand(errand).observe(errand)
+            proof = await levers.hand(errand).observe(errand, key, done)
         except ActuatorError as error:
             why = f"{error.what}: {error.why}"
         else:
@@ -282,7 +288,9 @@ async def verify(
     began = monotonic()
     deadline = began + within_s
     seen = "the gateway was never readable"
-    while monotonic() < deadline:
+    looked_at = began
+    while looked_at < deadline:
+        looked_at = monotonic()  # Before the look: after a stall that outlasts the wait, one more is taken.
         try:
             observed = await actuator.configured()
             if configured_as(observed, plan):

@@ -89,7 +89,7 @@ class Decider:
         self._lever: Lever | None = None
         if ports.levers:
             rows = degradation.rows
-            self._lever = Lever(service, rows, ports.levers, ports.metrics, self._given_back, self._ended)
+            self._lever = Lever(service, rows, ports.levers, ports.metrics, self._given_back, self._ended, self._asks)
 
     # -- deciding --------------------------------------------------------------------------------------------------
 
@@ -170,7 +170,8 @@ class Decider:
                 self._ports.spawn(self._lever.engage(level, record.because, detected_at, now))
             else:
                 text = f"{level} waits for a person: {self._waits_for(record.row)}"
-                self._ports.spawn(self._written(record, self._lever.ask(level, record.because, detected_at, now, text)))
+                written = self._written(record, self._lever.ask(level, record.because, detected_at, now, text))
+                self._ports.spawn(self._asked(level, text, written))
         elif wanted.effect is Effect.CLOSE:
             self._ports.spawn(self._written(record, self._lever.close(level)))
         else:
@@ -181,6 +182,13 @@ class Decider:
     def _because(self, wanted: Wanted) -> tuple[str, ...]:
         pin = self._pins.get(wanted.level)
         return (pin.words, *wanted.because[1:]) if pin and wanted.because[:1] == ("pinned",) else wanted.because
+
+    async def _asked(self, level: Level, text: str, written: Coroutine[None, None, None]) -> None:
+        """Page people, and then write it down: a database that is away leaves nobody waiting unseen."""
+        with closing(written):
+            if self._lever:
+                await self._lever.page(level, text)
+            await written
 
     async def _written(self, record: _RowRecord, work: Coroutine[None, None, None]) -> None:
         """Write down what a row asks or that it is over, when what it had to say before has been written."""
@@ -197,6 +205,9 @@ class Decider:
 
     def _given_back(self, level: Level) -> float:
         return share_given_back(self._state.rows[level].state, self._records[level].row)
+
+    def _asks(self, level: Level) -> bool:
+        return self._state.rows[level].state.word is Word.ASKED
 
     def split_is(self, plan: RoutePlan) -> None:
         """Take note of a split that somebody else made: a rollout."""

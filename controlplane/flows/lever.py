@@ -5,7 +5,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -13,11 +13,12 @@ import structlog
 
 from controlplane.degradation.actuator import Pull, Receipt, ReceiptState, RoutePlan, route
 from controlplane.degradation.matrix import Level, Row
-from controlplane.errors import ControlplaneError
+from controlplane.errors import ControlplaneError, FencedError
 from controlplane.fleet.model import PRIMARY
 from controlplane.telemetry import Metrics
 
 CLOSE_AGAIN_S = 1.0
+ASK_AGAIN_S = 1.0
 
 OUTCOMES = ("verified", "failed", "refused")
 """How an engagement may end, as it is counted."""
@@ -50,6 +51,10 @@ class Levers:
     """Ends the incident of a row that never got as far as a receipt: (level, why)."""
     ask: Callable[[Decision, str], Awaitable[None]]
     """Opens the incident of a row that may not engage without a person, and says so on it."""
+    undone: Callable[[Row], AbstractAsyncContextManager[object]]
+    """Held while a row engages: waits until nothing of its engagement before is left to be undone."""
+    page: Callable[[str], Awaitable[None]]
+    """Reaches people who look at no console."""
 
 
 @dataclass(slots=True)
@@ -66,8 +71,10 @@ class _Held:
     """What a row holds the lever with."""
 
     receipt: Receipt | None = None
-    closing: bool = False
-    """All traffic is back, and the receipt does not say so yet."""
+    closing: Receipt | None = None
+    """All traffic is back, and this one does not say so yet."""
+    begun: int = 0
+    """How many engagements the row has begun."""
 
 
 class Lever:
@@ -81,6 +88,7 @@ class Lever:
         metrics: Metrics,
         given_back: Callable[[Level], float],
         ended: Callable[[Level, End], None],
+        asks: Callable[[Level], bool],
     ) -> None:
         """Begin with nothing engaged.
 
@@ -91,6 +99,7 @@ class Lever:
             metrics: where moves are counted and timed.
             given_back: the share (0..1) that a row in force has given back to the primary.
             ended: told how each effect ended, but for closings and questions.
+            asks: whether a row waits for a person who has not answered yet.
         """
         self._service = service
         self._rows = rows
@@ -98,6 +107,7 @@ class Lever:
         self.metrics = metrics
         self._given_back = given_back
         self._tell_end = ended
+        self._asks = asks
         self._held = {level: _Held() for level in rows}
         self._moving = asyncio.Lock()
         for level in rows:  # Counters that were born with their first event would not be seen to grow.
@@ -110,7 +120,7 @@ class Lever:
 
     def closing(self, level: Level) -> bool:
         """Tell whether a row has given everything back and its receipt does not say so yet."""
-        return self._held[level].closing
+        return self._held[level].closing is not None
 
     def holds(self, level: Level) -> str:
         """Return the receipt that a row holds the lever with; an empty string when it does not."""
@@ -124,14 +134,17 @@ class Lever:
 
     def take_over(self, receipt: Receipt) -> None:
         """Hold the lever for a row that was engaged when the control plane last ran."""
-        self._held[receipt.level].receipt = receipt
+        held = self._held[receipt.level]
+        held.receipt, held.closing = receipt, None
         self.plan = self._plan_with(receipt.level, 1.0)
 
     async def engage(self, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime) -> None:
         """Put a row in force, as `switch` does it, and say how it ended."""
-        result = "failed"
+        result, held = "failed", self._held[level]
+        held.begun, held.closing = held.begun + 1, None
         with self._outcome_of(level) as end:
-            async with self._moving:
+            # In this order: what a row has to wait for alone keeps no other from the lever.
+            async with self._levers.undone(self._rows[level]), self._moving:
                 decision = self._decision(level, because, detected_at, decided_at)
                 receipt = await self._levers.engage(decision)
                 end.ok = receipt is not None and receipt.state is ReceiptState.VERIFIED
@@ -142,14 +155,23 @@ class Lever:
                     self._time_phases(receipt)
         self.metrics.switches.labels(self._service, level, result).inc()
 
+    async def page(self, level: Level, text: str) -> None:
+        """Page people that a row waits for one of them, if it still does."""
+        if self._asks(level):
+            await self._levers.page(text)
+
     async def ask(
         self, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime, text: str
     ) -> None:
-        """Tell people that a row waits for one of them."""
-        try:
-            await self._levers.ask(self._decision(level, because, detected_at, decided_at), text)
-        except ControlplaneError as error:
-            log.error("not asked", row=level, what=error.what, why=error.why, fix=error.fix)
+        """Try to write down that a row waits for a person, for as long as it does."""
+        decision = self._decision(level, because, detected_at, decided_at)
+        while self._asks(level):
+            try:
+                await self._levers.ask(decision, text)
+                break
+            except ControlplaneError as error:
+                log.error("not written down", row=level, what=error.what, why=error.why, fix=error.fix)
+                await asyncio.sleep(ASK_AGAIN_S)
 
     async def shift(self, level: Level, given_back: float, worse: str = "") -> None:
         """Give a share (0..1) of a row's traffic back to the primary; 0 takes all of it back.
@@ -174,23 +196,40 @@ class Lever:
     def close(self, level: Level) -> Coroutine[None, None, None]:
         """Record the end of a row; it counts as closing from now on, until what is returned has been awaited."""
         held = self._held[level]
-        receipt, held.receipt = held.receipt, None
-        held.closing = receipt is not None
-        return self._close(level, held, receipt)
+        held.closing, held.receipt = held.receipt, None
+        return self._close(level, held.closing, held.begun)
 
-    async def _close(self, level: Level, held: _Held, receipt: Receipt | None) -> None:
-        """Try until it is stored, since a receipt that stays open would engage the row again."""
-        while True:
+    async def _close(self, level: Level, receipt: Receipt | None, begun: int) -> None:
+        """Try until it is stored, since a receipt that stays open would engage the row again.
+
+        Whoever takes over closes what is stored; what is in force again is not over.
+        """
+        while not self._in_force_again(level, receipt, begun):
             try:
                 if receipt:
                     await self._levers.close(receipt)
                 else:
                     await self._levers.resolve(level, "cleared without the lever")
                 break
+            except FencedError as error:
+                log.warning("not ours to close", row=level, what=error.what, why=error.why, fix=error.fix)
+                break
             except ControlplaneError as error:
                 log.error("not closed", row=level, what=error.what, why=error.why, fix=error.fix)
                 await asyncio.sleep(CLOSE_AGAIN_S)
-        held.closing = False
+        held = self._held[level]
+        if held.closing is receipt:
+            held.closing = None
+
+    def _in_force_again(self, level: Level, receipt: Receipt | None, begun: int) -> bool:
+        """Tell whether a row has engaged, or its receipt was taken over, since it began to be closed.
+
+        A receipt of the engagement before is closed all the same: it is not the one in force.
+        """
+        held = self._held[level]
+        if receipt:
+            return held.receipt is not None and held.receipt.id == receipt.id
+        return held.receipt is not None or held.begun != begun
 
     @contextmanager
     def _outcome_of(self, level: Level) -> Iterator[End]:

@@ -24,11 +24,6 @@ async def _nobody(_: str) -> None:
     """Page nobody: no receiver is on the page."""
 
 
-async def _no_drill() -> str:
-    """Say that no drill runs."""
-    return ""
-
-
 @dataclass(frozen=True, slots=True)
 class TellPorts:
     """What telling people touches."""
@@ -41,8 +36,6 @@ class TellPorts:
     """Reaches people who look at no console."""
     why_not: dict[Level, str] = field(default_factory=dict)
     """Why a row could not be put in force the last time, until people have been told."""
-    asked: dict[Level, datetime] = field(default_factory=dict)
-    """When the last question of each row was decided that people have been paged about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,21 +138,18 @@ async def tell(ports: TellPorts, told: Told) -> None:
 
 async def ask(
     ports: TellPorts, level: Level, because: tuple[str, ...], detected_at: datetime, decided_at: datetime, text: str,
-    drill: Callable[[], Awaitable[str]] = _no_drill,
+    drill_id: str = "",
 ) -> None:  # fmt: skip
     """Open the incident of a row that may not engage without a person, or join it, and say what it waits for.
 
-    People are paged first, and once however often the same question is tried again. `drill` names the one that runs.
+    Whoever asks has paged them already; this may be tried again.
 
     Raises:
         StoreError: when the question could not be written down.
     """
-    if ports.asked.get(level) != decided_at:
-        ports.asked[level] = decided_at
-        await ports.page(text)
     why = "; ".join(because)
     found = Entry(detected_at, "detected", why)
-    moves = row_moves(ports.service, level, why, decided_at, detected_at, (found,), await drill())
+    moves = row_moves(ports.service, level, why, decided_at, detected_at, (found,), drill_id)
     incident = (await ports.incidents.take(ports.service, (moves,), ports.now())).incident_of(moves.key)
     if incident:
         await ports.incidents.note(incident, Entry(decided_at, "page", text))

@@ -13,7 +13,15 @@ from datetime import datetime
 import structlog
 
 from controlplane.degradation.action import Errand, SwitchPool, share_of, spell_actions
-from controlplane.degradation.actuator import Progress, Receipt, ReceiptBook, ReceiptState, RoutePlan, Step
+from controlplane.degradation.actuator import (
+    Progress,
+    Receipt,
+    ReceiptBook,
+    ReceiptState,
+    RoutePlan,
+    Step,
+    traffic_is_back,
+)
 from controlplane.degradation.gate import Asked, Opinion, PoolFacts, judge_standby
 from controlplane.degradation.matrix import LEVELS, Level, Row
 from controlplane.errors import ActuatorError, FencedError, StoreError
@@ -97,9 +105,8 @@ async def engage(ports: SwitchPorts, order: Order) -> Receipt | None:
         FencedError: when another control plane has taken over; it sees to what is stored.
         StoreError: when the intent cannot be stored; nothing was touched.
     """
-    async with _undone(ports, order):
-        with _moving(ports, order.key):
-            return await _engage(ports, order)
+    with _moving(ports, order.key):
+        return await _engage(ports, order)
 
 
 async def _engage(ports: SwitchPorts, order: Order) -> Receipt | None:
@@ -143,10 +150,10 @@ def _moving(ports: SwitchPorts, key: str) -> Iterator[None]:
         ports.in_hand.moving -= 1
 
 
-def _undone(ports: SwitchPorts, order: Order) -> asyncio.Lock:
-    """Wait for a row's errands to be undone, if it has any; one without errands never waits."""
-    errands = any(isinstance(action, Errand) for action in order.row.do)
-    return ports.undoing.setdefault(order.row.level, asyncio.Lock()) if errands else asyncio.Lock()
+def undone(ports: SwitchPorts, row: Row) -> asyncio.Lock:
+    """Return what to hold while a row engages: it waits for its errands to be undone; one without any never waits."""
+    errands = any(isinstance(action, Errand) for action in row.do)
+    return ports.undoing.setdefault(row.level, asyncio.Lock()) if errands else asyncio.Lock()
 
 
 async def _carry_out(ports: SwitchPorts, receipt: Receipt) -> tuple[Receipt, str]:
@@ -200,35 +207,72 @@ async def shift(ports: SwitchPorts, receipt: Receipt, plan: RoutePlan, what: str
     return proven
 
 
-async def _note_back(ports: SwitchPorts, receipt: Receipt) -> None:
-    """Record that the whole split is undone: the row may engage anew while its errands are still being undone."""
+async def _note_back(ports: SwitchPorts, receipt: Receipt) -> Receipt:
+    """Record that the whole split is undone: the row may engage anew while its errands are still being undone.
+
+    A database that fails at this moment must not have the traffic taken back again: closing tells it once more.
+    """
     steps = tuple(s if s.errand else replace(s, progress=Progress.UNDONE) for s in receipt.steps)
-    await ports.receipts.note_steps(receipt.id, steps)
-    ports.in_hand.receipts[receipt.id] = replace(receipt, steps=steps)
+    try:
+        await ports.receipts.note_steps(receipt.id, steps)
+    except FencedError:
+        raise
+    except StoreError as error:
+        log.error("not recorded", receipt=receipt.id, what=error.what, why=error.why, fix=error.fix)
+    ports.in_hand.receipts[receipt.id] = noted = replace(receipt, steps=steps)
+    return noted
 
 
 async def close(ports: SwitchPorts, receipt: Receipt) -> Receipt:
     """Undo the errands of a row whose traffic is back, and record that it is over; the receipt last: it ends the row.
 
+    Called again after a failure, it goes on from there. What this process no longer has in hand is left as it is.
+
     Returns:
         The receipt, `reverted`, or `failed` when something is left that people have to undo.
+
+    Raises:
+        FencedError: when another control plane has taken over; it sees to what is stored.
+        StoreError: when its end cannot be stored; nothing is then undone a second time.
     """
-    receipt = ports.in_hand.receipts.get(receipt.id, receipt)
+    mine = ports.in_hand.receipts.get(receipt.id)
+    if mine is None:
+        log.info("somebody else closes it", receipt=receipt.id)
+        return receipt
+    try:
+        if not traffic_is_back(mine.steps):  # A worse row has the lever: the split that was shown did not tell.
+            mine = await _note_back(ports, mine)
+        return await _close(ports, mine)
+    except FencedError:
+        ports.in_hand.receipts.pop(receipt.id, None)  # Should the lease be ours again, the recovery closes it.
+        raise
 
+
+async def _close(ports: SwitchPorts, mine: Receipt) -> Receipt:
     async def noted(steps: tuple[Step, ...]) -> None:
-        await ports.receipts.note_steps(receipt.id, steps)
+        await ports.receipts.note_steps(mine.id, steps)
 
-    async with ports.undoing.setdefault(receipt.level, asyncio.Lock()):
-        steps = await undo(ports.levers, receipt, noted)
+    had_left = stuck(mine.steps)
+    async with ports.undoing.setdefault(mine.level, asyncio.Lock()):
+        steps = mine.steps if _engaged_anew(ports, mine) else await undo(ports.levers, mine, noted)
+    if ports.in_hand.receipts.get(mine.id) is not mine:
+        return mine  # A term has begun meanwhile, and settles what is stored.
+    ports.in_hand.receipts[mine.id] = replace(mine, steps=steps)
     left = stuck(steps)
     told = f"all traffic is back at the primary pool{f'; to be undone by hand: {left}' if left else ''}"
-    await resolve(ports.incidents, ports.now, receipt.service, receipt.level, told)
-    if left:
-        await ports.page(f"{receipt.service} {receipt.level}: {told}")
+    if left and left != had_left:
+        await ports.page(f"{mine.service} {mine.level}: {told}")
+    if not _engaged_anew(ports, mine):
+        await resolve(ports.incidents, ports.now, mine.service, mine.level, told)
     state = ReceiptState.FAILED if left else ReceiptState.REVERTED
-    closed = await ports.receipts.move(receipt.id, state, ports.now(), told if left else "", steps)
-    ports.in_hand.receipts.pop(receipt.id, None)
+    closed = await ports.receipts.move(mine.id, state, ports.now(), told if left else "", steps)
+    ports.in_hand.receipts.pop(mine.id, None)
     return closed
+
+
+def _engaged_anew(ports: SwitchPorts, mine: Receipt) -> bool:
+    """Tell whether another receipt of the row is in force: its errands stay done, and its incident goes on."""
+    return any(other.level is mine.level and other.id != mine.id for other in ports.in_hand.receipts.values())
 
 
 async def resolve(book: IncidentBook, now: Callable[[], datetime], service: str, level: str, text: str) -> None:

@@ -18,7 +18,7 @@ from controlplane.chaos.fencing import FencedFaults
 from controlplane.chaos.runner import ChaosToolkit
 from controlplane.clock import utcnow
 from controlplane.degradation.action import Prewarm
-from controlplane.degradation.actuator import Receipt, ReceiptState, RoutePlan
+from controlplane.degradation.actuator import Receipt, ReceiptState
 from controlplane.degradation.canary import Health, health
 from controlplane.degradation.fencing import FencedActuator, FencedHand
 from controlplane.degradation.gate import PoolFacts
@@ -273,17 +273,15 @@ def build(
             )  # fmt: skip
             return await switch.engage(switching, order)
 
-        async def shift(receipt: Receipt, plan: RoutePlan, what: str) -> bool:
-            return await switch.shift(switching, receipt, plan, what)
-
-        async def close(receipt: Receipt) -> Receipt:
-            return await switch.close(switching, receipt)
-
         async def ask(decision: Decision, text: str) -> None:
             level, because = decision.row.level, decision.because
-            await people.ask(telling, level, because, decision.detected_at, decision.decided_at, text, running_drill)
+            drill = await running_drill()
+            await people.ask(telling, level, because, decision.detected_at, decision.decided_at, text, drill)
 
-        levers = Levers(engage, shift, close, resolve, ask)
+        levers = Levers(
+            engage, partial(switch.shift, switching), partial(switch.close, switching), resolve, ask,
+            partial(switch.undone, switching), hands.page,
+        )  # fmt: skip
 
     decider = Decider(
         policy.service,

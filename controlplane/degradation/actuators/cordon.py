@@ -72,7 +72,7 @@ class CordonHand:
             f"node {cordon.node}: still {_spell(cordon)}, which is not ours" if stays else f"node {cordon.node}: free"
         )
 
-    async def observe(self, errand: Errand) -> str:
+    async def observe(self, errand: Errand, key: str, done: str) -> str:  # noqa: ARG002 - it looks itself
         """Read the mark or the taint back."""
         cordon = _cordon(errand)
         try:

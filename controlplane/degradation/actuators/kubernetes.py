@@ -200,26 +200,27 @@ class ScaleHand:
         await self._set(scale, was, dry_run=False)
         return f"{_called(scale)}: {_spell(was)} again"
 
-    async def observe(self, errand: Errand) -> str:
-        """Say how many replicas there are and are ready, once they are as many as were asked for."""
+    async def observe(self, errand: Errand, key: str, done: str) -> str:  # noqa: ARG002 - it looks itself
+        """Read the counts back, once a workload's controller has seen them, and say how many replicas are ready.
+
+        Pods are not waited for: an engine loads for minutes, and a row that is undone before would never see one.
+        """
         scale = _scale(errand)
         wanted = _wanted(scale)
         try:
             now = await self._now(scale)
             if any(now.get(name) != count for name, count in wanted.items()):
                 return ""
-            if _what(scale) in WORKLOADS:
-                found = await self._cluster.read(WORKLOADS[_what(scale)], scale.namespace, _name(scale))
-                status = found.get("status") or {}
-                stale = int(status.get("observedGeneration", 0)) < int(found["metadata"].get("generation", 0))
-                ready = int(status.get("readyReplicas") or 0)
-                return "" if stale or ready < wanted["replicas"] else f"{_called(scale)}: {ready} replicas ready"
-            found = await self._hpa(scale)
-            count = int((found.get("status") or {}).get("currentReplicas") or 0)
+            if _what(scale) not in WORKLOADS:
+                count = int(((await self._hpa(scale)).get("status") or {}).get("currentReplicas") or 0)
+                return f"{_called(scale)}: {_spell(wanted)}, {count} replicas now"
+            found = await self._cluster.read(WORKLOADS[_what(scale)], scale.namespace, _name(scale))
         except RefusedError as refused:
             raise refused_error(_called(scale), refused) from refused
-        enough = count >= wanted.get("min", 0)
-        return f"{_called(scale)}: {_spell(wanted)}, {count} replicas" if enough else ""
+        status = found.get("status") or {}
+        if int(status.get("observedGeneration", 0)) < int(found["metadata"].get("generation", 0)):
+            return ""
+        return f"{_called(scale)}: {int(status.get('readyReplicas') or 0)} of {wanted['replicas']} replicas ready"
 
     async def _now(self, scale: Scale) -> dict[str, int]:
         if _what(scale) in WORKLOADS:

@@ -1,8 +1,9 @@
 """Telling people: Alertmanager, a webhook that takes JSON, and what understands Slack's messages. Begin and end.
 
-Alertmanager gets an alert with the labels `alertname` (`ControlplaneDegradation`), `service`, `receiver` and
-`severity`, which begins when the row engages and ends when it is over; a webhook gets `{"status": "firing" or
-"resolved", "service", "receiver", "key", "text", "at"}`. Every message carries an `idempotency-key`.
+Alertmanager gets an alert with the labels `alertname` (`ControlplaneDegradation`), `service`, `receiver`, `severity`
+and `row`, which begins when the row engages and ends when it is over; a webhook gets `{"status": "firing" or
+"resolved", "service", "receiver", "key", "text", "at"}`. A page is an alert of its own (`ControlplaneNeedsAPerson`), by
+the label `page`: when it was sent. Every message carries an `idempotency-key`.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,8 +51,6 @@ class NotifyHand:
         self._receivers = receivers
         self._secret = secret
         self._now = now
-        self._told: dict[str, str] = {}
-        """What a receiver answered last, by its name, while it stands told."""
 
     async def preflight(self, errand: Errand) -> Preflight:
         """Ask whether the receiver is known and its secrets are there; nobody is told anything."""
@@ -71,8 +70,7 @@ class NotifyHand:
         """
         name, spec = self._receiver(errand)
         answer = await self._tell(name, spec, key, FIRING)
-        self._told[name] = f"{name} ({spec.kind}) answered {answer.status}"
-        return f"told {name}"
+        return f"{name} ({spec.kind}) answered {answer.status}"
 
     async def revert(self, errand: Errand, key: str, before: Mapping[str, str | int | None]) -> str:  # noqa: ARG002
         """Tell that it is over.
@@ -82,15 +80,14 @@ class NotifyHand:
         """
         name, spec = self._receiver(errand)
         await self._tell(name, spec, key, RESOLVED)
-        self._told.pop(name, None)
         return f"told {name} that it is over"
 
-    async def observe(self, errand: Errand) -> str:
-        """Show the alert that is active at Alertmanager; of the others, that they took the message."""
+    async def observe(self, errand: Errand, key: str, done: str) -> str:
+        """Show the row's alert that is active at Alertmanager; the others show nothing, and have answered."""
         name, spec = self._receiver(errand)
         if spec.kind != "alertmanager":
-            return self._told.get(name, "")
-        labels = self._labels(name)
+            return done
+        labels = self._labels(name, ALERT, row=self._row(key))
         query = [("active", "true"), *(("filter", f'{label}="{value}"') for label, value in labels.items())]
         try:
             async with self._session.get(
@@ -114,10 +111,12 @@ class NotifyHand:
             ActuatorError: of the last receiver that did not take it.
         """
         trouble: ActuatorError | None = None
-        key = f"{self._service}/page/{self._now().isoformat(timespec='microseconds')}"
+        at = self._now().isoformat(timespec="microseconds")
+        key = f"{self._service}/page/{at}"
         for name, spec in self._receivers.items():
             try:
-                message = self._message(name, spec, key, FIRING, f"{self._service}: {text}", PAGE, PAGE_ENDS_AFTER)
+                labels = self._labels(name, PAGE, page=at)
+                message = self._message(name, spec, key, FIRING, f"{self._service}: {text}", labels, PAGE_ENDS_AFTER)
                 headers = self._headers(spec, f"{key}/{name}")
                 await send(
                     self._session, "POST", self._address(spec), encoded(message), headers, shown=f"receiver {name}"
@@ -129,7 +128,8 @@ class NotifyHand:
 
     async def _tell(self, name: str, spec: ReceiverSpec, key: str, status: str) -> Answer:
         text = f"{self._service}: degradation {'is over' if status == RESOLVED else 'has begun'} ({key})"
-        url, message = self._address(spec), self._message(name, spec, key, status, text)
+        labels = self._labels(name, ALERT, row=self._row(key))
+        url, message = self._address(spec), self._message(name, spec, key, status, text, labels)
         headers = self._headers(spec, f"{key}/{name}/{status}")
         return await send(self._session, "POST", url, encoded(message), headers, shown=f"receiver {name}")
 
@@ -140,7 +140,7 @@ class NotifyHand:
         key: str,
         status: str,
         text: str,
-        alertname: str = ALERT,
+        labels: dict[str, str],
         ends_after: timedelta = ENDS_AFTER,
     ) -> object:
         at, over = self._now(), status == RESOLVED
@@ -151,13 +151,18 @@ class NotifyHand:
                 "status": status, "service": self._service, "receiver": name, "key": key, "text": text,
                 "at": at.isoformat(),
             }  # fmt: skip
-        alert = {"labels": self._labels(name, alertname), "annotations": {"summary": text, "key": key}}
+        alert = {"labels": labels, "annotations": {"summary": text, "key": key}}
         if over:  # Alertmanager knows when it began.
             return [{**alert, "endsAt": at.isoformat()}]
         return [{**alert, "startsAt": at.isoformat(), "endsAt": (at + ends_after).isoformat()}]
 
-    def _labels(self, name: str, alertname: str = ALERT) -> dict[str, str]:
-        return {"alertname": alertname, "service": self._service, "receiver": name, "severity": "critical"}
+    def _labels(self, name: str, alertname: str, **which: str) -> dict[str, str]:
+        """Return what an alert is known by: two that differ in nothing are one, and end together."""
+        return {"alertname": alertname, "service": self._service, "receiver": name, "severity": "critical", **which}
+
+    def _row(self, key: str) -> str:
+        """Return whose key it is: that of a step is `service/row/episode/step`."""
+        return key.removeprefix(f"{self._service}/").partition("/")[0]
 
     def _receiver(self, errand: Errand) -> tuple[str, ReceiverSpec]:
         if not isinstance(errand, Notify):

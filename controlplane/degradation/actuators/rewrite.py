@@ -114,7 +114,7 @@ class RewriteHand:
             raise refused_error(_called(rewrite), refused) from refused
         return f"{_called(rewrite)}: {rewrite.model} is {rewrite.model} again"
 
-    async def observe(self, errand: Errand) -> str:
+    async def observe(self, errand: Errand, key: str, done: str) -> str:  # noqa: ARG002 - it looks itself
         """Read the rule back, with what its gateway has against it."""
         rewrite = _rewrite(errand)
         try:

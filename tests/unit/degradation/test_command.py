@@ -1,6 +1,7 @@
 """Allowed commands run once, with the arguments they have, and leave nothing running."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -56,12 +57,22 @@ async def test_a_command_gets_its_arguments_as_they_are_and_runs_once_for_a_key(
 ) -> None:
     assert "would run" in (await hand(tmp_path, spec).preflight(RUN)).preview
     assert lines(tmp_path) == []
-    assert await hand(tmp_path, spec).observe(RUN) == ""
+    assert await hand(tmp_path, spec).observe(RUN, "k", "") == ""
     said = await hand(tmp_path, spec).apply(RUN, "k")
     assert said == "ran drain: did a b; rm -rf /"
     await hand(tmp_path, spec).apply(RUN, "k")
     assert lines(tmp_path) == ["a b; rm -rf / $HOME k"]
-    assert await hand(tmp_path, spec).observe(RUN) == "drain is in force: it is there"
+    assert await hand(tmp_path, spec).observe(RUN, "k", "") == "drain is in force: it is there"
+
+
+async def test_a_command_without_a_check_has_run_as_it_was_stored_on_whatever_machine(
+    tmp_path: Path, spec: CommandSpec
+) -> None:
+    unchecked = replace(spec, check=())
+    elsewhere = CommandHand({"drain": unchecked}, tmp_path / "another machine")
+    said = await hand(tmp_path, unchecked).apply(RUN, "k")
+    assert await elsewhere.observe(RUN, "k", said) == "ran drain: did a b; rm -rf /"
+    assert await elsewhere.observe(RUN, "k", "") == ""
 
 
 async def test_undoing_runs_what_undoes_it_once(tmp_path: Path, spec: CommandSpec) -> None:
@@ -69,7 +80,7 @@ async def test_undoing_runs_what_undoes_it_once(tmp_path: Path, spec: CommandSpe
     assert await hand(tmp_path, spec).revert(RUN, "k", {}) == "undid drain: undid"
     (tmp_path / "undo").unlink()
     assert await hand(tmp_path, spec).revert(RUN, "k", {}) == "drain is undone"
-    assert await hand(tmp_path, spec).observe(RUN) == ""
+    assert await hand(tmp_path, spec).observe(RUN, "k", "") == ""
 
 
 async def test_after_a_crash_in_the_middle_the_check_says_whether_it_must_run_again(
@@ -91,7 +102,7 @@ async def test_a_command_that_fails_is_undone_and_its_output_is_told(tmp_path: P
         await hand(tmp_path, failing).apply(RUN, "k")
     assert "status 3: no room" in failed.value.why
     assert lines(tmp_path) == []
-    assert await hand(tmp_path, failing).observe(RUN) == ""
+    assert await hand(tmp_path, failing).observe(RUN, "k", "") == ""
 
 
 async def test_at_its_timeout_a_command_is_killed_with_everything_it_started(tmp_path: Path, spec: CommandSpec) -> None:

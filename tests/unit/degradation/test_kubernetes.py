@@ -123,21 +123,19 @@ async def test_an_object_that_is_not_there_says_which_one_and_what_to_do(cluster
 # -- scale -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_deployment_is_scaled_proven_by_its_ready_replicas_and_put_back(api: Api, cluster: Cluster) -> None:
+async def test_a_deployment_is_scaled_proven_before_its_pods_are_ready_and_put_back(api: Api, cluster: Cluster) -> None:
     api.put("deployments", kube.deployment(3))
     hand = ScaleHand(cluster)
     said = await hand.preflight(UP)
     assert said == Preflight(preview="deployment default/engine: replicas 3 -> replicas 6", before={"replicas": 3})
     assert api.spec("deployments", "engine") == {"replicas": 3}
-    assert await hand.observe(UP) == ""
+    assert await hand.observe(UP, "k", "") == ""
     for _ in range(2):
         await hand.apply(UP, "k")
         assert api.spec("deployments", "engine") == {"replicas": 6}
-    assert await hand.observe(UP) == ""  # Six are wanted, three are ready.
-    api.objects["deployments", "engine"]["status"]["readyReplicas"] = 6
-    assert "6 replicas ready" in await hand.observe(UP)
+    assert await hand.observe(UP, "k", "") == "deployment default/engine: 3 of 6 replicas ready"
     api.objects["deployments", "engine"]["metadata"]["generation"] = 2
-    assert await hand.observe(UP) == ""  # Its controller has not seen the change yet.
+    assert await hand.observe(UP, "k", "") == ""  # Its controller has not seen the change yet.
     for _ in range(2):
         await hand.revert(UP, "k", said.before)
         assert api.spec("deployments", "engine") == {"replicas": 3}
@@ -150,10 +148,9 @@ async def test_an_autoscalers_bounds_are_changed_and_put_back(api: Api, cluster:
     hand = ScaleHand(cluster)
     said = await hand.preflight(BOUNDS)
     assert said.before == {"min": 2, "max": 5}
+    assert await hand.observe(BOUNDS, "k", "") == ""
     await hand.apply(BOUNDS, "k")
-    assert await hand.observe(BOUNDS) == ""
-    api.objects["horizontalpodautoscalers", "engine"]["status"]["currentReplicas"] = 4
-    assert "4 replicas" in await hand.observe(BOUNDS)
+    assert await hand.observe(BOUNDS, "k", "") == "hpa default/engine: min 4, max 9, 2 replicas now"
     await hand.revert(BOUNDS, "k", said.before)
     spec = api.spec("horizontalpodautoscalers", "engine")
     assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 5)
@@ -247,7 +244,7 @@ async def test_an_api_server_that_is_not_there_is_said_to_be(tmp_path: Path) -> 
     with pytest.raises(ActuatorError, match="cannot ask the Kubernetes API server"):
         await hand.apply(UP, "k")
     with pytest.raises(ActuatorError, match="no kubeconfig at"):
-        await ScaleHand(Cluster(str(tmp_path / "absent"))).observe(UP)
+        await ScaleHand(Cluster(str(tmp_path / "absent"))).observe(UP, "k", "")
 
 
 @pytest.mark.parametrize(

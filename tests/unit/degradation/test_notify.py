@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -15,6 +15,7 @@ from controlplane.degradation.actuators.notify import NotifyHand
 from controlplane.degradation.errand import ReceiverSpec, wrong_with_receiver
 from controlplane.errors import ActuatorError
 from tests.support.traffic import served
+from tests.unit.flows.fakes import fixed
 
 AT = datetime(2026, 3, 3, 10, 0, tzinfo=UTC)
 SECRETS = {"env:SLACK": "", "env:TOKEN": "t0ken"}
@@ -60,7 +61,7 @@ async def hand(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N
 async def test_alertmanager_gets_an_alert_that_begins_and_the_same_one_that_ends(
     hand: NotifyHand, inbox: Inbox
 ) -> None:
-    assert await hand.apply(Notify("alerts"), "chat/P0/1") == "told alerts"
+    assert await hand.apply(Notify("alerts"), "chat/P0/1") == "alerts (alertmanager) answered 200"
     await hand.revert(Notify("alerts"), "chat/P0/1", {})
     (path, (begun,), headers), (_, (ended,), _) = inbox.got
     assert path == "/am/api/v2/alerts"
@@ -75,15 +76,26 @@ async def test_alertmanager_gets_an_alert_that_begins_and_the_same_one_that_ends
 
 async def test_a_webhook_gets_json_with_a_key_of_its_own_for_each_message(hand: NotifyHand, inbox: Inbox) -> None:
     errand = Notify("hook")
-    assert await hand.observe(errand) == ""
-    await hand.apply(errand, "k")
-    assert await hand.observe(errand) == "hook (webhook) answered 200"
-    await hand.apply(errand, "k")
+    for _ in range(2):
+        assert await hand.apply(errand, "k") == "hook (webhook) answered 200"
     await hand.revert(errand, "k", {})
-    assert await hand.observe(errand) == ""
     assert [body["status"] for _, body, _ in inbox.got] == ["firing", "firing", "resolved"]
     keys = [headers["idempotency-key"] for _, _, headers in inbox.got]
     assert keys == ["k/hook/firing", "k/hook/firing", "k/hook/resolved"]
+
+
+async def test_two_rows_that_tell_the_same_receiver_are_two_alerts(hand: NotifyHand, inbox: Inbox) -> None:
+    for key in ("chat/P1/1/0", "chat/P0/1/0"):
+        await hand.apply(Notify("alerts"), key)
+    await hand.revert(Notify("alerts"), "chat/P1/1/0", {})
+    milder, worse, over = [alert["labels"] for _, (alert,), _ in inbox.got]
+    assert milder == over != worse
+    assert (milder["row"], worse["row"]) == ("P1", "P0")
+
+
+async def test_whoever_shows_nothing_has_answered_as_it_was_stored(hand: NotifyHand) -> None:
+    assert await hand.observe(Notify("hook"), "k", "") == ""
+    assert await hand.observe(Notify("hook"), "k", "hook (webhook) answered 200") == "hook (webhook) answered 200"
 
 
 async def test_slack_gets_its_own_shape_and_its_address_is_never_shown(hand: NotifyHand, inbox: Inbox) -> None:
@@ -104,6 +116,16 @@ async def test_a_page_reaches_every_receiver_as_an_alert_of_its_own(hand: Notify
     assert alert["labels"]["alertname"] == "ControlplaneNeedsAPerson"
     assert alert["endsAt"] == "2026-03-03T11:00:00+00:00"
     assert all("a person has to act" in str(body) for _, body, _ in inbox.got)
+
+
+async def test_every_page_is_an_alert_of_its_own_so_that_somebody_hears_the_second_one(inbox: Inbox) -> None:
+    receivers = {"oncall": ReceiverSpec(alertmanager=inbox.url)}
+    async with aiohttp.ClientSession() as session:
+        for at in (AT, AT + timedelta(minutes=5)):
+            await NotifyHand(session, "chat", receivers, str, fixed(at)).page("P0 waits for a person")
+    first, second = [alert["labels"] for _, (alert,), _ in inbox.got]
+    assert first != second
+    assert first | {"page": ""} == second | {"page": ""}
 
 
 async def test_a_receiver_that_fails_keeps_no_other_from_being_paged(hand: NotifyHand, inbox: Inbox) -> None:

@@ -44,9 +44,9 @@ async def test_every_endpoint_gets_its_completions_and_a_repeated_key_none_more(
 
 async def test_the_proof_is_another_completion_of_each() -> None:
     engines = Engines()
-    assert await engines.hand().observe(WARM) == "standby-0, standby-1 complete"
+    assert await engines.hand().observe(WARM, "k", "") == "standby-0, standby-1 complete"
     engines.cold = {"standby-1"}
-    assert await engines.hand().observe(WARM) == ""
+    assert await engines.hand().observe(WARM, "k", "") == ""
 
 
 async def test_an_endpoint_that_stays_cold_is_named() -> None:

@@ -89,7 +89,7 @@ class FakeReceipts:
     did: list[str] = field(default_factory=list)
     kept: dict[str, Receipt] = field(default_factory=dict)
     refuses: set[str] = field(default_factory=set)
-    """States (or `intend`) that cannot be stored."""
+    """States (or `intend`, or `steps`) that cannot be stored."""
 
     async def intend(self, receipt: Receipt) -> bool:
         if "intend" in self.refuses:
@@ -119,6 +119,8 @@ class FakeReceipts:
         return self.kept[receipt_id]
 
     async def note_steps(self, receipt_id: str, steps: tuple[Step, ...]) -> None:
+        if "steps" in self.refuses:
+            raise StoreError("the database refuses", "disk full", "free space")
         if self.kept[receipt_id].state in OPEN_STATES:
             self.kept[receipt_id] = replace(self.kept[receipt_id], steps=steps)
 
@@ -275,6 +277,8 @@ class FakeHand:
     """What preflight refuses with."""
     able: bool = True
     seen: bool = True
+    looks: bool = True
+    """False: nothing of it can be looked at."""
     revertible: bool = True
     keys: list[str] = field(default_factory=list)
 
@@ -295,7 +299,9 @@ class FakeHand:
         self.did.append(f"undo {spell_actions((errand,))} to {before['was']}")
         return "undone"
 
-    async def observe(self, errand: Errand) -> str:
+    async def observe(self, errand: Errand, key: str, done: str) -> str:
+        if not self.looks:
+            return done
         return "seen" if self.seen else ""
 
 

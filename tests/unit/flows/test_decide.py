@@ -327,6 +327,31 @@ async def test_a_row_that_needs_approval_waits_for_it_and_then_engages(monkeypat
         assert world.phase() is Phase.PENDING, "an approval is for one time"
 
 
+async def test_a_question_that_cannot_be_stored_is_paged_at_once_and_written_down_when_it_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, mode=Mode.APPROVE) as world:
+        world.levers.ask_errors = [StoreError("disk full"), StoreError("disk full")]
+        world.kill()
+        await world.tick(30, ok=None)
+        assert world.levers.paged == ["P0 waits for a person: awaiting approval"]
+        assert world.levers.asked == [(Level.P0, "P0 waits for a person: awaiting approval")]
+
+
+@pytest.mark.parametrize("answer", [APPROVE, REFUSE])
+async def test_a_question_that_is_answered_is_written_down_no_more(
+    monkeypatch: pytest.MonkeyPatch, answer: Said
+) -> None:
+    async with running(monkeypatch, mode=Mode.APPROVE) as world:
+        world.levers.ask_errors = [StoreError("disk full")] * 10_000
+        world.kill()
+        await world.tick(2, ok=None)
+        await world.say(answer)
+        world.levers.ask_errors.clear()
+        await world.settle()
+        assert (world.levers.asked, len(world.levers.paged)) == ([], 1)
+
+
 async def test_a_refused_row_is_left_alone_until_its_trigger_has_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch, mode=Mode.APPROVE) as world:
         world.kill()

@@ -10,7 +10,7 @@ from controlplane.degradation.actuator import ReceiptState
 from controlplane.degradation.machine import RETRY_AFTER_S, Phase
 from controlplane.degradation.matrix import Condition, Level, Mode
 from controlplane.degradation.turn import primary_is_well
-from controlplane.errors import ActuatorError, ControlplaneError, StoreError
+from controlplane.errors import ActuatorError, ControlplaneError, FencedError, StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.flows.vantage import ASKED_ENOUGH
 from controlplane.probes.gateway_counts import Count
@@ -175,6 +175,74 @@ async def test_a_closing_that_cannot_be_stored_is_tried_until_it_is(monkeypatch:
         assert [r.id for r in world.levers.closed] == ["r1"]
 
 
+async def test_a_closing_is_left_to_the_other_when_another_one_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(monkeypatch) as world:
+        world.kill()
+        await world.settle()
+        world.revive()
+        world.levers.close_errors = [FencedError("not in charge")]
+        await world.tick(4 * int(HOLD_S))
+        assert world.levers.close_errors == [], "it was tried"
+        assert world.levers.closed == [], "and not again"
+        assert (world.phase(), world.decider.level) == (Phase.IDLE, Level.NONE)
+
+
+async def test_a_row_that_engages_anew_shows_that_and_the_receipt_before_is_still_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        world.kill()
+        await world.settle()
+        world.revive()
+        world.levers.close_errors = [StoreError("disk full")] * 10_000
+        await world.tick(4 * int(HOLD_S))
+        assert world.phase() is Phase.RELEASING, "all traffic is back, and that is not stored"
+        world.kill()
+        await world.settle()
+        assert world.phase() is Phase.ENGAGED
+        world.levers.close_errors.clear()
+        await world.settle()
+        assert [r.id for r in world.levers.closed] == ["r1"]
+        assert world.phase() is Phase.ENGAGED
+
+
+async def test_a_receipt_that_is_taken_over_while_it_cannot_be_closed_is_not_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        world.kill()
+        await world.settle()
+        world.revive()
+        world.levers.close_errors = [StoreError("disk full")] * 10_000
+        await world.tick(4 * int(HOLD_S))
+        world.decider.resume((receipt(ReceiptState.REVERTING, "r1"),))
+        await world.settle()
+        world.levers.close_errors.clear()
+        await world.settle()
+        assert world.levers.closed == []
+        assert world.phase() is Phase.ENGAGED
+
+
+async def test_the_incident_of_a_row_that_is_in_force_again_is_not_ended_by_what_was_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch) as world:
+        world.levers.engage_result = None
+        world.kill()
+        await world.settle()
+        world.levers.close_errors = [StoreError("disk full")] * 10_000
+        world.revive()
+        await world.tick(2)
+        assert world.phase() is Phase.IDLE
+        world.levers.engage_result = ReceiptState.VERIFIED
+        world.kill()
+        await world.settle()
+        world.levers.close_errors.clear()
+        await world.settle()
+        assert world.phase() is Phase.ENGAGED
+        assert world.levers.resolved == []
+
+
 async def test_observe_mode_says_what_it_sees_and_moves_no_lever(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch, mode=Mode.OBSERVE) as world:
         world.kill()
@@ -182,6 +250,22 @@ async def test_observe_mode_says_what_it_sees_and_moves_no_lever(monkeypatch: py
         assert world.levers.engaged == []
         assert world.phase() is Phase.PENDING
         assert world.standing().rows[0].because[0] == "endpoints_down is 100% (at or above 100%)"
+
+
+async def test_a_row_whose_errands_are_still_being_undone_keeps_no_other_from_the_lever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(monkeypatch, P0, P2) as world:
+        async with world.levers.undone(P2):
+            world.kill(PRIMARY[0])
+            await world.settle()
+            assert (world.phase(Level.P2), world.levers.engaged) == (Phase.ENGAGING, [])
+            world.kill()
+            await world.settle()
+            assert world.phase(Level.P0) is Phase.ENGAGED
+        await world.settle()
+        assert [d.row.level for d in world.levers.engaged] == [Level.P0, Level.P2]
+        assert split(world.levers.engaged[1].before) == {"standby": 100}
 
 
 async def test_rows_that_trip_together_pull_one_lever_and_their_plans_add_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """What people are told: the reason with the worry, where they are paged and on the timeline."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -8,7 +8,7 @@ from controlplane.degradation.instruction import Kind
 from controlplane.degradation.matrix import Level
 from controlplane.degradation.turn import Told, Worry
 from controlplane.errors import StoreError
-from controlplane.flows.people import TellPorts, ask, tell
+from controlplane.flows.people import TellPorts, tell
 from controlplane.incidents.correlate import Notice, Ruling
 from controlplane.incidents.incident import Incident, IncidentState
 from tests.unit.flows.fakes import FakeIncidents
@@ -44,7 +44,7 @@ class Shut(FakeIncidents):
         raise StoreError("the database does not answer", "connection refused", "start it")
 
 
-async def test_people_are_paged_whatever_the_database_says_and_asked_once_a_question() -> None:
+async def test_people_are_paged_whatever_the_database_says() -> None:
     paged: list[str] = []
 
     async def page(text: str) -> None:
@@ -53,10 +53,6 @@ async def test_people_are_paged_whatever_the_database_says_and_asked_once_a_ques
     ports = TellPorts("chat", Books().instructions, Shut(), lambda: NOW, page)
     await tell(ports, FAILED)
     assert paged == [FAILED.text]
-    for decided_at in (NOW, NOW, NOW + timedelta(minutes=1)):
-        with pytest.raises(StoreError):
-            await ask(ports, Level.P0, ("dead",), NOW, decided_at, "P0 waits for a person")
-    assert paged[1:] == ["P0 waits for a person"] * 2
 
 
 async def test_what_is_late_is_told_without_an_old_refusal() -> None:

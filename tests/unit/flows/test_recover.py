@@ -385,6 +385,17 @@ async def test_the_errands_of_an_action_whose_split_is_in_force_are_finished() -
     assert ports.in_hand.receipts.keys() == {"r1"}
 
 
+async def test_what_cannot_be_looked_at_is_proven_by_what_the_process_before_has_stored() -> None:
+    done = tuple(replace(step, progress=Progress.DONE, detail="it answered 200") for step in MIXED)
+    world = World(receipt(ReceiptState.APPLIED, steps=done), plan=SWITCHED)
+    ports, hand = handed(world)
+    hand.looks = False
+    (engaged,) = await settle_receipts(ports)
+    assert engaged.state is ReceiptState.VERIFIED
+    assert "scale deployment/x to replicas 4: it answered 200" in engaged.detail
+    assert hand.keys == [], "it is not done again"
+
+
 @pytest.mark.parametrize("progress", [Progress.WAITING, Progress.DONE])
 async def test_an_errand_that_may_be_done_before_the_split_moved_is_undone(progress: Progress) -> None:
     first = replace(ERRAND_FIRST[0], progress=progress)

@@ -1,12 +1,14 @@
 """One action from gate to proof: stored before it touches anything, and put back when it cannot be proven."""
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import count
 
 import pytest
 
-from controlplane.degradation.action import Cordon, Notify, Run, Scale, Shed, SwitchPool, UsePool
-from controlplane.degradation.actuator import Observed, Progress, ReceiptState, RoutePlan, shows
+from controlplane.degradation.action import Cordon, Errand, Notify, Run, Scale, Shed, SwitchPool, UsePool
+from controlplane.degradation.actuator import Observed, Progress, ReceiptState, RoutePlan, shows, traffic_is_back
 from controlplane.degradation.fencing import FencedActuator, FencedHand
 from controlplane.degradation.matrix import Level
 from controlplane.errors import FencedError, StoreError
@@ -14,6 +16,7 @@ from controlplane.fleet.model import Endpoint
 from controlplane.flows import carry
 from controlplane.flows.carry import Levers, verify
 from controlplane.flows.switch import Order, SwitchPorts, close, engage, resolve, shift
+from controlplane.incidents.correlate import Notice, Ruling
 from controlplane.incidents.incident import IncidentState
 from controlplane.probes.probe import Failure, Look
 from tests.unit.flows.fakes import (
@@ -283,6 +286,64 @@ async def test_a_pool_that_is_short_of_breath_is_waited_for_longer_than_a_gatewa
     assert (await verify(Breathless(plan=SWITCHED), SWITCHED, 10.0, 60.0)).ok
 
 
+@pytest.fixture
+def stalls(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Stop the process for longer than anything is waited for, where this is called; no time passes otherwise."""
+    now = [0.0]
+    monkeypatch.setattr(carry, "monotonic", lambda: now[0])
+    return lambda: now.append(now.pop() + 2 * carry.ANSWER_WITHIN_S)
+
+
+@pytest.mark.parametrize("while_asked", [False, True])
+async def test_a_gateway_is_looked_at_once_more_after_a_stall(stalls: Callable[[], None], *, while_asked: bool) -> None:
+    class Stalled(FakeActuator):
+        """Shows the plan from the moment of the stall on, or gets answers from then on."""
+
+        async def configured(self) -> Observed:
+            seen = await super().configured()
+            if not while_asked and self.plan is NORMAL:
+                self.plan = SWITCHED
+                stalls()
+            return seen
+
+        async def sample(self, requests: int) -> Observed:
+            seen = await super().sample(requests)
+            if not self.answers:
+                self.answers = True
+                stalls()
+            return seen
+
+    stalled = Stalled(plan=SWITCHED if while_asked else NORMAL, answers=not while_asked)
+    assert (await verify(stalled, SWITCHED, 10.0, 60.0)).ok
+
+
+async def test_a_gateway_that_shows_nothing_after_a_stall_either_has_failed(stalls: Callable[[], None]) -> None:
+    class Stalled(FakeActuator):
+        async def configured(self) -> Observed:
+            stalls()
+            return await super().configured()
+
+    assert "not seen at the gateway" in (await verify(Stalled(), SWITCHED, 10.0)).detail
+
+
+async def test_an_errand_is_looked_at_once_more_after_a_stall(
+    world: World, hand: FakeHand, stalls: Callable[[], None]
+) -> None:
+    class Stalled(FakeHand):
+        async def observe(self, errand: Errand, key: str, done: str) -> str:
+            if self.seen:
+                return await super().observe(errand, key, done)
+            self.seen = True
+            stalls()
+            return ""
+
+    stalled = Stalled(world.did, seen=False)
+    world.ports = replace(world.ports, levers=Levers(world.actuator, {Notify: hand, Scale: stalled}))
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    assert receipt.state is ReceiptState.VERIFIED
+
+
 def test_an_order_says_its_action_as_a_person_would() -> None:
     assert order().action == "switch_pool to standby"
     assert order(row=replace(p0_row(), do=(UsePool("base", 0.5),))).action == "use_pool base for 50%"
@@ -377,6 +438,120 @@ async def test_closing_undoes_the_errands_and_leaves_the_split_alone(world: Worl
     ]  # fmt: skip
     assert hand.keys[2:] == ["chat/P0/1/2", "chat/P0/1/0"]
     assert world.ports.in_hand.receipts == {}
+
+
+@dataclass(slots=True)
+class Stuttering(FakeIncidents):
+    """An incident book that cannot be written for a while."""
+
+    refuses: bool = False
+
+    async def take(self, service: str, notices: tuple[Notice, ...], now: datetime) -> Ruling:
+        if self.refuses:
+            raise StoreError("the database refuses", "disk full", "free space")
+        return await FakeIncidents.take(self, service, notices, now)
+
+
+async def test_a_row_that_engages_anew_before_its_end_is_stored_keeps_its_errands_and_its_incident(
+    world: World, hand: FakeHand
+) -> None:
+    world.incidents = Stuttering()
+    world.ports = replace(world.ports, incidents=world.incidents)
+    first = await engage(world.ports, several())
+    assert first is not None
+    assert await shift(world.ports, first, NORMAL, "100% goes back")
+    world.incidents.refuses = True
+    with pytest.raises(StoreError):
+        await close(world.ports, first)
+    world.incidents.refuses = False
+    second = await engage(world.ports, several(episode=2))
+    assert second is not None
+    hand.keys.clear()
+    assert (await close(world.ports, first)).state is ReceiptState.REVERTED
+    assert hand.keys == []
+    assert world.incident() is IncidentState.MITIGATED
+    assert world.ports.in_hand.receipts.keys() == {second.id}
+    assert (await close(world.ports, second)).state is ReceiptState.REVERTED
+    assert world.incident() is IncidentState.RESOLVED
+
+
+async def test_what_is_left_for_people_is_told_once_however_often_its_end_must_be_stored(
+    world: World, hand: FakeHand
+) -> None:
+    paged: list[str] = []
+
+    async def page(text: str) -> None:
+        paged.append(text)
+
+    world.ports = replace(world.ports, page=page)
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    hand.revertible = False
+    world.receipts.refuses = {ReceiptState.FAILED}
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            await close(world.ports, receipt)
+    assert len(paged) == 1
+    assert "to be undone by hand: notify oncall" in paged[0]
+
+
+@pytest.mark.usefixtures("hand")
+async def test_whoever_is_no_longer_in_charge_closes_nothing_and_leaves_it_to_the_recovery(world: World) -> None:
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    world.receipts.refuses = {"fenced"}
+    with pytest.raises(FencedError):
+        await close(world.ports, receipt)
+    assert world.ports.in_hand.receipts == {}
+    world.receipts.refuses = set()
+    world.did.clear()
+    assert await close(world.ports, receipt) == receipt
+    assert world.did == []
+
+
+async def test_traffic_that_is_back_stays_there_while_the_database_is_away(world: World, hand: FakeHand) -> None:
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+    world.receipts.refuses = {"steps"}
+    assert await shift(world.ports, receipt, NORMAL, "100% goes back")
+    assert world.actuator.plan == NORMAL
+    assert (await close(world.ports, receipt)).state is ReceiptState.REVERTED
+    assert {step.progress for step in world.receipts.kept[receipt.id].steps} == {Progress.UNDONE}
+    assert len(hand.keys) == 4
+
+
+async def test_a_milder_row_whose_closing_breaks_off_under_a_worse_one_is_known_to_be_over(
+    world: World, hand: FakeHand
+) -> None:
+    async def fence() -> None:
+        raise FencedError("not in charge")
+
+    milder = order(row=replace(p0_row(), level=Level.P2, do=(UsePool("base", 0.5), NOTE)))
+    first, second = await engage(world.ports, milder), await engage(world.ports, order())
+    assert first is not None
+    assert second is not None
+    assert await shift(world.ports, first, SWITCHED, "100% goes back")
+    world.ports = replace(world.ports, levers=Levers(world.actuator, {Notify: FencedHand(hand, fence)}))
+    with pytest.raises(FencedError):
+        await close(world.ports, first)
+    assert world.ports.in_hand.receipts.keys() == {second.id}
+    assert traffic_is_back(world.receipts.kept[first.id].steps), "or the recovery would put it in force again"
+
+
+async def test_what_a_new_term_has_settled_is_not_closed_by_the_one_before(world: World, hand: FakeHand) -> None:
+    receipt = await engage(world.ports, several())
+    assert receipt is not None
+
+    class Slow(FakeHand):
+        async def revert(self, errand: Errand, key: str, before: Mapping[str, str | int | None]) -> str:
+            assert receipt is not None
+            world.ports.in_hand.receipts[receipt.id] = replace(receipt)  # The lease is lost and won meanwhile.
+            return await super().revert(errand, key, before)
+
+    world.ports = replace(world.ports, levers=Levers(world.actuator, {Notify: Slow(world.did), Scale: hand}))
+    assert (await close(world.ports, receipt)).state is ReceiptState.VERIFIED
+    assert world.receipts.states() == [ReceiptState.VERIFIED]
+    assert world.incident() is IncidentState.MITIGATED
 
 
 async def test_a_row_without_a_split_still_marks_the_answers(world: World, hand: FakeHand) -> None:

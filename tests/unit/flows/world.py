@@ -56,6 +56,9 @@ class FakeLevers:
     closed: list[Receipt] = field(default_factory=list)
     resolved: list[tuple[Level, str]] = field(default_factory=list)
     asked: list[tuple[Level, str]] = field(default_factory=list)
+    paged: list[str] = field(default_factory=list)
+    ask_errors: list[ControlplaneError] = field(default_factory=list)
+    """What the next questions cannot be written down for."""
     engage_error: ControlplaneError | None = None
     engage_result: ReceiptState | None = ReceiptState.VERIFIED
     results: dict[Level, ReceiptState | None] = field(default_factory=dict)
@@ -63,9 +66,12 @@ class FakeLevers:
     shift_ok: bool = True
     shift_error: ControlplaneError | None = None
     close_errors: list[ControlplaneError] = field(default_factory=list)
+    """What the next closings fail with, and the next endings of an incident."""
     slow: asyncio.Event | None = None
     incidents: FakeIncidents = field(default_factory=FakeIncidents)
     """Where what a gate refuses is noted, and ends."""
+    undoing: dict[Level, asyncio.Lock] = field(default_factory=dict)
+    """By row: held while its errands are undone."""
 
     async def engage(self, decision: Decision) -> Receipt | None:
         self.engaged.append(decision)
@@ -101,14 +107,24 @@ class FakeLevers:
         return ended
 
     async def resolve(self, level: Level, why: str) -> None:
+        if self.close_errors:
+            raise self.close_errors.pop()
         self.resolved.append((level, why))
         await switch.resolve(self.incidents, Clock(), "chat", level, why)
 
+    def undone(self, row: Row) -> asyncio.Lock:
+        return self.undoing.setdefault(row.level, asyncio.Lock())
+
+    async def page(self, text: str) -> None:
+        self.paged.append(text)
+
     async def ask(self, decision: Decision, text: str) -> None:
+        if self.ask_errors:
+            raise self.ask_errors.pop()
         self.asked.append((decision.row.level, text))
 
     def ports(self) -> Levers:
-        return Levers(self.engage, self.shift, self.close, self.resolve, self.ask)
+        return Levers(self.engage, self.shift, self.close, self.resolve, self.ask, self.undone, self.page)
 
 
 @dataclass(slots=True)
@@ -256,7 +272,8 @@ async def running(
     world = World(matrix, books)
     for module in (observe, decide):
         monkeypatch.setattr(module, "monotonic", lambda: world.now)
-    monkeypatch.setattr(lever, "CLOSE_AGAIN_S", 0.0)
+    for pause in ("CLOSE_AGAIN_S", "ASK_AGAIN_S"):
+        monkeypatch.setattr(lever, pause, 0.0)
     world.observer.follow_inventory()
     await world.settle()
     world.looks(ok=True)

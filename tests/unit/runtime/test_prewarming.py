@@ -33,7 +33,7 @@ class Hand:
     async def revert(self, errand: Errand, key: str, before: Mapping[str, str | int | None]) -> str:
         raise AssertionError((errand, key, before))
 
-    async def observe(self, errand: Errand) -> str:
+    async def observe(self, errand: Errand, key: str, done: str) -> str:
         raise AssertionError(errand)
 
 
