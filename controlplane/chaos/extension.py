@@ -9,6 +9,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 from chaoslib.exceptions import ActivityFailed
@@ -110,53 +111,47 @@ def await_row(row: str, phase: str, within_s: float) -> bool:
     Returns:
         True once it is; False when the time is over.
     """
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
+
+    def is_so() -> bool:
         rows = _call("GET", "/api/v1/standing")["rows"]
-        if any(r["row"]["level"] == row and r["phase"] == phase for r in rows):
-            return True
-        time.sleep(_POLL_S)
-    return False
+        return any(r["row"]["level"] == row and r["phase"] == phase for r in rows)
+
+    return _seen(is_so, within_s)
 
 
 def await_level(level: str, within_s: float) -> bool:
     """Wait until this level, such as `none`, is in force: every row has settled; False when the time is over."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if level_is(level):
-            return True
-        time.sleep(_POLL_S)
-    return False
+    return _seen(lambda: level_is(level), within_s)
 
 
 def await_pool(pool: str, within_s: float) -> bool:
     """Wait until every endpoint of a pool is up; False when the time is over."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if all(endpoint["up"] for endpoint in _pool(pool)["endpoints"]):
-            return True
-        time.sleep(_POLL_S)
-    return False
+    return _seen(lambda: all(endpoint["up"] for endpoint in _pool(pool)["endpoints"]), within_s)
 
 
 def await_healed(within_s: float) -> bool:
     """Wait until no fault of this drill is in force and none has left anything; False when the time is over."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if not any(lease["drill_id"] == _drill() for lease in _call("GET", "/api/v1/leases")):
-            return True
-        time.sleep(_POLL_S)
-    return False
+    return _seen(lambda: not any(lease["drill_id"] == _drill() for lease in _call("GET", "/api/v1/leases")), within_s)
 
 
 def level_stays(level: str, for_s: float) -> bool:
-    """Watch for a time; tell whether this level, such as `none`, was in force all the while."""
-    deadline = time.monotonic() + for_s
-    while time.monotonic() < deadline:
-        if not level_is(level):
+    """Watch for a time; tell whether this level, such as `none`, was in force all the while, and still is after it."""
+    return not _seen(lambda: not level_is(level), for_s)
+
+
+def _seen(look: Callable[[], bool], within_s: float) -> bool:
+    """Look again and again; tell whether it was so within a time.
+
+    The last look begins when the time is over: this process may have stood still, or an answer have taken that long.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        last = time.monotonic() >= deadline
+        if look():
+            return True
+        if last:
             return False
         time.sleep(_POLL_S)
-    return True
 
 
 def level_is(level: str) -> bool:

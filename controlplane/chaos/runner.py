@@ -6,10 +6,11 @@ moment, because nothing that matters depends on it: faults, leases and times are
 
 import asyncio
 import json
+import math
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sized
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -23,10 +24,14 @@ from controlplane.errors import ExperimentError
 from controlplane.tls import PINNED
 
 STEP_LIMIT_S = 60.0
-"""A step that takes longer, besides what it says that it waits for (`within_s`, `pauses`), is hung."""
+"""A step that takes longer, besides what it says that it waits for (`within_s`, `for_s`, `pauses`), is hung."""
 START_LIMIT_S = 60.0
 """The first step has to begin within this."""
 END_GRACE_S = 5.0
+ROLL_WITHIN_S = 300.0
+"""How long `inject_rolling` waits for each endpoint where the page does not say."""
+_LONGEST_S = 1e9
+"""A page may say `.inf`; no clock waits for that."""
 
 Note = Callable[[str], Awaitable[None]]
 
@@ -34,9 +39,18 @@ Note = Callable[[str], Awaitable[None]]
 class ChaosToolkit:
     """Starts `chaos run` with the way back to this control plane in its environment."""
 
-    def __init__(self, url: str, token: str, pinned: Path | None = None) -> None:
+    def __init__(self, url: str, token: str, endpoints: Callable[[str], Sized], pinned: Path | None = None) -> None:
+        """Take what a child needs, and how long it may take.
+
+        Args:
+            url: where the child reaches this control plane.
+            token: what it shows there.
+            endpoints: those of a pool, by its name: a fault that rolls takes its time for each of them.
+            pinned: the certificate that the child believes; None goes by the system's.
+        """
         self._url = url
         self._token = token
+        self._endpoints = endpoints
         self._pinned = {PINNED: str(pinned)} if pinned else {}
 
     async def walk(self, experiment: Path, drill_id: str, journal: Path, limit_s: float, note: Note) -> Walk:
@@ -46,7 +60,7 @@ class ChaosToolkit:
             experiment: the experiment's file.
             drill_id: the drill the extension acts for.
             journal: where Chaos Toolkit writes its journal; its log goes beside it, and so does the page that is run.
-            limit_s: seconds after which the child is killed.
+            limit_s: seconds after which the child is killed, besides those that its steps say they wait for.
             note: told each step as it begins and ends.
 
         Returns:
@@ -56,6 +70,7 @@ class ChaosToolkit:
             ExperimentError: when Chaos Toolkit cannot be started, or a step hangs.
         """
         page, run_page, controls = _files(experiment, journal)
+        whole_s = limit_s + all_waits_s(page, self._endpoints)
         reading, writing = os.pipe()
         try:
             child = await self._start(run_page, controls, journal, drill_id, writing)
@@ -65,7 +80,7 @@ class ChaosToolkit:
         finally:
             os.close(writing)
         try:
-            hung = await _follow(child, reading, limits(page), limit_s, note)
+            hung = await _follow(child, reading, limits(page), whole_s, note)
         finally:
             await _end(child)
         if hung:
@@ -124,24 +139,68 @@ def prepared(page: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def limits(page: Mapping[str, Any]) -> dict[str, float]:
-    """Return how many seconds each step may take, by its name; of steps with one name, the longest."""
-    hypothesis = page.get("steady-state-hypothesis")
-    probes = hypothesis.get("probes") if isinstance(hypothesis, Mapping) else None
+    """Return how many seconds each step may take, by its name; of steps with one name, the longest.
+
+    One that breaks endpoint after endpoint bounds its waits for each by itself: it may take as long as the whole run.
+    """
     found: dict[str, float] = {}
-    for step in (*(probes or ()), *(page.get("method") or ()), *(page.get("rollbacks") or ())):
-        if not isinstance(step, Mapping):
-            continue
-        provider, pauses = step.get("provider"), step.get("pauses")
-        arguments = provider.get("arguments") if isinstance(provider, Mapping) else None
-        waits = _seconds(arguments, "within_s") + _seconds(pauses, "before") + _seconds(pauses, "after")
+    for step in _steps(page):
         name = str(step.get("name", ""))
-        found[name] = max(found.get(name, 0.0), STEP_LIMIT_S + waits)
+        limit_s = math.inf if _rolls(step) else STEP_LIMIT_S + _waits_s(step)
+        found[name] = max(found.get(name, 0.0), limit_s)
     return found
 
 
-def _seconds(node: object, key: str) -> float:
-    value = node.get(key, 0) if isinstance(node, Mapping) else 0
-    return float(value) if isinstance(value, int | float) else 0.0
+def all_waits_s(page: Mapping[str, Any], endpoints: Callable[[str], Sized]) -> float:
+    """Return how many seconds all steps together may wait by what they say.
+
+    Args:
+        page: the experiment's page.
+        endpoints: those of a pool, by its name.
+    """
+    waits_s = 0.0
+    for step in _steps(page):
+        waits_s += _waits_s(step)
+        if _rolls(step):
+            arguments = _provider(step).get("arguments")
+            pool = arguments.get("pool") if isinstance(arguments, Mapping) else None
+            waits_s += len(endpoints(str(pool))) * _turn_s(arguments)
+    return waits_s
+
+
+def _steps(page: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    hypothesis = page.get("steady-state-hypothesis")
+    probes = hypothesis.get("probes") if isinstance(hypothesis, Mapping) else None
+    for step in (*(probes or ()), *(page.get("method") or ()), *(page.get("rollbacks") or ())):
+        if isinstance(step, Mapping):
+            yield step
+
+
+def _provider(step: Mapping[str, Any]) -> Mapping[str, Any]:
+    provider = step.get("provider")
+    return provider if isinstance(provider, Mapping) else {}
+
+
+def _rolls(step: Mapping[str, Any]) -> bool:
+    """Tell whether a step breaks the endpoints of a pool one after another."""
+    return bool(_provider(step).get("func") == "inject_rolling")
+
+
+def _waits_s(step: Mapping[str, Any]) -> float:
+    """Return how long a step waits, by what it says; of one that rolls, only the pauses around it."""
+    arguments, pauses = None if _rolls(step) else _provider(step).get("arguments"), step.get("pauses")
+    named = ((arguments, "within_s"), (arguments, "for_s"), (pauses, "before"), (pauses, "after"))
+    return sum(_seconds(node, key) for node, key in named)
+
+
+def _turn_s(arguments: object) -> float:
+    """Return how long one endpoint of a roll may take: broken and proven, healed, its pool back, and left alone."""
+    return STEP_LIMIT_S + 2 * _seconds(arguments, "within_s", ROLL_WITHIN_S) + _seconds(arguments, "pause_s")
+
+
+def _seconds(node: object, key: str, unsaid: float = 0.0) -> float:
+    value = node.get(key, unsaid) if isinstance(node, Mapping) else unsaid
+    return max(0.0, min(_LONGEST_S, float(value))) if isinstance(value, int | float) else 0.0
 
 
 async def _follow(

@@ -40,7 +40,7 @@ from controlplane.flows.watch import Users, WatchPorts, watch
 from controlplane.policy.model import DrillPlan
 
 WALK_LIMIT = timedelta(minutes=15)
-"""A child that has not ended by then is killed."""
+"""A child that has not ended by then is killed; what its steps say that they wait for is not counted."""
 VERIFIED_WITHIN_S = 10.0
 """A drill that was stopped has to be proven healed within this; what takes longer is said."""
 SETTLE_S = 5.0
@@ -61,7 +61,7 @@ class Order:
     experiment: Path
     journal: Path
     limit_s: float
-    """Seconds after which the child is killed."""
+    """Seconds after which the child is killed, besides those that its steps say they wait for."""
     note: Callable[[str], Awaitable[None]]
     """Stores a step as it happens."""
 

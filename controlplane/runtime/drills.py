@@ -145,18 +145,23 @@ class DrillDesk:
         return tuple(sorted(coming, key=lambda found: (found[0], found[1])))
 
     async def keep_schedule(self) -> None:
-        """Write down the dates that come next, and run what is due; does nothing while it is at it already."""
-        if self._busy.locked() or not self._ports.acting():
-            return
-        async with self._busy:
-            now = self._ports.now()
-            for at, name, plan in self.next_due(now):
-                for experiment in plan.experiments:
-                    planned = Slot(experiment, slot_name(name, at), at, SlotState.PLANNED, (), now)
-                    await self._ports.schedule.plan_slot(planned)
-            for slot in await self._ports.schedule.due_slots(now):
-                await self._attempt(slot)
-            await self.show()
+        """Write down the dates that come next, run what is due while it is not at it already, and show how all stands.
+
+        Who does not act shows it, too: another control plane may run drills, halt them and let them start again.
+        """
+        if self._ports.acting() and not self._busy.locked():
+            async with self._busy:
+                await self._run_due()
+        await self.show()
+
+    async def _run_due(self) -> None:
+        now = self._ports.now()
+        for at, name, plan in self.next_due(now):
+            for experiment in plan.experiments:
+                planned = Slot(experiment, slot_name(name, at), at, SlotState.PLANNED, (), now)
+                await self._ports.schedule.plan_slot(planned)
+        for slot in await self._ports.schedule.due_slots(now):
+            await self._attempt(slot)
 
     async def _attempt(self, slot: Slot) -> None:
         """Run one date, or say why not."""

@@ -5,10 +5,11 @@ that it is not learnt yet.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from threading import Lock
 
 import structlog
 
@@ -21,6 +22,7 @@ from controlplane.slo.baseline import Baseline
 from controlplane.slo.burn import BudgetWindow, Urgency, budget
 from controlplane.slo.verdict import Evidence, Verdict
 from controlplane.telemetry import Metrics
+from controlplane.wholefile import write_whole
 
 log = structlog.get_logger("learnt")
 
@@ -48,6 +50,7 @@ class Learnt:
         """Requests that users got an answer to since the start, and how many of them failed."""
         self._shown = (0.0, 0.0)
         """As many of them as the metrics have been told of."""
+        self._saving = Lock()
 
     def take(self, look: Look) -> None:
         """Count what users got: by the answering pool's own counters, or by looks where it has none."""
@@ -122,17 +125,21 @@ class Learnt:
         return replace(evidence, usual=usual, deviation=deviation.score)
 
     def save(self, path: Path) -> None:
-        """Write everything down; a file that cannot be written is said, and tried again the next time."""
-        content = {
+        """Write everything down; a file that cannot be written is said, and tried again the next time.
+
+        Threads may call it at once, as the clock's and the stop do: the second one waits, so that the newest stays.
+        """
+        try:
+            with self._saving:
+                write_whole(path, json.dumps(self._content(), separators=(",", ":")))
+        except OSError as error:
+            log.error("what was learnt is not kept", path=str(path), why=str(error))
+
+    def _content(self) -> Mapping[str, object]:
+        return {
             "budgets": {name: window.dump() for name, window in self._budgets.items()},
             "baselines": {f"{pool} {signal}": b.dump() for (pool, signal), b in self._baselines.items()},
         }
-        beside = path.with_suffix(".new")
-        try:
-            beside.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
-            beside.replace(path)
-        except OSError as error:
-            log.error("what was learnt is not kept", path=str(path), why=str(error))
 
     def load(self, path: Path) -> None:
         """Take back what was written; a file that is not there or broken costs what it held."""

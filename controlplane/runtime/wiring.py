@@ -396,7 +396,7 @@ def build(
         armed = policy.degradation.rows.get(Level(row)) if row in LEVELS else None
         return armed.within if armed else None
 
-    chaos = ChaosToolkit(url, token, settings.pinned_file if settings.secure else None)
+    chaos = ChaosToolkit(url, token, endpoints, settings.pinned_file if settings.secure else None)
 
     async def walk(order: WalkOrder) -> Walk:
         return await chaos.walk(order.experiment, order.drill_id, order.journal, order.limit_s, order.note)

@@ -24,8 +24,12 @@ from controlplane.errors import FaultError
 
 START_S = 45.0
 """Longest wait for a fault to be in force: a burner has to import PyTorch on a busy machine."""
-END_S = 5.0
-"""Longest wait for a keeper that was told to end; then it is killed, and the driver undoes its harm."""
+END_S = 2.0
+"""Longest wait for a keeper that was told to end; then it is killed, and the driver undoes its harm.
+
+Both waits fit into the time that a driver has to end one fault (`flows.faults.REVERT_WITHIN_S`): a driver that is given
+up before it kills would begin anew with the keeper's polite end, round after round.
+"""
 LOOK_AGAIN_S = 0.01
 
 

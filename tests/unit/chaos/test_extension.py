@@ -2,9 +2,10 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ class Api:
     """One an answer; the last one stays."""
     up: list[list[bool]] = field(default_factory=lambda: [[True, True]])
     """Of the pool `primary`, likewise."""
+    phases: list[str] = field(default_factory=lambda: ["idle"])
+    """Of row P0, likewise."""
     open_leases: list[list[str]] = field(default_factory=lambda: [[]])
     """Drill ids of the leases in force, likewise."""
     state: str = "proven"
@@ -30,7 +33,8 @@ class Api:
     def standing(self) -> dict[str, Any]:
         up = next_of(self.up)
         endpoints = [{"endpoint": {"name": f"primary-{n}"}, "up": each, "answer_s": 0.1} for n, each in enumerate(up)]
-        return {"level": next_of(self.level), "rows": [], "pools": [{"name": "primary", "endpoints": endpoints}]}
+        rows = [{"row": {"level": "P0"}, "phase": next_of(self.phases)}]
+        return {"level": next_of(self.level), "rows": rows, "pools": [{"name": "primary", "endpoints": endpoints}]}
 
     def leases(self, body: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -128,6 +132,54 @@ def test_a_level_stays_only_when_it_is_never_left(api: Api) -> None:
     assert extension.level_stays("none", 0.05)
     api.level = ["none", "none", "P0", "none"]
     assert not extension.level_stays("none", 5)
+
+
+class Stall:
+    """A clock that jumps an hour, once: while this process sleeps, or while it waits for an answer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, during: str) -> None:
+        self._at = 0.0
+        self._ahead = {during: 3600.0}
+        self._ask = extension._call
+        monkeypatch.setattr(extension, "time", SimpleNamespace(monotonic=lambda: self._at, sleep=self._sleep))
+        monkeypatch.setattr(extension, "_call", self._call)
+
+    def _sleep(self, seconds: float) -> None:
+        self._at += seconds + self._ahead.pop("sleep", 0.0)
+
+    def _call(self, method: str, path: str) -> Any:
+        answer = self._ask(method, path)
+        self._at += self._ahead.pop("answer", 0.0)
+        return answer
+
+
+@pytest.mark.parametrize("during", ["sleep", "answer"])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda: extension.await_row("P0", "engaged", 5),
+        lambda: extension.await_level("P0", 5),
+        lambda: extension.await_pool("primary", 5),
+        lambda: extension.await_healed(5),
+        lambda: not extension.level_stays("none", 5),
+    ],
+    ids=["row", "level", "pool", "healed", "stays"],
+)
+def test_a_machine_that_stands_still_until_the_time_is_over_looks_once_more(
+    api: Api, monkeypatch: pytest.MonkeyPatch, wait: Callable[[], bool], during: str
+) -> None:
+    api.phases, api.level = ["engaging", "engaged"], ["none", "P0"]
+    api.up, api.open_leases = [[True, False], [True, True]], [["d1"], []]
+    Stall(monkeypatch, during)
+    assert wait()
+
+
+@pytest.mark.parametrize("within_s", [0, 0.05])
+def test_what_does_not_come_is_waited_for_no_longer_than_its_time(api: Api, within_s: float) -> None:
+    api.open_leases = [["d1"]]
+    assert not extension.await_row("P0", "engaged", within_s)
+    assert not extension.await_level("P0", within_s)
+    assert not extension.await_healed(within_s)
 
 
 @pytest.mark.usefixtures("api")

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.chaos.keepers import fill
 from controlplane.chaos.keepers.burn import Burn, Gpu
 from controlplane.chaos.keepers.fill import Fill, may_not_fill
@@ -24,6 +26,9 @@ from controlplane.chaos.keepers.hold import Hold
 from controlplane.chaos.keepers.keeper import KeeperError, Order, holder, keep, read_order, spell_order
 from controlplane.chaos.keepers.stall import Stall
 from controlplane.chaos.keepers.table import WORKS
+from controlplane.chaos.substrates import keeper_process
+from controlplane.fleet.model import Endpoint
+from controlplane.flows.faults import REVERT_WITHIN_S
 from tests.support.processes import until
 
 
@@ -128,6 +133,33 @@ def test_a_directory_that_cannot_be_written_is_told_and_nothing_is_done(tmp_path
     with pytest.raises(KeeperError, match="gone"):
         keep(order(tmp_path / "gone" / "k"), work)
     assert "begin" not in work.said
+
+
+@pytest.fixture
+def deaf() -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that ignores SIGTERM."""
+    with subprocess.Popen(["sh", "-c", "trap '' TERM; echo deaf; exec sleep 60"], stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == b"deaf\n"
+        yield started
+        started.kill()
+
+
+async def test_one_that_does_not_end_when_it_is_told_is_killed_before_its_driver_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: "subprocess.Popen[bytes]"
+) -> None:
+    assert 2 * keeper_process.END_S < REVERT_WITHIN_S
+    monkeypatch.setattr(keeper_process, "END_S", 0.1)
+    endpoint = Endpoint("primary-0", "primary", "http://127.0.0.1:1", node="node-a")
+    until = datetime.now(UTC) + timedelta(minutes=1)
+    lease = Lease("l1", "d1", FaultKind.STALLED_ENGINE, endpoint, until, LeaseState.INJECTED, until)
+    keepers = keeper_process.KeeperProcess(tmp_path, "stall")
+    page = {"lease": "l1", "pid": deaf.pid, "started_at": psutil.Process(deaf.pid).create_time()}
+    keepers.file(lease).write_text(json.dumps(page), encoding="utf-8")
+    assert await keepers.stop(lease)
+    assert deaf.wait(60) == -signal.SIGKILL
+    assert keepers.find(lease) is None
+    assert keepers.residue(lease) == ""
 
 
 def test_an_order_is_read_as_it_was_written() -> None:

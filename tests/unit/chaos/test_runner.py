@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,16 @@ import psutil
 import pytest
 
 from controlplane.chaos.experiment import Walk
-from controlplane.chaos.runner import STEP_LIMIT_S, ChaosToolkit, limits, prepared, read_journal
+from controlplane.chaos.extension import inject_rolling
+from controlplane.chaos.runner import (
+    ROLL_WITHIN_S,
+    STEP_LIMIT_S,
+    ChaosToolkit,
+    all_waits_s,
+    limits,
+    prepared,
+    read_journal,
+)
 from controlplane.errors import ExperimentError
 
 NOTHING = Walk("", deviated=False, failed_activities=())
@@ -88,7 +99,11 @@ class Notes:
         self.first.set()
 
 
-RUNNER = ChaosToolkit("http://127.0.0.1:1", "token")
+def primaries(pool: str) -> tuple[str, ...]:
+    return ("a", "b", "c") if pool == "primary" else ()
+
+
+RUNNER = ChaosToolkit("http://127.0.0.1:1", "token", primaries)
 
 
 async def test_steps_are_told_as_they_happen_and_rollbacks_always_run(tmp_path: Path) -> None:
@@ -134,6 +149,41 @@ def test_a_step_may_take_what_it_says_it_waits_for_and_our_limit() -> None:
     ]
     found = limits({"method": steps, "steady-state-hypothesis": {"probes": [{"name": "well"}]}, "rollbacks": None})
     assert found == {"wait": STEP_LIMIT_S + 307.5, "kill": STEP_LIMIT_S, "well": STEP_LIMIT_S}
+
+
+def step(name: str, func: str, **arguments: object) -> dict[str, object]:
+    return {"name": name, "provider": {"func": func, "arguments": arguments}}
+
+
+def test_watching_for_a_while_is_a_wait_and_one_that_rolls_may_take_as_long_as_the_run() -> None:
+    found = limits({"method": [step("stays", "level_stays", for_s=120), step("roll", "inject_rolling", within_s=120)]})
+    assert found == {"stays": STEP_LIMIT_S + 120, "roll": math.inf}
+
+
+def test_a_run_may_take_what_all_its_steps_wait_for_and_a_roll_its_time_for_each_endpoint() -> None:
+    wait = step("wait", "await_level", within_s=300) | {"pauses": {"before": 5}}
+    roll = step("roll", "inject_rolling", pool="primary", within_s=120, pause_s=20) | {"pauses": {"after": 2}}
+    unsaid = step("roll", "inject_rolling", pool="primary")
+    assert all_waits_s({"method": [wait, wait]}, primaries) == 610
+    assert all_waits_s({"method": [roll]}, primaries) == 2 + 3 * (STEP_LIMIT_S + 120 + 120 + 20)
+    assert all_waits_s({"method": [unsaid]}, primaries) == 3 * (STEP_LIMIT_S + 2 * ROLL_WITHIN_S)
+    assert signature(inject_rolling).parameters["within_s"].default == ROLL_WITHIN_S
+
+
+def test_a_page_cannot_make_a_run_wait_for_ever() -> None:
+    for said in (math.inf, math.nan, -5, "60"):
+        assert 0 <= all_waits_s({"method": [step("wait", "await_healed", within_s=said)]}, primaries) <= 1e9
+
+
+async def test_a_run_is_given_the_time_of_its_roll(tmp_path: Path) -> None:
+    roll = {"type": "process", "path": "true", "func": "inject_rolling"}
+    nobody = page(tmp_path, roll={**roll, "arguments": {"pool": "moon"}})
+    with pytest.raises(ExperimentError) as error:
+        await RUNNER.walk(nobody, "d1", tmp_path / "nobody.json", 0, Notes())
+    assert error.value.why == "it took too long as a whole"
+    three = page(tmp_path, roll={**roll, "arguments": {"pool": "primary"}})
+    walk = await RUNNER.walk(three, "d1", tmp_path / "three.json", 0, Notes())
+    assert walk == Walk("completed", deviated=False, failed_activities=())
 
 
 def test_the_strategy_is_written_in_whatever_the_file_says() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.chaos.drill import Drill, Outcome, Slot, SlotState
+from controlplane.chaos.drill import Drill, Halt, Outcome, Slot, SlotState
 from controlplane.chaos.experiment import Walk
 from controlplane.chaos.fault import FaultKind
 from controlplane.chaos.safety import Refusal
@@ -185,6 +185,39 @@ async def test_only_the_leader_keeps_the_schedule(tmp_path: Path) -> None:
     await desk.at(DUE - timedelta(hours=1))
     desk.bench.leads = False
     assert (await desk.at(DUE))[NAME] is SlotState.PLANNED
+
+
+async def test_who_does_not_lead_shows_what_others_do_with_halts_and_drills(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    await desk.at(DUE - timedelta(hours=1))
+    desk.bench.leads = False
+    await desk.desk.halt("smoke", "ann")
+    desk.now = DUE + timedelta(days=39)
+    await desk.desk.show()
+    assert desk.metrics.registry.get_sample_value("controlplane_drills_halted") == 1
+    assert desk.metric("controlplane_drill_overdue") == 1
+    await desk.bench.halts.resume("mei", desk.now)
+    desk.schedule.passed["node-kill"] = desk.now
+    await desk.desk.keep_schedule()
+    assert desk.metrics.registry.get_sample_value("controlplane_drills_halted") == 0
+    assert desk.metric("controlplane_drill_overdue") == 0
+
+
+async def test_a_halt_is_shown_while_a_date_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(tmp_path)
+    await desk.at(DUE - timedelta(hours=1))
+    end = FakeDrills.end
+    shown: list[float | None] = []
+
+    async def ended(book: FakeDrills, drill: Drill) -> None:
+        await desk.bench.halts.halt(Halt("smoke", "ann", desk.now))
+        await desk.desk.keep_schedule()
+        shown.append(desk.metrics.registry.get_sample_value("controlplane_drills_halted"))
+        await end(book, drill)
+
+    monkeypatch.setattr(FakeDrills, "end", ended)
+    await desk.at(DUE)
+    assert shown == [1]
 
 
 async def test_what_has_not_passed_for_too_long_is_overdue(tmp_path: Path) -> None:

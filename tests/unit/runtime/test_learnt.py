@@ -1,7 +1,11 @@
 """Budgets and baselines from looks and verdicts, and over a restart."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
+
+import pytest
 
 from controlplane.fleet.model import Endpoint
 from controlplane.policy.model import Objective
@@ -73,6 +77,36 @@ def test_a_restart_loses_nothing(tmp_path: Path) -> None:
     again.load(tmp_path / "learnt.json")
     assert again.budgets() == made.budgets()
     assert again._usual("gateway", Evidence("latency_p99", 0.4, Band.OK)).usual == 0.4
+
+
+def test_of_two_that_save_at_once_the_newest_stays_and_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, made, onto_disk = tmp_path / "learnt.json", learnt(Clock()), os.fsync
+    held, go_on = Event(), Event()
+
+    def hold_the_first(fd: int) -> None:
+        if not held.is_set():
+            held.set()
+            assert go_on.wait(60)
+        onto_disk(fd)
+
+    monkeypatch.setattr(os, "fsync", hold_the_first)
+    made.take(page(0, 0))
+    made.take(page(100, 3))
+    by_the_clock, at_the_stop = (Thread(target=made.save, args=(path,)) for _ in range(2))
+    by_the_clock.start()
+    assert held.wait(60), "it is written onto the disk"
+    made.take(page(200, 3))
+    at_the_stop.start()
+    at_the_stop.join(0.2)  # Time to overtake the first one, if it could.
+    go_on.set()
+    by_the_clock.join()
+    at_the_stop.join()
+    again = learnt(Clock())
+    again.load(path)
+    assert again.budgets()[0].budget.events == 200
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_an_objective_counts_is_told_once() -> None:
