@@ -191,6 +191,7 @@ async def run(ports: DrillPorts, started: Started) -> Drill:
         return await _see_through(ports, started)
     finally:
         ports.walked.discard(started.drill.id)
+        ports.faults.own.forget(started.drill.id)
 
 
 async def _see_through(ports: DrillPorts, started: Started) -> Drill:
@@ -253,30 +254,16 @@ async def _walk_watched(ports: DrillPorts, started: Started, users: Users) -> tu
         if stopped:
             at = ports.now()
             ports.faults.stops.stop(drill.id, stopped)
-            ended = await _end_faults(ports, drill)
+            ended = await heal(ports.faults, drill.id)
             log.warning("stopped", drill=drill.id, why=stopped, ended=ended)
             await _note(ports, drill, "guard", f"stopped: {stopped}", at)
-            if ended is not None:
-                await _note(ports, drill, "heal", "every fault was told to end")
+            await _note(ports, drill, "heal", "every fault was told to end")
     finally:
         for task in (walking, watching, closing):
             task.cancel()
-        await _end_faults(ports, drill)
+        await heal(ports.faults, drill.id)
         await asyncio.gather(walking, watching, closing, return_exceptions=True)
     return (*_walked(walking), stopped)
-
-
-async def _end_faults(ports: DrillPorts, drill: Drill) -> tuple[str, ...] | None:
-    """Tell every fault to end, once: neither the child nor a process that stops waits for the database.
-
-    Returns:
-        What was done, one line a fault; None when the database refused: `_settle` asks it until it does not.
-    """
-    try:
-        return await heal(ports.faults, drill.id)
-    except StoreError as error:
-        log.error("faults not ended", drill=drill.id, what=error.what, why=error.why, fix=error.fix)
-        return None
 
 
 async def _note(ports: DrillPorts, drill: Drill, kind: str, text: str, at: datetime | None = None) -> None:

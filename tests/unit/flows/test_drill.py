@@ -15,10 +15,10 @@ from controlplane.chaos.redundancy import BlastRadius
 from controlplane.chaos.safety import Go, Refusal
 from controlplane.errors import ExperimentError, FaultError, FencedError, StoreError, UsageError
 from controlplane.flows.drill import Order, dry_run, run, start
-from controlplane.flows.faults import FaultRequest, heal, inject
+from controlplane.flows.faults import FaultRequest, heal, inject, until_healed
 from controlplane.flows.halt import halt, resume
-from tests.unit.flows.drilling import COMPLETED, PLAN, Bench, FakeLog, TimedLeases, names, refuse, utcnow
-from tests.unit.flows.fakes import FakeDrills
+from tests.unit.flows.drilling import COMPLETED, PLAN, Bench, FakeHalts, FakeLog, TimedLeases, names, refuse, utcnow
+from tests.unit.flows.fakes import FakeDrills, FakeDriver
 
 
 async def good(bench: Bench, order: Order) -> Walk:
@@ -252,6 +252,7 @@ async def test_a_process_that_stops_does_not_wait_for_the_database(
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(running, 10)
     assert bench.ended_child.is_set()
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
 
 
 async def test_a_drill_of_one_that_has_been_taken_over_from_ends(
@@ -351,6 +352,71 @@ async def test_faults_that_add_up_to_more_than_the_blast_radius_are_refused(tmp_
     assert len(bench.leases.kept) == 2
 
 
+async def test_one_endpoint_that_cannot_be_broken_leaves_no_other_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(good, tmp_path)
+    drill = (await bench.begun()).drill
+    refused, did = asyncio.Event(), list[str]()
+
+    async def the_first_refuses(_: object, lease: Lease) -> str:
+        if lease.endpoint.name == "primary-0":
+            refused.set()
+            raise FaultError("primary-0 cannot be broken", "permission denied")
+        await refused.wait()
+        await bench.tick()  # The refusal has got about before the harm is done.
+        did.append("broke")
+        return "broke it"
+
+    async def ends(_: object, lease: Lease) -> str:
+        if lease.endpoint.name == "primary-1":
+            did.append("ended")
+        return "let go"
+
+    monkeypatch.setattr(type(bench.driver), "apply", the_first_refuses)
+    monkeypatch.setattr(type(bench.driver), "revert", ends)
+    with pytest.raises(FaultError, match="primary-0 cannot be broken"):
+        await inject(bench.faults, drill, REQUEST)
+    assert did == ["broke", "ended"]
+
+
+async def test_what_was_broken_while_the_database_went_away_is_healed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(good, tmp_path)
+    drill = (await bench.begun()).drill
+
+    async def the_database_goes_away(_: object, lease: Lease) -> str:
+        refuse(monkeypatch, FakeHalts, "current", 1_000_000)
+        refuse(monkeypatch, TimedLeases, "of_drill", 1_000_000)
+        return f"broke {lease.endpoint.name}"
+
+    monkeypatch.setattr(type(bench.driver), "apply", the_database_goes_away)
+    with pytest.raises(StoreError):
+        await inject(bench.faults, drill, REQUEST)
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
+
+
+async def test_nothing_is_being_closed_any_more_once_a_database_that_refused_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(good, tmp_path)
+    drill = (await bench.begun()).drill
+    first, second = await inject(bench.faults, drill, REQUEST)
+    residue = type(bench.driver).residue
+
+    async def the_second_takes_longer(driver: FakeDriver, lease: Lease) -> str:
+        if lease.id == second.id:
+            await bench.tick()
+        return await residue(driver, lease)
+
+    monkeypatch.setattr(type(bench.driver), "residue", the_second_takes_longer)
+    refuse(monkeypatch, TimedLeases, "move", 1)
+    with pytest.raises(StoreError):
+        await until_healed(bench.faults, drill.id)
+    assert (bench.leases.kept[first.id].open, bench.leases.kept[second.id].open) == (True, False)
+
+
 async def test_a_drill_that_ended_was_stopped_or_halted_injects_nothing(tmp_path: Path) -> None:
     bench = Bench(good, tmp_path)
     drill = (await bench.begun()).drill
@@ -446,6 +512,52 @@ async def test_a_halt_ends_the_faults_even_when_it_cannot_be_stored(
     with pytest.raises(StoreError):
         await halt(bench.halting, "smoke", "ann")
     assert states(bench) == {LeaseState.HEALED}
+
+
+@pytest.mark.usefixtures("again_soon")
+async def test_a_halt_ends_what_this_process_broke_while_the_database_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(hangs, tmp_path)
+    held, looks, goes_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def leading(_: Bench) -> bool:
+        """Hold the watch, once it is told to: what is shown is the halt's own."""
+        if held.is_set():
+            looks.set()
+            await goes_on.wait()
+        return True
+
+    monkeypatch.setattr(Bench, "leading", leading)
+    running = asyncio.create_task(run(bench.ports, await bench.begun()))
+    await within(10, bench)
+    held.set()
+    await asyncio.wait_for(looks.wait(), 10)
+    for book, call in (
+        (FakeHalts, "halt"), (FakeDrills, "recent"), (TimedLeases, "open_leases"), (TimedLeases, "move"),
+    ):  # fmt: skip
+        refuse(monkeypatch, book, call, 1)
+    with pytest.raises(StoreError):
+        await halt(bench.halting, "smoke", "ann")
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
+    goes_on.set()
+    ended = await asyncio.wait_for(running, 10)
+    assert (ended.outcome, ended.reasons) == (Outcome.ABORTED, ("halted by ann: smoke",))
+    assert states(bench) == {LeaseState.HEALED}
+    assert bench.own.all() == ()
+
+
+async def test_a_fault_whose_end_cannot_be_recorded_is_ended_and_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(good, tmp_path)
+    await inject(bench.faults, (await bench.begun()).drill, REQUEST)
+    refuse(monkeypatch, TimedLeases, "move", 1)
+    _, done = await halt(bench.halting, "smoke", "ann")
+    assert sum("ended, but not recorded: disk full" in line for line in done) == 1
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
+    assert states(bench) == {LeaseState.HEALED, LeaseState.PROVEN}
+    assert {lease.id for lease in bench.own.all()} == {lease.id for lease in bench.leases.kept.values() if lease.open}
 
 
 async def test_one_fault_that_cannot_be_ended_keeps_no_other_from_it(tmp_path: Path) -> None:
