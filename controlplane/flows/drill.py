@@ -209,6 +209,8 @@ async def _see_through(ports: DrillPorts, started: Started) -> Drill:
     leases = await _tried(drill, lambda: ports.faults.leases.of_drill(drill.id))
     users.take(leases, ports.watching.counted(), ports.watching.readings())
     phases = await _tried(drill, lambda: _phases(ports, drill, leases))
+    alerts = await settle(ports.alerts, drill, contract, watched)
+    stopped = stopped or await _told_to_stop(ports, drill)
     facts = Facts(
         phases=phases,
         injected=sum(1 for lease in leases if lease.injected_at),
@@ -220,13 +222,13 @@ async def _see_through(ports: DrillPorts, started: Started) -> Drill:
         failed_activities=walk.failed_activities,
         proves_row=drill.row != NO_ROW,
         stopped=stopped,
-        alerts=await settle(ports.alerts, drill, contract, watched),
+        alerts=alerts,
     )
     outcome, reasons = judge(facts)
     ended = replace(
         drill, outcome=outcome, reasons=(*trouble, *reasons), ended_at=ports.now(), phases=phases, users=users.parts
     )
-    await _store(ports, ended)
+    ended = await _store(ports, ended)
     log.info("ended", drill=drill.id, outcome=outcome, reasons=ended.reasons)
     try:
         await ports.published(ended)
@@ -327,12 +329,23 @@ async def _settle(ports: DrillPorts, drill: Drill, stopped: str) -> tuple[str, .
     return residues
 
 
-async def _store(ports: DrillPorts, drill: Drill) -> None:
-    """Store how a drill ended; tried until it is stored."""
-    text = f"{drill.outcome} {'; '.join(drill.reasons)}".strip()
-    await _tried(drill, lambda: ports.drills.end(drill))
-    await _tried(drill, lambda: ports.log.note(drill.id, Event(drill.ended_at or ports.now(), "end", text)))
+async def _told_to_stop(ports: DrillPorts, drill: Drill) -> str:
+    """Return why a drill was told to stop after its last step, when no watch looks any more; empty when it was not."""
+    stored = await _tried(drill, lambda: ports.drills.get(drill.id))
+    return ports.faults.stops.why(drill.id) or (stored.called_off if stored else "")
+
+
+async def _store(ports: DrillPorts, drill: Drill) -> Drill:
+    """Store how a drill ended; tried until it is stored.
+
+    Returns:
+        The drill as it is stored: what another control plane, which had taken over meanwhile, says of it stands.
+    """
+    stored = await _tried(drill, lambda: ports.drills.end(drill))
+    text = f"{stored.outcome} {'; '.join(stored.reasons)}".strip()
+    await _tried(drill, lambda: ports.log.note(drill.id, Event(stored.ended_at or ports.now(), "end", text)))
     ports.faults.stops.forget(drill.id)
+    return stored
 
 
 async def _phases(ports: DrillPorts, drill: Drill, leases: tuple[Lease, ...]) -> dict[DrillPhase, datetime]:

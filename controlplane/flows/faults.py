@@ -195,7 +195,9 @@ async def _stopped(ports: FaultPorts, drill: Drill) -> str:
     if drill.called_off:  # At another control plane; the watch sees it a moment later.
         ports.stops.stop(drill.id, drill.called_off)
     halt = await ports.halts.current()
-    return ports.stops.why(drill.id) or (f"halted: {halt.why}" if halt else "")
+    if halt:  # It may be resumed before the watch looks: the drill has been refused a step all the same.
+        ports.stops.stop(drill.id, f"halted by {halt.by}: {halt.why}")
+    return ports.stops.why(drill.id)
 
 
 def _lease(drill: Drill, request: FaultRequest, endpoint: Endpoint, now: datetime) -> Lease:

@@ -57,6 +57,7 @@ async def halt(ports: HaltPorts, why: str, by: str) -> tuple[Halt, tuple[str, ..
         for drill in await ports.drills.recent(RECENT):
             if drill.outcome is Outcome.RUNNING:
                 ports.stops.stop(drill.id, told)
+                await ports.drills.call_off(drill.id, told)  # Whoever runs it may look only after the halt is over.
     except StoreError as error:
         trouble = error
     try:
