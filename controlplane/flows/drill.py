@@ -229,7 +229,7 @@ async def _see_through(ports: DrillPorts, started: Started) -> Drill:
         drill, outcome=outcome, reasons=(*trouble, *reasons), ended_at=ports.now(), phases=phases, users=users.parts
     )
     ended = await _store(ports, ended)
-    log.info("ended", drill=drill.id, outcome=outcome, reasons=ended.reasons)
+    log.info("ended", drill=drill.id, outcome=ended.outcome, reasons=ended.reasons)
     try:
         await ports.published(ended)
     except ControlplaneError as error:  # What is stored stands; pages are written anew the next time.
