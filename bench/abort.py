@@ -31,7 +31,7 @@ from controlplane.chaos.fault import FaultKind, Lease, LeaseState
 from controlplane.chaos.substrates.process import ProcessNodes
 from controlplane.clock import utcnow
 from controlplane.fleet.model import Endpoint
-from controlplane.flows.faults import Stops
+from controlplane.flows.faults import OwnLeases, Stops
 from controlplane.flows.halt import HaltPorts, halt
 from controlplane.flows.recover import RecoverPorts, heal_all
 from controlplane.store.database import open_database, sqlite_url
@@ -184,7 +184,7 @@ def _halt_once() -> tuple[float, float]:
     ):
         drills, leases = StoredDrills(database), StoredLeases(database)
         driver = ProcessNodes(Path(folder))
-        ports = HaltPorts(StoredHalts(database), drills, leases, driver, Stops(), utcnow)
+        ports = HaltPorts(StoredHalts(database), drills, leases, driver, Stops(), OwnLeases(), (), utcnow)
         recovering = RecoverPorts("bench", StoredReceipts(database), leases, drills, None, driver, utcnow)
         return asyncio.run(_break_and_halt(endpoints, driver, ports, recovering))
 

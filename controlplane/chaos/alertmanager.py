@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +27,10 @@ class _Listed(msgspec.Struct):
 
 
 _LISTING = msgspec.json.Decoder(list[_Listed])
+
+
+class _AbsentError(UnreachableError):
+    """Alertmanager answers that it has no such thing."""
 
 
 class Alertmanager:
@@ -57,14 +62,17 @@ class Alertmanager:
         return str((await self._call("POST", "/api/v2/silences", body))["silenceID"])
 
     async def lift(self, silence_id: str) -> None:
-        """End a silence; one that has ended is success.
+        """End a silence; one that has ended, or was forgotten by a restart, is success.
 
         Raises:
             UnreachableError: when nobody answers; it ends at its deadline all the same.
         """
         here = f"/api/v2/silence/{quote(silence_id, safe='')}"
-        if (await self._call("GET", here))["status"]["state"] != "expired":
-            await self._call("DELETE", here)
+        try:
+            if (await self._call("GET", here))["status"]["state"] != "expired":
+                await self._call("DELETE", here)
+        except _AbsentError:
+            return
 
     async def firing(self) -> tuple[Firing, ...]:
         """Return what fires now, silenced or not.
@@ -109,10 +117,9 @@ class Alertmanager:
             raise self._unreachable(f"{method} {path}: {error!r}") from error
         if answer.status >= 300:
             said = content[:200].decode(errors="replace")
-            raise self._unreachable(f"{method} {path} gave status {answer.status}: {said}")
+            kind = _AbsentError if answer.status == HTTPStatus.NOT_FOUND else UnreachableError
+            raise self._unreachable(f"{method} {path} gave status {answer.status}: {said}", kind)
         return content
 
-    def _unreachable(self, why: str) -> UnreachableError:
-        return UnreachableError(
-            f"Alertmanager at {self._url} does not do as asked", why, "see `alertmanager:` of the page"
-        )
+    def _unreachable(self, why: str, kind: type[UnreachableError] = UnreachableError) -> UnreachableError:
+        return kind(f"Alertmanager at {self._url} does not do as asked", why, "see `alertmanager:` of the page")

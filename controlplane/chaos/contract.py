@@ -55,7 +55,7 @@ class AlertRoom(Protocol):
         """
 
     async def lift(self, silence_id: str) -> None:
-        """End a silence; one that has ended is success.
+        """End a silence; one that has ended, or was forgotten, is success.
 
         Raises:
             UnreachableError: when nobody answers; it ends at its deadline all the same.

@@ -169,8 +169,8 @@ class DrillBook(Protocol):
     async def begin(self, drill: Drill) -> bool:
         """Store a new drill; False when its slot has been run already, or another drill runs."""
 
-    async def end(self, drill: Drill) -> None:
-        """Store how it ended."""
+    async def end(self, drill: Drill) -> Drill:
+        """Store how it ended, and return it as it is stored: one that has ended already stays as it is."""
 
     async def call_off(self, drill_id: str, why: str) -> Drill | None:
         """Tell a drill to stop, wherever it runs, and return it; the first reason stays. None when it does not run."""

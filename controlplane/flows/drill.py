@@ -191,6 +191,7 @@ async def run(ports: DrillPorts, started: Started) -> Drill:
         return await _see_through(ports, started)
     finally:
         ports.walked.discard(started.drill.id)
+        ports.faults.own.forget(started.drill.id)
 
 
 async def _see_through(ports: DrillPorts, started: Started) -> Drill:
@@ -208,6 +209,8 @@ async def _see_through(ports: DrillPorts, started: Started) -> Drill:
     leases = await _tried(drill, lambda: ports.faults.leases.of_drill(drill.id))
     users.take(leases, ports.watching.counted(), ports.watching.readings())
     phases = await _tried(drill, lambda: _phases(ports, drill, leases))
+    alerts = await settle(ports.alerts, drill, contract, watched)
+    stopped = stopped or await _told_to_stop(ports, drill)
     facts = Facts(
         phases=phases,
         injected=sum(1 for lease in leases if lease.injected_at),
@@ -219,14 +222,14 @@ async def _see_through(ports: DrillPorts, started: Started) -> Drill:
         failed_activities=walk.failed_activities,
         proves_row=drill.row != NO_ROW,
         stopped=stopped,
-        alerts=await settle(ports.alerts, drill, contract, watched),
+        alerts=alerts,
     )
     outcome, reasons = judge(facts)
     ended = replace(
         drill, outcome=outcome, reasons=(*trouble, *reasons), ended_at=ports.now(), phases=phases, users=users.parts
     )
-    await _store(ports, ended)
-    log.info("ended", drill=drill.id, outcome=outcome, reasons=ended.reasons)
+    ended = await _store(ports, ended)
+    log.info("ended", drill=drill.id, outcome=ended.outcome, reasons=ended.reasons)
     try:
         await ports.published(ended)
     except ControlplaneError as error:  # What is stored stands; pages are written anew the next time.
@@ -253,30 +256,16 @@ async def _walk_watched(ports: DrillPorts, started: Started, users: Users) -> tu
         if stopped:
             at = ports.now()
             ports.faults.stops.stop(drill.id, stopped)
-            ended = await _end_faults(ports, drill)
+            ended = await heal(ports.faults, drill.id)
             log.warning("stopped", drill=drill.id, why=stopped, ended=ended)
             await _note(ports, drill, "guard", f"stopped: {stopped}", at)
-            if ended is not None:
-                await _note(ports, drill, "heal", "every fault was told to end")
+            await _note(ports, drill, "heal", "every fault was told to end")
     finally:
         for task in (walking, watching, closing):
             task.cancel()
-        await _end_faults(ports, drill)
+        await heal(ports.faults, drill.id)
         await asyncio.gather(walking, watching, closing, return_exceptions=True)
     return (*_walked(walking), stopped)
-
-
-async def _end_faults(ports: DrillPorts, drill: Drill) -> tuple[str, ...] | None:
-    """Tell every fault to end, once: neither the child nor a process that stops waits for the database.
-
-    Returns:
-        What was done, one line a fault; None when the database refused: `_settle` asks it until it does not.
-    """
-    try:
-        return await heal(ports.faults, drill.id)
-    except StoreError as error:
-        log.error("faults not ended", drill=drill.id, what=error.what, why=error.why, fix=error.fix)
-        return None
 
 
 async def _note(ports: DrillPorts, drill: Drill, kind: str, text: str, at: datetime | None = None) -> None:
@@ -340,12 +329,23 @@ async def _settle(ports: DrillPorts, drill: Drill, stopped: str) -> tuple[str, .
     return residues
 
 
-async def _store(ports: DrillPorts, drill: Drill) -> None:
-    """Store how a drill ended; tried until it is stored."""
-    text = f"{drill.outcome} {'; '.join(drill.reasons)}".strip()
-    await _tried(drill, lambda: ports.drills.end(drill))
-    await _tried(drill, lambda: ports.log.note(drill.id, Event(drill.ended_at or ports.now(), "end", text)))
+async def _told_to_stop(ports: DrillPorts, drill: Drill) -> str:
+    """Return why a drill was told to stop after its last step, when no watch looks any more; empty when it was not."""
+    stored = await _tried(drill, lambda: ports.drills.get(drill.id))
+    return ports.faults.stops.why(drill.id) or (stored.called_off if stored else "")
+
+
+async def _store(ports: DrillPorts, drill: Drill) -> Drill:
+    """Store how a drill ended; tried until it is stored.
+
+    Returns:
+        The drill as it is stored: what another control plane, which had taken over meanwhile, says of it stands.
+    """
+    stored = await _tried(drill, lambda: ports.drills.end(drill))
+    text = f"{stored.outcome} {'; '.join(stored.reasons)}".strip()
+    await _tried(drill, lambda: ports.log.note(drill.id, Event(stored.ended_at or ports.now(), "end", text)))
     ports.faults.stops.forget(drill.id)
+    return stored
 
 
 async def _phases(ports: DrillPorts, drill: Drill, leases: tuple[Lease, ...]) -> dict[DrillPhase, datetime]:

@@ -5,9 +5,10 @@ request is held against the halt, the drill's own stop, the longest lease and th
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import uuid4
 
 import structlog
@@ -15,7 +16,7 @@ import structlog
 from controlplane.chaos.drill import Drill, DrillLog, Event, HaltBook, Outcome
 from controlplane.chaos.fault import MAX_LEASE, FaultDriver, FaultKind, Lease, LeaseBook, LeaseState, Setting
 from controlplane.chaos.redundancy import BlastRadius, chosen
-from controlplane.errors import FaultError, UsageError
+from controlplane.errors import ControlplaneError, FaultError, StoreError, UsageError
 from controlplane.fleet.model import CONTROLPLANE_POOL, Endpoint
 
 REVERT_WITHIN_S = 5.0
@@ -23,6 +24,8 @@ REVERT_WITHIN_S = 5.0
 HEAL_WITHIN_S = 60.0
 """How long the fleet has to come back after the last lease ended."""
 POLL_S = 0.1
+
+T = TypeVar("T")
 
 log = structlog.get_logger("drill")
 
@@ -46,6 +49,36 @@ class Stops:
         self._why.pop(drill_id, None)
 
 
+class OwnLeases:
+    """The leases of this process's drills that nobody has closed, as far as it knows.
+
+    What is stored counts; this is what faults are ended by while the database cannot be read.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Lease] = {}
+
+    def keep(self, lease: Lease) -> None:
+        """Remember a lease that has been stored; nothing is touched yet."""
+        self._kept[lease.id] = lease
+
+    def close(self, lease_id: str) -> None:
+        """Forget a lease whose fault left nothing behind."""
+        self._kept.pop(lease_id, None)
+
+    def forget(self, drill_id: str) -> None:
+        """Forget a drill that this process walks no more: what it left is ended by whoever recovers."""
+        self._kept = {key: lease for key, lease in self._kept.items() if lease.drill_id != drill_id}
+
+    def all(self) -> tuple[Lease, ...]:
+        """Return every lease, oldest first."""
+        return tuple(self._kept.values())
+
+    def of_drill(self, drill_id: str) -> tuple[Lease, ...]:
+        """Return the leases of one drill, oldest first."""
+        return tuple(lease for lease in self._kept.values() if lease.drill_id == drill_id)
+
+
 @dataclass(frozen=True, slots=True)
 class FaultPorts:
     """What injecting and healing touch."""
@@ -63,6 +96,7 @@ class FaultPorts:
     """How much an experiment may take away, by its name."""
     now: Callable[[], datetime]
     stops: Stops = field(default_factory=Stops)
+    own: OwnLeases = field(default_factory=OwnLeases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +123,35 @@ async def inject(ports: FaultPorts, drill: Drill, request: FaultRequest) -> tupl
     Raises:
         UsageError: when the request is not allowed, or there is nothing to break.
         FaultError: when an injection failed, or the drill was stopped meanwhile; what had been injected is healed.
+        StoreError: when the database refused; what had been injected is healed.
     """
     driver, targets = await _allowed(ports, drill, request)
     leases = [_lease(drill, request, endpoint, ports.now()) for endpoint in targets]
     for lease in leases:
         await ports.leases.intend(lease)
+        ports.own.keep(lease)
     try:
-        injected = await asyncio.gather(*(_inject_one(ports, driver, lease) for lease in leases))
-    except FaultError:
+        injected = await _each(_inject_one(ports, driver, lease) for lease in leases)
+        why = await _stopped(ports, drill)
+        if why:
+            raise FaultError("the drill was stopped while it injected", why, "what it had broken is healed")
+        return await _each(_prove_one(ports, driver, lease) for lease in injected)
+    except ControlplaneError:
         await heal(ports, drill.id)
         raise
-    why = await _stopped(ports, drill)
-    if why:
-        await heal(ports, drill.id)
-        raise FaultError("the drill was stopped while it injected", why, "what it had broken is healed")
-    return tuple(await asyncio.gather(*(_prove_one(ports, driver, lease) for lease in injected)))
+
+
+async def _each(work: Iterable[Awaitable[T]]) -> tuple[T, ...]:
+    """Do several things at once, each to its end: an injection that is broken off midway may still do its harm.
+
+    Raises:
+        ControlplaneError: the first of them, once nothing is under way any more.
+    """
+    done = await asyncio.gather(*work, return_exceptions=True)
+    failed = next((one for one in done if isinstance(one, BaseException)), None)
+    if failed:
+        raise failed
+    return tuple(one for one in done if not isinstance(one, BaseException))
 
 
 async def _allowed(ports: FaultPorts, drill: Drill, request: FaultRequest) -> tuple[FaultDriver, tuple[Endpoint, ...]]:
@@ -147,7 +195,9 @@ async def _stopped(ports: FaultPorts, drill: Drill) -> str:
     if drill.called_off:  # At another control plane; the watch sees it a moment later.
         ports.stops.stop(drill.id, drill.called_off)
     halt = await ports.halts.current()
-    return ports.stops.why(drill.id) or (f"halted: {halt.why}" if halt else "")
+    if halt:  # It may be resumed before the watch looks: the drill has been refused a step all the same.
+        ports.stops.stop(drill.id, f"halted by {halt.by}: {halt.why}")
+    return ports.stops.why(drill.id)
 
 
 def _lease(drill: Drill, request: FaultRequest, endpoint: Endpoint, now: datetime) -> Lease:
@@ -192,10 +242,14 @@ async def heal(ports: FaultPorts, drill_id: str) -> tuple[str, ...]:
     Returns:
         What was done, one line a fault. A lease is closed only when nothing of its fault is left.
     """
-    leases = [lease for lease in await ports.leases.of_drill(drill_id) if lease.open]
+    try:
+        leases = tuple(lease for lease in await ports.leases.of_drill(drill_id) if lease.open)
+    except StoreError as error:  # What this process has broken itself it knows without being told.
+        log.error("leases unknown", drill=drill_id, what=error.what, why=error.why, fix=error.fix)
+        leases = ports.own.of_drill(drill_id)
     if ports.driver is None:
         return tuple(f"{lease.endpoint.name}: cannot be healed: no substrate" for lease in leases)
-    return tuple(await asyncio.gather(*(_heal_one(ports.driver, lease) for lease in leases)))
+    return await _each(_heal_one(ports.driver, lease) for lease in leases)
 
 
 async def _heal_one(driver: FaultDriver, lease: Lease) -> str:
@@ -238,7 +292,7 @@ async def until_healed(ports: FaultPorts, drill_id: str, within_s: float = HEAL_
 
 async def _close(ports: FaultPorts, leases: tuple[Lease, ...]) -> tuple[str, ...]:
     """Close the open leases that left nothing behind; return what the others left."""
-    found = await asyncio.gather(*(_close_one(ports, lease) for lease in leases if lease.open))
+    found = await _each(_close_one(ports, lease) for lease in leases if lease.open)
     return tuple(left for left in found if left)
 
 
@@ -252,6 +306,7 @@ async def _close_one(ports: FaultPorts, lease: Lease) -> str:
         return f"{lease.endpoint.name}: cannot be asked: {error}"
     if not left:
         closed = await ports.leases.move(lease.id, LeaseState.HEALED, ports.now(), "nothing left")
+        ports.own.close(lease.id)
         await ports.log.note(
             lease.drill_id,
             Event(closed.healed_at or ports.now(), "heal", f"{lease.kind} on {lease.endpoint.name}: nothing left"),

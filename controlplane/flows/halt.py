@@ -1,11 +1,11 @@
-"""The journey of a halt: stored first, then every drill is told to stop, then every fault is ended, all at once.
+"""The journey of a halt: our drills are told to stop, it is stored, then every fault is ended, all at once.
 
 Called through the API, the console and the command line. A halt holds for every control plane on the database and
 survives a restart; nothing new starts until it is resumed.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +14,7 @@ import structlog
 from controlplane.chaos.drill import DrillBook, Halt, HaltBook, Outcome
 from controlplane.chaos.fault import FaultDriver, Lease, LeaseBook, LeaseState
 from controlplane.errors import FaultError, StoreError
-from controlplane.flows.faults import REVERT_WITHIN_S, Stops
+from controlplane.flows.faults import REVERT_WITHIN_S, OwnLeases, Stops
 
 RECENT = 20
 
@@ -30,29 +30,40 @@ class HaltPorts:
     leases: LeaseBook
     driver: FaultDriver | None
     stops: Stops
+    own: OwnLeases
+    """What faults are ended by where the leases cannot be read."""
+    walked: Collection[str]
+    """Ids of the drills that this process walks."""
     now: Callable[[], datetime]
 
 
 async def halt(ports: HaltPorts, why: str, by: str) -> tuple[Halt, tuple[str, ...]]:
     """Stop every drill, end every fault, and block new drills.
 
-    A store that refuses does not keep the faults from being ended; the error is raised after they are.
+    A store that refuses does not keep the faults of this process from being ended; the error is raised after they are.
 
     Returns:
         The halt in force, and what was done, one line a fault.
 
     Raises:
-        StoreError: when the halt could not be stored: nothing is broken any more, but new drills are not blocked.
+        StoreError: when the halt could not be stored, or the leases could not be read: what this process has broken is
+            ended, but new drills may not be blocked, and a fault of another control plane may be in force.
     """
-    given, trouble = Halt(why, by, ports.now()), None
+    given, told, trouble = Halt(why, by, ports.now()), f"halted by {by}: {why}", None
+    for drill_id in ports.walked:
+        ports.stops.stop(drill_id, told)
     try:
         await ports.halts.halt(given)
         for drill in await ports.drills.recent(RECENT):
             if drill.outcome is Outcome.RUNNING:
-                ports.stops.stop(drill.id, f"halted by {by}: {why}")
+                ports.stops.stop(drill.id, told)
+                await ports.drills.call_off(drill.id, told)  # Whoever runs it may look only after the halt is over.
     except StoreError as error:
         trouble = error
-    leases = await ports.leases.open_leases()
+    try:
+        leases = await ports.leases.open_leases()
+    except StoreError as error:
+        leases, trouble = ports.own.all(), error
     log.warning("halted", why=why, by=by, faults=len(leases))
     done = tuple(await asyncio.gather(*(_end(ports, lease) for lease in leases)))
     if trouble:
@@ -74,7 +85,12 @@ async def _end(ports: HaltPorts, lease: Lease) -> str:
         return f"{what}: not healed: {error}; it is tried again every few seconds"
     if left:
         return f"{what}: {text}; waiting: {left}"
-    await ports.leases.move(lease.id, LeaseState.HEALED, ports.now(), text)
+    try:
+        await ports.leases.move(lease.id, LeaseState.HEALED, ports.now(), text)
+    except StoreError as error:
+        log.error("not recorded", lease=lease.id, what=error.what, why=error.why)
+        return f"{what}: {text}; ended, but not recorded: {error.why}"
+    ports.own.close(lease.id)
     return f"{what}: {text}; healed"
 
 

@@ -84,7 +84,9 @@ def join(parts: DrillingParts) -> tuple[DrillPorts, DrillDesk]:
         journals=parts.journals,
         now=parts.now,
     )  # fmt: skip
-    halting = HaltPorts(parts.halts, parts.drills, parts.leases, parts.driver, stops, parts.now)
+    halting = HaltPorts(
+        parts.halts, parts.drills, parts.leases, parts.driver, stops, drilling.faults.own, drilling.walked, parts.now
+    )
     desk = DrillDesk(
         DeskPorts(
             parts.policy.drills,

@@ -60,10 +60,16 @@ class StoredDrills:
 
         return await self._database.change(work)
 
-    async def end(self, drill: Drill) -> None:
-        """Store how it ended; one that another control plane has called off meanwhile stays called off."""
-        running = (drills.c.id == drill.id) & (drills.c.outcome == Outcome.RUNNING.value)
-        await self._database.run(lambda c: c.execute(update(drills).where(running).values(_outcome(drill))))
+    async def end(self, drill: Drill) -> Drill:
+        """Store how it ended, and return it as it is stored: one that another has called off meanwhile stays so."""
+        known = drills.c.id == drill.id
+        ended = update(drills).where(known, drills.c.outcome == Outcome.RUNNING.value).values(_outcome(drill))
+
+        def work(connection: Connection) -> Drill:
+            connection.execute(ended)
+            return _drill(connection.execute(select(drills).where(known)).one())
+
+        return await self._database.run(work)
 
     async def call_off(self, drill_id: str, why: str) -> Drill | None:
         """Tell a drill to stop, wherever it runs, and return it; the first reason stays. None when it does not run."""

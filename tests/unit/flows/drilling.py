@@ -19,7 +19,7 @@ from controlplane.errors import StoreError
 from controlplane.fleet.model import Endpoint
 from controlplane.flows.alerts import AlertPorts
 from controlplane.flows.drill import DrillPorts, Order, Started, start
-from controlplane.flows.faults import FaultPorts, FaultRequest, Stops, inject
+from controlplane.flows.faults import FaultPorts, FaultRequest, OwnLeases, Stops, inject
 from controlplane.flows.halt import HaltPorts
 from controlplane.flows.watch import WatchPorts
 from controlplane.policy.model import DrillPlan, Slot
@@ -115,6 +115,8 @@ class Bench:
     log: FakeLog = field(default_factory=FakeLog)
     driver: FakeDriver = field(default_factory=FakeDriver)
     stops: Stops = field(default_factory=Stops)
+    own: OwnLeases = field(default_factory=OwnLeases)
+    walked: set[str] = field(default_factory=set)
     leads: bool = True
     readings: dict[str, Reading] = field(default_factory=lambda: {"availability": Reading(1.0)})
     counted: tuple[float, float] = (0.0, 0.0)
@@ -129,7 +131,7 @@ class Bench:
     def faults(self) -> FaultPorts:
         return FaultPorts(
             self.leases, self.log, self.halts, self.driver, names, lambda: sum(POOLS.values()), lambda _: self.radius,
-            utcnow, self.stops,
+            utcnow, self.stops, self.own,
         )  # fmt: skip
 
     async def leading(self) -> bool:
@@ -137,7 +139,7 @@ class Bench:
 
     @property
     def halting(self) -> HaltPorts:
-        return HaltPorts(self.halts, self.drills, self.leases, self.driver, self.stops, utcnow)
+        return HaltPorts(self.halts, self.drills, self.leases, self.driver, self.stops, self.own, self.walked, utcnow)
 
     @property
     def ports(self) -> DrillPorts:
@@ -160,6 +162,7 @@ class Bench:
             published=self._published,
             journals=self.journals,
             now=utcnow,
+            walked=self.walked,
         )  # fmt: skip
 
     async def tick(self) -> None:

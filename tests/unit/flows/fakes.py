@@ -225,8 +225,10 @@ class FakeDrills:
         self.kept[drill.id] = drill
         return True
 
-    async def end(self, drill: Drill) -> None:
-        self.kept[drill.id] = drill
+    async def end(self, drill: Drill) -> Drill:
+        if drill.id not in self.kept or self.kept[drill.id].outcome is Outcome.RUNNING:
+            self.kept[drill.id] = drill
+        return self.kept[drill.id]
 
     async def call_off(self, drill_id: str, why: str) -> Drill | None:
         found = self.kept.get(drill_id)

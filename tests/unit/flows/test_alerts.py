@@ -10,10 +10,11 @@ import pytest
 from controlplane.chaos.contract import Contract, Firing, Silence, broken
 from controlplane.chaos.drill import Outcome
 from controlplane.chaos.experiment import Walk
+from controlplane.chaos.fault import FaultKind
 from controlplane.errors import UnreachableError
-from controlplane.flows.alerts import Watched, settle
+from controlplane.flows.alerts import Watched, follow, settle
 from controlplane.flows.drill import Order, run
-from controlplane.flows.faults import heal
+from controlplane.flows.faults import FaultRequest, heal, inject
 from tests.unit.flows.drilling import COMPLETED, EXPERIMENT, Bench, FakeLog, TimedLeases, refuse, utcnow
 
 NOW = utcnow()
@@ -29,22 +30,32 @@ class FakeRoom:
     silences: list[Silence] = field(default_factory=list)
     lifted: list[str] = field(default_factory=list)
     answers: bool = True
+    refuses: list[str] = field(default_factory=list)
+    """Calls that are not answered, one time each."""
+    known: set[str] = field(default_factory=set)
+    """Ids of the silences that are in force; a restart may forget them."""
 
     async def silence(self, silence: Silence) -> str:
-        self._ask()
+        self._ask("silence")
+        if silence.id and silence.id not in self.known:
+            raise UnreachableError("Alertmanager does not do as asked", "silence not found", "make a new one")
         self.silences.append(silence)
-        return "s1"
+        made = silence.id or f"s{len(self.silences)}"
+        self.known.add(made)
+        return made
 
     async def lift(self, silence_id: str) -> None:
-        self._ask()
+        self._ask("lift")
         self.lifted.append(silence_id)
+        self.known.discard(silence_id)
 
     async def firing(self) -> tuple[Firing, ...]:
-        self._ask()
+        self._ask("firing")
         return tuple(self.fires)
 
-    def _ask(self) -> None:
-        if not self.answers:
+    def _ask(self, call: str) -> None:
+        if call in self.refuses or not self.answers:
+            self.refuses = [other for other in self.refuses if other != call]
             raise UnreachableError("Alertmanager does not answer", "refused", "start it")
 
 
@@ -99,6 +110,85 @@ async def test_an_alertmanager_that_never_answers_fails_the_contract_and_nothing
     ended = await run(made.ports, await made.begun())
     assert (ended.outcome, ended.reasons) == (Outcome.FAILED, ("the alerts are unknown: refused",))
     assert all(not lease.open for lease in made.leases.kept.values())
+
+
+@pytest.mark.parametrize(
+    ("contract", "fired", "reasons"),
+    [
+        (Contract((), ("ObjectiveMissed",)), (), ("the alerts are unknown: refused",)),
+        (CONTRACT, ("DegradationEngaged",), ("the alerts are unknown: refused",)),
+        (Contract(CONTRACT.expected), (), ("the alerts are unknown: refused",)),
+        (
+            Contract(CONTRACT.expected, ("*",)),
+            ("Other",),
+            ("the alerts are unknown: refused", "forbidden alert Other fired"),
+        ),
+        (Contract(CONTRACT.expected), CONTRACT.expected, ()),
+    ],
+    ids=["forbidden", "expected was seen", "expected", "forbidden was seen", "kept already"],
+)
+async def test_an_alertmanager_that_dies_with_the_fault_vouches_for_nothing(
+    tmp_path: Path, contract: Contract, fired: tuple[str, ...], reasons: tuple[str, ...]
+) -> None:
+    made, room, watched = bench(tmp_path, FakeRoom()), FakeRoom(), Watched()
+    drill = (await made.begun()).drill
+    ports = replace(made.ports.alerts, room=room)
+    room.fires = [Firing(name, utcnow(), "chat") for name in fired]
+    following = asyncio.create_task(follow(ports, drill, contract, watched))
+    async with asyncio.timeout(10):
+        while not watched.looked:
+            await made.tick()
+    room.answers = False
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert await settle(ports, drill, contract, watched) == reasons
+
+
+async def test_an_alertmanager_that_is_back_at_the_end_is_asked_again(tmp_path: Path) -> None:
+    made, room = bench(tmp_path, FakeRoom()), FakeRoom(refuses=["firing"])
+    drill = (await made.begun()).drill
+    room.fires = [Firing("DegradationEngaged", utcnow(), "chat")]
+    assert await settle(replace(made.ports.alerts, room=room), drill, CONTRACT, Watched()) == ()
+
+
+@pytest.mark.parametrize("call", ["silence", "lift", "firing"])
+async def test_a_word_that_alertmanager_did_not_take_is_said_again_and_keeps_nothing_from_being_seen(
+    tmp_path: Path, call: str
+) -> None:
+    room = FakeRoom(refuses=[call])
+    made = bench(tmp_path, room, "DegradationEngaged")
+    ended = await run(made.ports, await made.begun())
+    assert (ended.outcome, ended.reasons, room.refuses) == (Outcome.PASSED, (), [])
+    assert room.silences
+    assert room.known == set()
+
+
+@pytest.mark.parametrize("away", [["firing"], []], ids=["seen to be away", "away between two looks"])
+async def test_a_silence_that_a_restart_forgot_is_made_anew(tmp_path: Path, away: list[str]) -> None:
+    made, room, watched = bench(tmp_path, FakeRoom()), FakeRoom(), Watched()
+    drill = (await made.begun()).drill
+    ports = replace(made.ports.alerts, room=room)
+    await inject(made.faults, drill, FaultRequest(FaultKind.NODE_KILL, "primary", 0.5, timedelta(seconds=30)))
+    following = asyncio.create_task(follow(ports, drill, CONTRACT, watched))
+
+    async def silenced() -> None:
+        async with asyncio.timeout(10):
+            while not room.known:
+                await made.tick()
+
+    await silenced()
+    room.refuses, room.known = away, set()
+    if not away:  # Then it is found out when the silence has to last longer.
+        await inject(made.faults, drill, FaultRequest(FaultKind.NODE_KILL, "primary", 0.5, timedelta(seconds=60)))
+    await silenced()
+    room.fires = [Firing("ObjectiveMissed", utcnow(), "chat")]
+    async with asyncio.timeout(10):
+        while not watched.fired:
+            await made.tick()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert room.silences[-1].id == ""
+    assert room.silences[-1].ends_at == max(lease.deadline for lease in made.leases.kept.values())
 
 
 class OtherLeases(TimedLeases):

@@ -15,10 +15,10 @@ from controlplane.chaos.redundancy import BlastRadius
 from controlplane.chaos.safety import Go, Refusal
 from controlplane.errors import ExperimentError, FaultError, FencedError, StoreError, UsageError
 from controlplane.flows.drill import Order, dry_run, run, start
-from controlplane.flows.faults import FaultRequest, heal, inject
+from controlplane.flows.faults import FaultRequest, OwnLeases, Stops, heal, inject, until_healed
 from controlplane.flows.halt import halt, resume
-from tests.unit.flows.drilling import COMPLETED, PLAN, Bench, FakeLog, TimedLeases, names, refuse, utcnow
-from tests.unit.flows.fakes import FakeDrills
+from tests.unit.flows.drilling import COMPLETED, PLAN, Bench, FakeHalts, FakeLog, TimedLeases, names, refuse, utcnow
+from tests.unit.flows.fakes import FakeDrills, FakeDriver
 
 
 async def good(bench: Bench, order: Order) -> Walk:
@@ -91,9 +91,51 @@ async def test_a_drill_that_somebody_else_called_off_is_stopped(tmp_path: Path) 
     started = await bench.begun()
     running = asyncio.create_task(run(bench.ports, started))
     await within(10, bench)
-    await bench.drills.end(replace(started.drill, outcome=Outcome.ABORTED))
-    assert (await asyncio.wait_for(running, 10)).reasons == ("called off by another control plane",)
+    theirs = await bench.drills.end(replace(started.drill, outcome=Outcome.ABORTED, reasons=("it stood still",)))
+    assert await asyncio.wait_for(running, 10) == theirs
+    assert bench.log.texts("guard") == ["stopped: called off by another control plane"]
     assert states(bench) == {LeaseState.HEALED}
+
+
+async def residue_only(bench: Bench) -> None:
+    """Wait until a drill of `leaves_one` has been walked, and waits for what it left."""
+    async with asyncio.timeout(10):
+        while states(bench) != {LeaseState.HEALED, LeaseState.PROVEN}:  # noqa: ASYNC110 - the fakes tell nobody
+            await asyncio.sleep(0.01)
+
+
+async def leaves_one(bench: Bench, order: Order) -> Walk:
+    first, _ = await bench.break_primaries(order)
+    bench.driver.left[first.id] = "nft set still holds it"
+    return COMPLETED
+
+
+async def test_what_another_control_plane_said_of_a_drill_is_what_is_published(tmp_path: Path) -> None:
+    bench = Bench(leaves_one, tmp_path)
+    started = await bench.begun()
+    running = asyncio.create_task(run(bench.ports, started))
+    await residue_only(bench)
+    theirs = await bench.drills.end(replace(started.drill, outcome=Outcome.ABORTED, reasons=("it stood still",)))
+    bench.driver.left.clear()
+    assert await asyncio.wait_for(running, 10) == theirs
+    assert bench.published == [theirs]
+    assert bench.log.texts("end") == ["aborted it stood still"]
+
+
+@pytest.mark.parametrize("why", ["halted by ann: smoke", "aborted by ann: smoke"])
+async def test_a_word_to_stop_after_the_last_step_counts(tmp_path: Path, why: str) -> None:
+    bench = Bench(leaves_one, tmp_path)
+    started = await bench.begun()
+    running = asyncio.create_task(run(bench.ports, started))
+    await residue_only(bench)
+    if why.startswith("halted"):
+        await halt(bench.halting, "smoke", "ann")
+        await resume(bench.halting, "ann")
+    else:
+        await bench.drills.call_off(started.drill.id, why)
+    bench.driver.left.clear()
+    ended = await asyncio.wait_for(running, 10)
+    assert (ended.outcome, ended.reasons) == (Outcome.ABORTED, (why,))
 
 
 async def test_a_store_that_cannot_be_asked_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,6 +294,7 @@ async def test_a_process_that_stops_does_not_wait_for_the_database(
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(running, 10)
     assert bench.ended_child.is_set()
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
 
 
 async def test_a_drill_of_one_that_has_been_taken_over_from_ends(
@@ -351,6 +394,71 @@ async def test_faults_that_add_up_to_more_than_the_blast_radius_are_refused(tmp_
     assert len(bench.leases.kept) == 2
 
 
+async def test_one_endpoint_that_cannot_be_broken_leaves_no_other_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(good, tmp_path)
+    drill = (await bench.begun()).drill
+    refused, did = asyncio.Event(), list[str]()
+
+    async def the_first_refuses(_: object, lease: Lease) -> str:
+        if lease.endpoint.name == "primary-0":
+            refused.set()
+            raise FaultError("primary-0 cannot be broken", "permission denied")
+        await refused.wait()
+        await bench.tick()  # The refusal has got about before the harm is done.
+        did.append("broke")
+        return "broke it"
+
+    async def ends(_: object, lease: Lease) -> str:
+        if lease.endpoint.name == "primary-1":
+            did.append("ended")
+        return "let go"
+
+    monkeypatch.setattr(type(bench.driver), "apply", the_first_refuses)
+    monkeypatch.setattr(type(bench.driver), "revert", ends)
+    with pytest.raises(FaultError, match="primary-0 cannot be broken"):
+        await inject(bench.faults, drill, REQUEST)
+    assert did == ["broke", "ended"]
+
+
+async def test_what_was_broken_while_the_database_went_away_is_healed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(good, tmp_path)
+    drill = (await bench.begun()).drill
+
+    async def the_database_goes_away(_: object, lease: Lease) -> str:
+        refuse(monkeypatch, FakeHalts, "current", 1_000_000)
+        refuse(monkeypatch, TimedLeases, "of_drill", 1_000_000)
+        return f"broke {lease.endpoint.name}"
+
+    monkeypatch.setattr(type(bench.driver), "apply", the_database_goes_away)
+    with pytest.raises(StoreError):
+        await inject(bench.faults, drill, REQUEST)
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
+
+
+async def test_nothing_is_being_closed_any_more_once_a_database_that_refused_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(good, tmp_path)
+    drill = (await bench.begun()).drill
+    first, second = await inject(bench.faults, drill, REQUEST)
+    residue = type(bench.driver).residue
+
+    async def the_second_takes_longer(driver: FakeDriver, lease: Lease) -> str:
+        if lease.id == second.id:
+            await bench.tick()
+        return await residue(driver, lease)
+
+    monkeypatch.setattr(type(bench.driver), "residue", the_second_takes_longer)
+    refuse(monkeypatch, TimedLeases, "move", 1)
+    with pytest.raises(StoreError):
+        await until_healed(bench.faults, drill.id)
+    assert (bench.leases.kept[first.id].open, bench.leases.kept[second.id].open) == (True, False)
+
+
 async def test_a_drill_that_ended_was_stopped_or_halted_injects_nothing(tmp_path: Path) -> None:
     bench = Bench(good, tmp_path)
     drill = (await bench.begun()).drill
@@ -383,6 +491,67 @@ async def test_a_stop_that_comes_while_faults_are_injected_heals_them(
 
 
 # -- halting -----------------------------------------------------------------------------------------------------------
+
+
+class HeldWatch:
+    """Holds the watch in the middle of a look, as a process that stands still does: what is shown is not its doing."""
+
+    def __init__(self) -> None:
+        self._held, self._looks, self._goes_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def leading(self) -> bool:
+        """Look whether this control plane leads, as late as the test wants."""
+        if self._held.is_set():
+            self._looks.set()
+            await self._goes_on.wait()
+        return True
+
+    async def hold(self) -> None:
+        """Return once the watch stands still."""
+        self._held.set()
+        await asyncio.wait_for(self._looks.wait(), 10)
+
+    def go_on(self) -> None:
+        """Let the watch look again."""
+        self._goes_on.set()
+
+
+@pytest.fixture
+async def held(monkeypatch: pytest.MonkeyPatch) -> HeldWatch:
+    holder = HeldWatch()
+    monkeypatch.setattr(Bench, "leading", holder.leading)
+    return holder
+
+
+async def test_a_halt_at_another_control_plane_stops_a_drill_that_looks_only_after_it(
+    tmp_path: Path, held: HeldWatch
+) -> None:
+    bench = Bench(hangs, tmp_path)
+    running = asyncio.create_task(run(bench.ports, await bench.begun()))
+    await within(10, bench)
+    await held.hold()
+    theirs = replace(bench.halting, stops=Stops(), own=OwnLeases(), walked=())
+    await halt(theirs, "smoke", "ann")
+    await resume(theirs, "ann")
+    held.go_on()
+    ended = await asyncio.wait_for(running, 10)
+    assert (ended.outcome, ended.reasons) == (Outcome.ABORTED, ("halted by ann: smoke",))
+
+
+async def test_a_drill_whose_step_a_halt_refused_is_aborted_though_its_watch_did_not_see_it(
+    tmp_path: Path, held: HeldWatch
+) -> None:
+    async def goes_on_after_a_halt(bench: Bench, order: Order) -> Walk:
+        await held.hold()
+        bench.halts.kept = Halt("smoke", "ann", utcnow())
+        await bench.break_primaries(order)
+        return COMPLETED
+
+    bench = Bench(goes_on_after_a_halt, tmp_path)
+    ended = await asyncio.wait_for(run(bench.ports, await bench.begun()), 10)
+    assert ended.outcome is Outcome.ABORTED
+    assert "halted by ann: smoke" in ended.reasons
+    assert bench.leases.kept == {}
 
 
 async def test_a_halt_ends_every_fault_stops_the_drill_and_blocks_the_next(tmp_path: Path) -> None:
@@ -446,6 +615,41 @@ async def test_a_halt_ends_the_faults_even_when_it_cannot_be_stored(
     with pytest.raises(StoreError):
         await halt(bench.halting, "smoke", "ann")
     assert states(bench) == {LeaseState.HEALED}
+
+
+@pytest.mark.usefixtures("again_soon")
+async def test_a_halt_ends_what_this_process_broke_while_the_database_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: HeldWatch
+) -> None:
+    bench = Bench(hangs, tmp_path)
+    running = asyncio.create_task(run(bench.ports, await bench.begun()))
+    await within(10, bench)
+    await held.hold()
+    for book, call in (
+        (FakeHalts, "halt"), (FakeDrills, "recent"), (TimedLeases, "open_leases"), (TimedLeases, "move"),
+    ):  # fmt: skip
+        refuse(monkeypatch, book, call, 1)
+    with pytest.raises(StoreError):
+        await halt(bench.halting, "smoke", "ann")
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
+    held.go_on()
+    ended = await asyncio.wait_for(running, 10)
+    assert (ended.outcome, ended.reasons) == (Outcome.ABORTED, ("halted by ann: smoke",))
+    assert states(bench) == {LeaseState.HEALED}
+    assert bench.own.all() == ()
+
+
+async def test_a_fault_whose_end_cannot_be_recorded_is_ended_and_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(good, tmp_path)
+    await inject(bench.faults, (await bench.begun()).drill, REQUEST)
+    refuse(monkeypatch, TimedLeases, "move", 1)
+    _, done = await halt(bench.halting, "smoke", "ann")
+    assert sum("ended, but not recorded: disk full" in line for line in done) == 1
+    assert set(bench.driver.reverted) == set(bench.leases.kept)
+    assert states(bench) == {LeaseState.HEALED, LeaseState.PROVEN}
+    assert {lease.id for lease in bench.own.all()} == {lease.id for lease in bench.leases.kept.values() if lease.open}
 
 
 async def test_one_fault_that_cannot_be_ended_keeps_no_other_from_it(tmp_path: Path) -> None:

@@ -139,9 +139,8 @@ async def test_whoever_lost_the_lease_begins_no_drill_and_leases_no_fault(databa
         with pytest.raises(FencedError):
             await work
     await StoredDrills(other).end(replace(drill, outcome=Outcome.ABORTED, reasons=("taken over",)))
-    await drills.end(replace(drill, outcome=Outcome.PASSED))
-    ended = await drills.get("d1")
-    assert ended
+    ended = await drills.end(replace(drill, outcome=Outcome.PASSED))
+    assert await drills.get("d1") == ended
     assert (ended.outcome, ended.reasons) == (Outcome.ABORTED, ("taken over",)), "it was called off, and stays so"
     assert await StoredDrills(other, lambda: new).begin(replace(drill, id="d3"))
     await StoredLeases(other, lambda: new).intend(replace(lease, drill_id="d3"))
