@@ -209,11 +209,11 @@ async def test_a_halt_is_shown_while_a_date_is_run(tmp_path: Path, monkeypatch: 
     end = FakeDrills.end
     shown: list[float | None] = []
 
-    async def ended(book: FakeDrills, drill: Drill) -> None:
+    async def ended(book: FakeDrills, drill: Drill) -> Drill:
         await desk.bench.halts.halt(Halt("smoke", "ann", desk.now))
         await desk.desk.keep_schedule()
         shown.append(desk.metrics.registry.get_sample_value("controlplane_drills_halted"))
-        await end(book, drill)
+        return await end(book, drill)
 
     monkeypatch.setattr(FakeDrills, "end", ended)
     await desk.at(DUE)
@@ -251,9 +251,9 @@ async def test_the_newest_month_is_scored_and_a_drill_shows_that_it_runs(
     running: list[float | None] = []
     end = FakeDrills.end
 
-    async def ended(book: FakeDrills, drill: Drill) -> None:
+    async def ended(book: FakeDrills, drill: Drill) -> Drill:
         running.append(desk.metric("controlplane_drill_running"))
-        await end(book, drill)
+        return await end(book, drill)
 
     monkeypatch.setattr(FakeDrills, "end", ended)
     await desk.at(DUE)
