@@ -71,6 +71,12 @@ class Requests:
                 return
         known[0].ask(known[1], self._within_s if within_s is None else within_s, done, times)
 
+    def renew(self, url: str) -> None:
+        """Ask the next time with a new handshake; one that was made just now stays."""
+        known = self._known.get(url)
+        if known is not None:
+            known[0].renew()
+
     def _remembered(self, url: str, body: bytes) -> tuple[Origin, bytes]:
         whole = url + self._path
         known = self._known[(url, body) if body else url] = (
@@ -159,6 +165,7 @@ class HttpProbe:
             days = (answer.certificate_ends - time()) / DAY_S
             if days < spec.tls_days_left:
                 failure, detail = Failure.TLS, f"the certificate ends in {days:.1f} days"
+                self._requests.renew(endpoint.url)  # It may have been renewed since this connection was opened.
         return _look(endpoint, self.name, answer, failure, detail)
 
 
