@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.flows.records import DEFAULT_WINDOW_S, STALE_AFTER_S, Records
+from controlplane.flows.records import DEFAULT_WINDOW_S, STALE_AFTER_S, STALE_AFTER_TURNS, Records
 from controlplane.signals.quantile import histogram_quantiles
 from controlplane.signals.sample import CATALOGUE, Direction, Fold, Signal
 from controlplane.signals.window import CounterMatrix, Increase
@@ -351,4 +351,6 @@ _ALL_LEFT = Value(1.0, source="the inventory", reason="every endpoint has left t
 """Whoever lists the pool says that it has nobody left: that is no lack of data, it is an outage."""
 _NO_HISTOGRAM = Value(None, reason="the engine exposes no such histogram, or it was not scraped twice yet")
 _NO_COUNTER = Value(None, reason="the engine exposes no such counter, or it was not scraped twice yet")
-_NO_GAUGE = Value(None, reason=f"not exposed, or not read for {STALE_AFTER_S:g} s")
+_NO_GAUGE = Value(
+    None, reason=f"not exposed, or not read for {STALE_AFTER_S:g} s, or {STALE_AFTER_TURNS:g} turns of a slower probe"
+)

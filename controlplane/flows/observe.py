@@ -50,6 +50,8 @@ class ObservePorts:
     now: Callable[[], datetime]
     patience: Mapping[str, Patience] = field(default_factory=dict)
     """By probe: how many looks in a row make an endpoint down, and up again."""
+    every_s: Mapping[str, float] = field(default_factory=dict)
+    """By probe: seconds between its looks."""
     noticed: Callable[[Look], None] = lambda _: None
     """Told of every look, for whoever keeps clues and budgets; it must be quick."""
     ask_gateway: Callable[[Callable[[float, Counts], None]], None] = lambda _: None
@@ -62,7 +64,7 @@ class Observer:
     def __init__(self, service: str, thresholds: Mapping[str, Threshold], ports: ObservePorts) -> None:
         self._service = service
         self._ports = ports
-        self._records = Records(thresholds, ports.patience)
+        self._records = Records(thresholds, ports.patience, ports.every_s)
         self._assessor = Assessor(thresholds)
         self._vantage = Vantage()
         self.targets: tuple[Endpoint, ...] = ()

@@ -19,7 +19,10 @@ DEFAULT_WINDOW_S = 30.0
 """The window of signals that have no threshold of their own."""
 
 STALE_AFTER_S = 10.0
-"""A gauge that was not read for so long is unknown."""
+"""A gauge that was not read for so long is unknown; one that is read seldom, after `STALE_AFTER_TURNS`."""
+
+STALE_AFTER_TURNS = 3.0
+"""So many intervals of its probe: one look may be lost and the next one late, and the gauge stays known."""
 
 STUCK_AFTER = 2
 """Completions in a row that must time out, while the health check answers, before an engine counts as stuck."""
@@ -83,15 +86,24 @@ class EndpointRecord:
 class Records:
     """Every endpoint there is, pool by pool, and the windows they share."""
 
-    def __init__(self, thresholds: Mapping[str, Threshold], patience: Mapping[str, Patience] | None = None) -> None:
+    def __init__(
+        self,
+        thresholds: Mapping[str, Threshold],
+        patience: Mapping[str, Patience] | None = None,
+        every_s: Mapping[str, float] | None = None,
+    ) -> None:
         """Begin with no endpoint.
 
         Args:
             thresholds: by signal; they say how long windows are.
             patience: by probe; how many looks in a row it takes for that probe's look to settle it, whichever probes
                 the looks before it were of.
+            every_s: by probe; seconds between its looks.
         """
         self._patience = dict(patience or {})
+        self._stale_after_s = {
+            probe: max(STALE_AFTER_S, STALE_AFTER_TURNS * seconds) for probe, seconds in (every_s or {}).items()
+        }
         self._only_connects = "tcp" in self._patience and not ASKING & self._patience.keys()
         """No probe of the page asks a request: a connect is then all that there is to go by."""
         self.window_s = dict.fromkeys(CATALOGUE, DEFAULT_WINDOW_S) | {
@@ -188,7 +200,7 @@ class Records:
         elif look.probe == "tcp":
             self._take_connect(record, look)
         elif look.page is not None:
-            self._take_page(record.row, look.at, look.page)
+            self._take_page(record.row, look.at, look.page, self._stale_after_s.get(look.probe, STALE_AFTER_S))
         elif look.says_alive:
             self._take_outcome(record, look)
         if record.down == was_down and not (first and record.looked):
@@ -257,7 +269,7 @@ class Records:
         if record.unanswered or self.stuck[row]:
             self.stuck[row] = record.healthy and record.unanswered >= STUCK_AFTER
 
-    def _take_page(self, row: int, at: float, page: Page) -> None:
+    def _take_page(self, row: int, at: float, page: Page, stale_after_s: float) -> None:
         for name, value in page.counters.items():
             counter = self.counters.get(name)
             if counter is None:
@@ -268,7 +280,9 @@ class Records:
         for name, value in page.gauges.items():
             gauge = self.gauges.get(name)
             if gauge is None:
-                gauge = self.gauges[name] = GaugeMatrix(STALE_AFTER_S)
+                gauge = self.gauges[name] = GaugeMatrix(stale_after_s)
+            elif gauge.stale_after_s < stale_after_s:  # Two probes read it: the slower one's values last, too.
+                gauge.stale_after_s = stale_after_s
             gauge.add(row, at, value)
             if page.partial:
                 self.partial.setdefault(name, {})[row] = page.partial

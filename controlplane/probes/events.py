@@ -12,6 +12,7 @@ from time import monotonic
 import aiohttp
 import structlog
 
+from controlplane.clock import utcnow
 from controlplane.fleet.apiserver import Access, ApiServer, Count, Door, Followed, Resource, follow_all, kubeconfig_door
 from controlplane.fleet.following import Change
 from controlplane.fleet.model import Endpoint
@@ -48,7 +49,8 @@ class EventsProbe:
         pods = Resource("pods", namespace=spec.namespace, query=chosen)
         self._pods = _followed(pods, cluster.pod, lambda name: cluster.pods.pop(name, None))
         self._nodes = _followed(Resource("nodes"), cluster.node, lambda name: cluster.nodes.pop(name, None))
-        self._events = _followed(Resource("events", namespace=spec.namespace), cluster.event, lambda _: None)
+        events = Resource("events", namespace=spec.namespace)
+        self._events = _followed(events, lambda found: cluster.event(found, utcnow()), lambda _: None)
         self._told: dict[str, int] = {}
 
     async def look(self, endpoint: Endpoint) -> Look:

@@ -128,9 +128,16 @@ class Layouts:
         )
 
     def _by_library(self, content: bytes) -> Scrape:
-        """Read a page by the library; comments are left out, since a type would rename series to OpenMetrics' taste."""
+        """Read a page by the library; comments are left out, since a type would rename series to OpenMetrics' taste.
+
+        Raises:
+            ValueError: when the library cannot read it.
+        """
         text = b"\n".join(line for line in content.split(b"\n") if line[:1] != b"#").decode()
-        samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+        try:
+            samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+        except (LookupError, TypeError, AttributeError) as error:  # Its parser trips over a label without a name.
+            raise ValueError(f"a line cannot be read: {error}") from error
         _refuse_twice([Series(s.name, dict(s.labels)) for s in samples])
         kept = [s for s in samples if self._wanted(s.name)]
         return Scrape(Layout(tuple(Series(s.name, dict(s.labels)) for s in kept)), [float(s.value) for s in kept])

@@ -27,7 +27,7 @@ ASKED_AT_MOST = 3
 """How many times a silent endpoint is asked in one look."""
 REMEMBERED = 32_768
 """How many addresses' requests and pages are remembered; endpoints come and go under new addresses for ever."""
-_OTHER_JSON = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_MISREAD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What reading a document that is not the one expected raises; the last one when it is nested without end."""
 _COUNTS_WITHIN = timedelta(seconds=1)
 _AGENT = f"controlplane/{controlplane.__version__}"
@@ -70,6 +70,12 @@ class Requests:
                 done(Answer(monotonic(), 0.0, Failure.NETWORK, str(error)))
                 return
         known[0].ask(known[1], self._within_s if within_s is None else within_s, done, times)
+
+    def renew(self, url: str) -> None:
+        """Ask the next time with a new handshake; one that was made just now stays."""
+        known = self._known.get(url)
+        if known is not None:
+            known[0].renew()
 
     def _remembered(self, url: str, body: bytes) -> tuple[Origin, bytes]:
         whole = url + self._path
@@ -159,6 +165,7 @@ class HttpProbe:
             days = (answer.certificate_ends - time()) / DAY_S
             if days < spec.tls_days_left:
                 failure, detail = Failure.TLS, f"the certificate ends in {days:.1f} days"
+                self._requests.renew(endpoint.url)  # It may have been renewed since this connection was opened.
         return _look(endpoint, self.name, answer, failure, detail)
 
 
@@ -199,7 +206,7 @@ class InferenceProbe:
         """Return the first model listed; an endpoint that does not say is asked for its default one."""
         try:
             listed = str(json.loads(answer.body or b"{}")["data"][0]["id"])
-        except _OTHER_JSON:
+        except _MISREAD:
             return ""
         self._models[endpoint.url] = listed
         return listed
@@ -231,7 +238,7 @@ def _completed(content: bytes) -> tuple[int, str, str]:
         answer = json.loads(content)
         tokens = _count(answer["usage"]["completion_tokens"])
         text = str(answer["choices"][0].get("text", "")) if answer.get("choices") else ""
-    except _OTHER_JSON:
+    except _MISREAD:
         return 0, "", f"not a completion: {content[:80]!r}"
     return tokens, text, "" if tokens > 0 else "a completion without tokens"
 
@@ -257,7 +264,7 @@ def _streamed(content: bytes) -> tuple[int, str, str]:
         for chunk in map(json.loads, chunks[:-1]):
             pieces += [str(choice.get("text", "")) for choice in chunk.get("choices", ())]
             counted = _count((chunk.get("usage") or {}).get("completion_tokens", counted))
-    except _OTHER_JSON:
+    except _MISREAD:
         return 0, "", f"not a stream of completions: {content[:80]!r}"
     tokens = counted or len(pieces)
     return tokens, "".join(pieces), "" if tokens > 0 else "a completion without tokens"
@@ -319,7 +326,7 @@ class MetricsProbe:
                 if names is None:
                     names = scrape.layout.memo["whose"] = whose(answer.body, None)
             page = read_scrape(scrape, names)
-        except ValueError as error:
+        except _MISREAD as error:
             self._looks.pop(url, None)
             return _look(endpoint, self.name, answer, Failure.ANSWER, f"not a metrics page: {error}")
         return Look(endpoint, self.name, answer.at, answer.took_s, page=page)
@@ -354,7 +361,7 @@ class GatewayCounts:
             return
         try:
             counts = read_counts(answer.body, self._pools)
-        except (ValueError, LookupError, TypeError):
+        except _MISREAD:
             return
         # It counted then or later. When the answer is read depends on us: it may be old by the time we get round to it.
         report(answer.at - answer.took_s, counts)

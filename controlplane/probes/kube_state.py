@@ -6,6 +6,7 @@ Each thing is said once, when it begins: a line such as `OOMKilled vllm-0`, whic
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +35,8 @@ _LOST = ("UnexpectedAdmissionError", "OutOf", "Evicted", "NodeLost", "NodeShutdo
 """How the reason of a pod begins that its node gave up. The first two show a device plugin that lost its GPU."""
 DISRUPTED = "DisruptionTarget"
 GPUS_MISSING = "GPUsMissing"
+OLD_AFTER = timedelta(minutes=10)
+"""Kubernetes lists events of the past hour; so old, one explains nothing of what happens now (`incidents/clues`)."""
 _MOST = 200
 """Characters of a message that are kept."""
 
@@ -128,11 +131,22 @@ class ClusterState:
         self._say_new(frozenset(troubles), before.troubles if before else frozenset())
         self.nodes[name] = NodeState(ready, frozenset(troubles))
 
-    def event(self, found: Document) -> None:
-        """Take an event in; each counts once for each time it happened."""
+    def event(self, found: Document, now: datetime) -> None:
+        """Take an event in; each counts once for each time it happened, and an old one is no news.
+
+        Args:
+            found: the event.
+            now: aware UTC time; an event that does not say when it happened happened now.
+
+        Raises:
+            ValueError: when its time is none.
+        """
         reason, about = str(found.get("reason") or ""), (found.get("involvedObject") or {}).get("name", "")
         identity = f"{name_of(found)} {found.get('count') or (found.get('series') or {}).get('count') or 1}"
         if reason not in _TOLD or identity in self._seen:
+            return
+        happened = _happened(found)
+        if happened is not None and now - happened > OLD_AFTER:
             return
         self._seen.append(identity)
         self.say(f"{reason} {about}: {str(found.get('message') or '')[:_MOST]}")
@@ -154,6 +168,13 @@ class ClusterState:
 def name_of(found: Document) -> str:
     """Return an object's name; empty when it has none."""
     return str((found.get("metadata") or {}).get("name") or "")
+
+
+def _happened(event: Document) -> datetime | None:
+    """Return when an event happened last; None where it does not say."""
+    series = event.get("series") or {}
+    text = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    return datetime.fromisoformat(text) if text else None
 
 
 def _is_ready(status: Mapping[str, Any]) -> bool:

@@ -33,6 +33,12 @@ RETRY_S = 0.1
 RETRY_AT_MOST_S = 1.0
 NAMES_FOR_S = 30.0
 """How long a resolved name is used again."""
+TLS_FOR_S = 3600.0
+"""How long a connection over TLS is used: a renewed certificate shows in a new handshake only."""
+TLS_SPREAD_S = 900
+"""Up to so much sooner, by address, so that a fleet does not shake hands all at once."""
+RENEW_AFTER_S = 10.0
+"""A connection whose certificate is too old is given up once it was open for so long: handshakes cost the endpoint."""
 STOLEN_SHARE = 0.2
 """A time-out of which more than this share was stolen from the prober says nothing about the endpoint."""
 
@@ -83,7 +89,7 @@ class Origin:
     """The connections to one address."""
 
     __slots__ = (
-        "_idle", "_keeping", "_live", "_opening", "_waiting", "_watchers", "_wire", "gone", "where",
+        "_idle", "_keeping", "_live", "_opening", "_tls_for_s", "_waiting", "_watchers", "_wire", "gone", "where",
     )  # fmt: skip
 
     def __init__(self, wire: "Wire", where: Address) -> None:
@@ -95,6 +101,7 @@ class Origin:
         self._waiting: list[Exchange] = []
         self._watchers: list[tuple[Endpoint, Callable[[Look], None]]] = []
         self._keeping = False
+        self._tls_for_s = TLS_FOR_S - hash(where) % TLS_SPREAD_S
         self.gone = False
         """Nobody wants its connections any more: the endpoint left."""
 
@@ -202,7 +209,8 @@ class Origin:
             if not exchange.over:
                 connection.send(exchange)
                 return
-        if len(self._idle) >= MAX_IDLE or self.gone:
+        worn = self.where.tls and monotonic() - connection.made_at > self._tls_for_s
+        if len(self._idle) >= MAX_IDLE or self.gone or worn:
             connection.abort()
         else:
             self._idle.append(connection)
@@ -273,6 +281,13 @@ class Origin:
         self._watchers.clear()
         for connection in tuple(self._live):
             connection.abort()
+
+    def renew(self) -> None:
+        """Let go of every connection that is doing nothing and is not new: the next one shows today's certificate."""
+        old = monotonic() - RENEW_AFTER_S
+        for connection in tuple(self._idle):
+            if connection.made_at < old:
+                connection.abort()
 
     def close(self) -> None:
         """Let go of every connection that is doing nothing."""

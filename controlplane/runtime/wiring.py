@@ -318,7 +318,8 @@ def build(
         policy.thresholds,
         ObservePorts(
             inventory, gateway, judged, wire.hold, background.spawn, evaluated, metrics, utcnow, patience,
-            noticed=noticed, ask_gateway=counts.ask,
+            {probe.name: probe.every.total_seconds() for probe in looking.probes},
+            noticed, counts.ask,
         ),
     )  # fmt: skip
 

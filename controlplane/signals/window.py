@@ -209,7 +209,8 @@ class GaugeMatrix:
     """The newest value of something that goes up and down."""
 
     def __init__(self, stale_after_s: float) -> None:
-        self._stale_after_s = stale_after_s
+        self.stale_after_s = stale_after_s
+        """Values older than this are unknown."""
         self._waiting: dict[int, tuple[float, float]] = {}
         self._at: Floats = np.zeros(0)
         self._value: Floats = np.zeros(0)
@@ -229,7 +230,7 @@ class GaugeMatrix:
             newer = new[:, 0] > self._at[rows]
             self._at[rows[newer]] = new[newer, 0]
             self._value[rows[newer]] = new[newer, 1]
-        return np.where(now - self._at <= self._stale_after_s, self._value, np.nan)
+        return np.where(now - self._at <= self.stale_after_s, self._value, np.nan)
 
     @property
     def at(self) -> Floats:

@@ -20,9 +20,12 @@ class Fleet:
     """Two pools of two endpoints, and looks at them."""
 
     def __init__(
-        self, thresholds: dict[str, Threshold] | None = None, patience: dict[str, Patience] | None = None
+        self,
+        thresholds: dict[str, Threshold] | None = None,
+        patience: dict[str, Patience] | None = None,
+        every_s: dict[str, float] | None = None,
     ) -> None:
-        self.records = Records(thresholds or {}, patience)
+        self.records = Records(thresholds or {}, patience, every_s)
         self.assessor = Assessor(thresholds or {})
         self.all = [Endpoint(f"{pool}-{i}", pool, f"http://{pool}-{i}") for pool in ("primary", "base") for i in (0, 1)]
         for pool in ("primary", "base"):
@@ -84,6 +87,26 @@ def test_stale_pages_are_unknown_not_zero() -> None:
     assert fleet.says("queue_depth", 2.0).value == 7.0
     assert fleet.says("queue_depth", 20.0).value is None
     assert fleet.says("request_rate", 20.0).value is None
+
+
+def test_a_gauge_that_is_read_seldom_holds_its_dwell() -> None:
+    queue = {"queue_depth": Threshold(5, 10, 20, timedelta(seconds=15), timedelta(seconds=30))}
+    fleet = Fleet(queue, every_s={"metrics": 15.0})
+    for second in range(46):
+        if second % 15 == 0:
+            fleet.page(0, float(second), 0, queue_depth=50.0)
+        seen = fleet.says("queue_depth", float(second))
+    assert seen.band is Band.BREACH
+    assert fleet.says("queue_depth", 90.0).value == 50.0
+    assert fleet.says("queue_depth", 90.1).value is None
+
+
+def test_a_gauge_that_two_probes_read_lasts_as_long_as_the_slower_one_needs() -> None:
+    fleet = Fleet(every_s={"metrics": 2.0, "promql": 15.0})
+    fleet.page(0, 0.0, 0, queue_depth=3.0)
+    fleet.look(0, 1.0, probe="promql", page=Page(gauges={"queue_depth": 4.0}))
+    assert fleet.says("queue_depth", 46.0).value == 4.0
+    assert fleet.says("queue_depth", 46.1).value is None
 
 
 def test_refused_is_down_at_once_until_something_is_served_again() -> None:

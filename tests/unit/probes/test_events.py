@@ -87,6 +87,14 @@ async def test_a_node_that_is_not_ready_and_a_pod_without_a_place_are_told(probe
     ]
 
 
+async def test_an_event_that_was_over_long_before_is_not_told(probe: EventsProbe, api: FakeApi) -> None:
+    old = event("e1", "FailedScheduling", "vllm-9") | {"lastTimestamp": "2020-01-01T00:00:00Z"}
+    api.put("events", old)
+    api.put("events", event("e2", "Unhealthy", "vllm-9"))
+    await until(lambda: probe.cluster.count > 0)
+    assert (await page(probe)).notes == ("Unhealthy vllm-9: ",)
+
+
 async def test_a_watch_that_ends_is_begun_again_without_a_list(probe: EventsProbe, api: FakeApi) -> None:
     assert len(api.lists) == 3
     api.end_watches()

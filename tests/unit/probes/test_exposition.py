@@ -90,7 +90,19 @@ def test_a_page_that_changed_is_seen_to_have_changed(changed: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [b"b 1_000\n", b"b 3", b"b\n", b"b x\n", b"\xff\xfe 1\n", b'a{x="1} 2\n', b"a 1\na 2\n", b"", b"<html>\n"]
+    "bad",
+    [
+        b"b 1_000\n",
+        b"b 3",
+        b"b\n",
+        b"b x\n",
+        b"\xff\xfe 1\n",
+        b'a{x="1} 2\n',
+        b"a 1\na 2\n",
+        b"",
+        b"<html>\n",
+        b'x{a="1", ="2"} 1\n',
+    ],
 )
 def test_what_is_no_page_is_refused(bad: bytes) -> None:
     layouts = Layouts()

@@ -254,6 +254,18 @@ async def test_a_page_that_is_none_is_a_wrong_answer(wire: Wire, serve: Serve, t
     assert look.page is None
 
 
+async def test_a_page_that_breaks_the_parser_costs_one_look(wire: Wire, serve: Serve) -> None:
+    pages = iter(['vllm:x{a="1", ="2"} 1\n', "vllm:num_requests_waiting 3\n"])
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(text=next(pages))
+
+    probe, target = scraper(wire), endpoint(await serve(handler))
+    async with asyncio.timeout(10):
+        assert (await probe.look(target)).failure is Failure.ANSWER
+        assert (await probe.look(target)).ok
+
+
 async def test_the_gateway_is_scraped_at_its_admin_address_by_envoys_names(wire: Wire, serve: Serve) -> None:
     line = 'envoy_http_downstream_rq_xx{envoy_response_code_class="5",envoy_http_conn_manager_prefix="service"} 2\n'
     url = await serve(replies(line))

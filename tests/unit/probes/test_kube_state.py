@@ -1,5 +1,7 @@
 """What Kubernetes says of pods and nodes is said once, in words that point to a cause."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from controlplane.fleet.model import Endpoint
 from controlplane.probes.kube_state import ClusterState
 from tests.support.fake_api import event, node, pod
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 def said(cluster: ClusterState) -> list[str]:
@@ -117,10 +121,26 @@ def test_a_node_that_is_lost_is_said_and_counted() -> None:
 def test_an_event_counts_once_for_each_time_it_happened() -> None:
     cluster = ClusterState()
     for count in (1, 1, 2):
-        cluster.event(event("e", "FailedScheduling", "vllm-9", "3 Insufficient nvidia.com/gpu", count))
-    cluster.event(event("f", "Pulled", "vllm-9"))
-    cluster.event(event("g", "Unhealthy", "vllm-9") | {"eventTime": None})
+        cluster.event(event("e", "FailedScheduling", "vllm-9", "3 Insufficient nvidia.com/gpu", count), NOW)
+    cluster.event(event("f", "Pulled", "vllm-9"), NOW)
+    cluster.event(event("g", "Unhealthy", "vllm-9") | {"eventTime": None}, NOW)
     assert said(cluster) == ["FailedScheduling vllm-9: 3 Insufficient nvidia.com/gpu"] * 2 + ["Unhealthy vllm-9: "]
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        lambda at: {"lastTimestamp": at, "eventTime": None},
+        lambda at: {"lastTimestamp": None, "eventTime": at},
+        lambda at: {"eventTime": "2026-11-22T11:00:00.000000Z", "series": {"lastObservedTime": at}},
+    ],
+)
+def test_an_event_of_before_we_looked_is_no_news_and_its_next_time_is(when: Callable[[str], dict[str, Any]]) -> None:
+    cluster = ClusterState()
+    for count, ago in ((1, timedelta(minutes=50)), (1, timedelta(minutes=50)), (2, timedelta(seconds=5))):
+        at = f"{NOW - ago:%Y-%m-%dT%H:%M:%S}Z"
+        cluster.event(event("e", "FailedScheduling", "vllm-9", f"time {count}", count) | when(at), NOW)
+    assert said(cluster) == ["FailedScheduling vllm-9: time 2"]
 
 
 def test_a_pod_is_found_by_the_name_that_its_endpoint_has_in_kubernetes() -> None:

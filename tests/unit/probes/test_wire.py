@@ -3,27 +3,31 @@
 import asyncio
 import gzip
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
 
 from controlplane.fleet.model import Endpoint
 from controlplane.probes import connection
+from controlplane.probes import wire as wires
 from controlplane.probes.http import HttpProbe, InferenceProbe, MetricsProbe
 from controlplane.probes.probe import Failure, HttpSpec, InferenceSpec, Look, MetricsSpec
 from controlplane.probes.wheel import Lateness
 from controlplane.probes.wire import Wire
 from controlplane.signals.engines import VLLM
+from tests.support.kube_lab.pki import Pki
 from tests.support.wires import said, wired
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(handle: Handle, port: int = 0) -> AsyncIterator[int]:
+async def serving(handle: Handle, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     writers: list[asyncio.StreamWriter] = []
 
     async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,7 +39,7 @@ async def serving(handle: Handle, port: int = 0) -> AsyncIterator[int]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(guarded, "127.0.0.1", port)
+    server = await asyncio.start_server(guarded, "127.0.0.1", port, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -144,6 +148,30 @@ async def test_plain_text_where_tls_is_wanted_is_a_failed_handshake() -> None:
     async with wired() as wire, serving(answering(plain())) as port:
         found = await look(wire, port, scheme="https", timeout=timedelta(seconds=2))
     assert found.failure in (Failure.TLS, Failure.NETWORK, Failure.TIMEOUT)
+
+
+@pytest.mark.parametrize(("constant", "failed"), [("RENEW_AFTER_S", Failure.TLS), ("TLS_FOR_S", None)])
+async def test_a_renewed_certificate_is_seen_on_the_next_look(
+    constant: str, failed: Failure | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either because the old one was found too old, or because the connection was in use for long enough."""
+    monkeypatch.setattr(wires, constant, 0.0)
+    pki = Pki(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pki.sign("first", "/CN=a", days=10, hosts="IP:127.0.0.1"))
+    wanted = 14 if failed else 0
+    async with wired() as wire, serving(answering(plain()), tls=context) as port:
+        wire.tls = ssl.create_default_context(cafile=str(pki.ca))
+        probe = HttpProbe(wire, HttpSpec(timeout=timedelta(seconds=5), tls_days_left=wanted))
+        first = await probe.look(endpoint(port, scheme="https"))
+        context.load_cert_chain(*pki.sign("second", "/CN=a", days=100, hosts="IP:127.0.0.1"))
+        second = await probe.look(endpoint(port, scheme="https"))
+    assert first.failure is failed
+    assert first.tls_days_left is not None
+    assert first.tls_days_left < 14
+    assert second.ok
+    assert second.tls_days_left is not None
+    assert second.tls_days_left > 90
 
 
 async def test_endless_and_huge_bodies_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
