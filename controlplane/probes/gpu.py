@@ -8,11 +8,14 @@ else the gauge of the last Xid, which stays for ever and therefore only counts w
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 from typing import Any, Protocol
 
 from controlplane.fleet.model import Endpoint
+from controlplane.probes.aside import Aside
 from controlplane.probes.exposition import Layout, Layouts, Scrape
 from controlplane.probes.metrics import read_scrape
 from controlplane.probes.probe import Failure, Fetch, GpuSpec, Look, Page
@@ -21,6 +24,8 @@ from controlplane.signals.engines import DCGM, FATAL_XIDS
 
 XID_KEPT_S = 300.0
 """For how long a fatal Xid counts after it was seen: as long as dcgm-exporter's own counting window."""
+ABSENT_S = 60.0
+"""For how long a machine without a driver is not asked again: at boot the driver may come after this process."""
 
 _HOST_LABELS = ("Hostname", "hostname")
 """dcgm-exporter renamed the one to the other in 2026; both are in the field."""
@@ -66,8 +71,13 @@ class Nvml:
             OSError: when there is no driver or no GPU.
         """
         nvml = self._opened()
+        try:
+            count = nvml.nvmlDeviceGetCount()
+        except nvml.NVMLError as error:
+            self._close()
+            raise OSError(str(error)) from error
         gpus = []
-        for i in range(nvml.nvmlDeviceGetCount()):
+        for i in range(count):
             try:
                 gpus.append(_nvml_gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(i)))
             except nvml.NVMLError:
@@ -98,6 +108,12 @@ class Nvml:
         self._nvml = pynvml
         self._watch_xids()
         return pynvml
+
+    def _close(self) -> None:
+        """Let a driver go that was lost: the library counts who opened it, and opens it anew only after the last."""
+        with suppress(self._nvml.NVMLError):
+            self._nvml.nvmlShutdown()
+        self._nvml = self._events = None
 
     def _watch_xids(self) -> None:
         nvml = self._nvml
@@ -178,11 +194,15 @@ class GpuProbe:
         self._spec = spec
         self._fetch = fetch
         self._board = board or Nvml()
+        self._reading = Aside("gpu", self._read)
+        self._xids = deque[int]()
+        """What came with readings, also with those that came too late: a hang and an Xid have one cause."""
         self._scrapes = Shared[tuple[Scrape | None, Failure | None, str]](self.every.total_seconds() / 2)
         self._pages = Shared[tuple[Page | None, Failure | None, str]](self.every.total_seconds() / 2)
         self._known: dict[str, _Known] = {}
         self._layouts = Layouts(lambda name: name.startswith("DCGM_"))
-        self._absent = False
+        self._absent_until = -inf
+        """In monotonic seconds."""
 
     async def look(self, endpoint: Endpoint) -> Look:
         """Look once."""
@@ -197,22 +217,29 @@ class GpuProbe:
                 return None, failure, detail
             node = endpoint.node if len(_hosts(scrape)) > 1 else ""
             return await self._pages.get(f"{url} {node}", lambda: self._exported(url, node, scrape))
-        if is_local(endpoint.url) and not self._absent:
+        if is_local(endpoint.url) and monotonic() >= self._absent_until:
             return await self._pages.get("", self._local)
         return None, None, ""
 
     async def _local(self) -> tuple[Page | None, Failure | None, str]:
         try:
             async with asyncio.timeout(self._spec.timeout.total_seconds()):
-                gpus, xids = await asyncio.to_thread(lambda: (self._board.read(), self._board.xids()))
+                gpus = await self._reading.ask()
         except TimeoutError:
             return None, Failure.TIMEOUT, "the GPU driver does not answer"
         except OSError as error:
-            self._absent = "" not in self._known  # A machine without GPUs is not asked again; a lost driver is.
-            return None, None if self._absent else Failure.NETWORK, f"NVML: {error}"
+            if "" in self._known:  # A lost driver is a failure; on a machine that never had one, nothing is missing.
+                return None, Failure.NETWORK, f"NVML: {error}"
+            self._absent_until = monotonic() + ABSENT_S
+            return None, None, f"NVML: {error}"
         known, now = self._known.setdefault("", _Known()), monotonic()
-        notes = known.saw(xids, now)
+        notes = known.saw((self._xids.popleft() for _ in range(len(self._xids))), now)
         return board_page(gpus, known.gauges((gpu.id for gpu in gpus), now), notes), None, ""
+
+    def _read(self) -> tuple[Gpu, ...]:
+        gpus = self._board.read()
+        self._xids.extend(self._board.xids())
+        return gpus
 
     async def _scrape(self, url: str) -> tuple[Scrape | None, Failure | None, str]:
         if self._fetch is None:

@@ -1,12 +1,15 @@
 """GPUs through NVML (a board made up here) and through dcgm-exporter's pages."""
 
-from collections.abc import Mapping
+import asyncio
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from threading import Event
 
 import pytest
 
 from controlplane.fleet.model import Endpoint
-from controlplane.probes.gpu import Gpu, GpuProbe
+from controlplane.probes.gpu import ABSENT_S, Gpu, GpuProbe, Nvml
 from controlplane.probes.probe import Failure, Fetched, GpuSpec, Page
 from tests.support.engine_pages import dcgm
 
@@ -91,8 +94,25 @@ async def test_only_fatal_xids_count() -> None:
     assert (await page(probe)).gauges["gpu_xid"] == 1  # It stays for minutes: verdicts come in ticks.
 
 
-async def test_a_machine_without_gpus_is_unknown_and_not_asked_again() -> None:
-    board = Board()
+class Clock:
+    """A time that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("controlplane.probes.gpu.monotonic", clock)
+    return clock
+
+
+async def test_a_machine_without_gpus_is_unknown_and_asked_again_a_minute_later(clock: Clock) -> None:
+    board = Board(Gpu("a"))
     board.gone = True
     probe = GpuProbe(GpuSpec(every=timedelta(0)), board=board)
     for _ in range(3):
@@ -100,6 +120,11 @@ async def test_a_machine_without_gpus_is_unknown_and_not_asked_again() -> None:
         assert look.ok
         assert look.page is None
     assert board.reads == 1
+    board.gone = False  # A driver that comes after this process, as at boot.
+    clock.now += ABSENT_S - 1
+    assert (await probe.look(LOCAL)).page is None
+    clock.now += 1
+    assert (await page(probe)).gauges["gpu_count"] == 1
 
 
 async def test_a_driver_that_goes_away_is_a_failure() -> None:
@@ -108,6 +133,102 @@ async def test_a_driver_that_goes_away_is_a_failure() -> None:
     await page(probe)
     board.gone = True
     assert (await probe.look(LOCAL)).failure is Failure.NETWORK
+    board.gone = False
+    assert (await page(probe)).gauges["gpu_count"] == 1
+
+
+class Hung(Board):
+    """GPUs whose driver does not return until it is let go."""
+
+    def __init__(self, *gpus: Gpu) -> None:
+        super().__init__(*gpus)
+        self.let_go = Event()
+
+    def read(self) -> tuple[Gpu, ...]:
+        self.reads += 1
+        self.let_go.wait()
+        return self.gpus
+
+
+@pytest.fixture
+def hung() -> Iterator[Hung]:
+    board = Hung(Gpu("a"))
+    yield board
+    board.let_go.set()
+
+
+async def test_a_driver_that_hangs_is_asked_by_one_thread_only(hung: Hung) -> None:
+    hung.new = (79,)
+    probe = GpuProbe(GpuSpec(every=timedelta(0), timeout=timedelta(seconds=0.02)), board=hung)
+    for _ in range(5):
+        look = await probe.look(LOCAL)
+        assert (look.failure, look.page) == (Failure.TIMEOUT, None)
+    assert hung.reads == 1
+    hung.let_go.set()
+    async with asyncio.timeout(10):
+        while (found := (await probe.look(LOCAL)).page) is None:  # noqa: ASYNC110 - the thread tells nobody
+            await asyncio.sleep(0.01)
+    assert found.notes == ("NVRM: Xid 79",)  # It came with the reading that came too late.
+
+
+class NvmlError(Exception):
+    """What NVML raises: no OSError."""
+
+
+class Library:
+    """NVML with one GPU, whose driver can be unloaded; as the real one, it opens anew only when nobody has it open."""
+
+    NVMLError = NvmlError
+
+    def __init__(self) -> None:
+        self.loaded = 1
+        """Which loading of the driver this is; 0 is none."""
+        self._opened = 0
+        self._users = 0
+
+    def __getattr__(self, name: str) -> object:
+        if name.isupper() or name.startswith("nvmlEventType"):
+            return 0
+        known: Mapping[str, Callable[..., object]] = {
+            "nvmlInit": self._init,
+            "nvmlShutdown": self._shutdown,
+            "nvmlDeviceGetCount": self._count,
+            "nvmlDeviceGetHandleByIndex": lambda index: index,
+            "nvmlDeviceGetUUID": lambda gpu: f"GPU-{gpu}",
+        }
+        return known.get(name, self._refuse)
+
+    def _init(self) -> None:
+        if not self.loaded:
+            raise NvmlError("Driver Not Loaded")
+        if not self._users:
+            self._opened = self.loaded
+        self._users += 1
+
+    def _shutdown(self) -> None:
+        self._users -= 1
+
+    def _count(self) -> int:
+        if self._opened != self.loaded:
+            raise NvmlError("Unknown Error")
+        return 1
+
+    def _refuse(self, *_: object) -> None:
+        raise NvmlError("Not Supported")
+
+
+def test_nvml_is_opened_anew_when_its_driver_was_loaded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library()
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    board = Nvml()
+    assert board.read() == (Gpu("GPU-0"),)
+    library.loaded = 0
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"Unknown Error|Driver Not Loaded"):
+            board.read()
+        assert board.xids() == ()
+    library.loaded = 2
+    assert board.read() == (Gpu("GPU-0"),)
 
 
 @pytest.mark.parametrize("label", ["Hostname", "hostname"])
