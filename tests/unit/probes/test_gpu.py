@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from threading import Event
 
@@ -150,21 +150,16 @@ class Hung(Board):
         return self.gpus
 
 
-@pytest.fixture
-def hung() -> Iterator[Hung]:
+async def test_a_driver_that_hangs_is_asked_by_one_thread_only() -> None:
     board = Hung(Gpu("a"))
-    yield board
-    board.let_go.set()
-
-
-async def test_a_driver_that_hangs_is_asked_by_one_thread_only(hung: Hung) -> None:
-    hung.new = (79,)
-    probe = GpuProbe(GpuSpec(every=timedelta(0), timeout=timedelta(seconds=0.02)), board=hung)
-    for _ in range(5):
-        look = await probe.look(LOCAL)
-        assert (look.failure, look.page) == (Failure.TIMEOUT, None)
-    assert hung.reads == 1
-    hung.let_go.set()
+    board.new = (79,)
+    probe = GpuProbe(GpuSpec(every=timedelta(0), timeout=timedelta(seconds=0.02)), board=board)
+    try:
+        looks = [await probe.look(LOCAL) for _ in range(5)]
+    finally:
+        board.let_go.set()  # A loop that closes waits for the threads of its pool.
+    assert [(look.failure, look.page) for look in looks] == [(Failure.TIMEOUT, None)] * 5
+    assert board.reads == 1
     async with asyncio.timeout(10):
         while (found := (await probe.look(LOCAL)).page) is None:  # noqa: ASYNC110 - the thread tells nobody
             await asyncio.sleep(0.01)
