@@ -1,6 +1,6 @@
-"""Calls that may never return, each in a thread that nobody waits for; the probes of drivers and files make them.
+"""Calls that may never return, each in a thread that nobody waits for; the probe of GPUs makes them.
 
-A driver or a mount that hangs does so inside the kernel, and its thread cannot be stopped. In the pool of threads that
+A driver that hangs does so inside the kernel, and its thread cannot be stopped. In the pool of threads that
 everybody shares such calls pile up until the levers get none. The threads of a pool are also waited for when the
 process ends, which then never does; daemon threads are not.
 """

@@ -1,5 +1,6 @@
 """Following log files: what was written since the last look, over rotation and truncation."""
 
+import asyncio
 import os
 from bisect import bisect_left
 from dataclasses import dataclass, field
@@ -10,7 +11,6 @@ from time import monotonic
 from typing import BinaryIO
 
 from controlplane.fleet.model import Endpoint
-from controlplane.probes.aside import Aside
 from controlplane.probes.lines import Line, read_line
 from controlplane.probes.probe import Failure, Histogram, LogsSpec, Look, Page
 
@@ -103,8 +103,6 @@ class _Read:
     """What was counted of one endpoint's lines since it was first looked at."""
 
     tail: Tail
-    reading: Aside[list[str]]
-    """Each file in a thread of its own: on a mount that hangs it takes no thread from the levers."""
     errors: float = 0.0
     fatals: float = 0.0
     requests: float = 0.0
@@ -149,10 +147,9 @@ class LogsProbe:
         path = self._path(endpoint)
         read = self._reads.get(endpoint.name)
         if read is None:
-            tail = Tail(path)
-            read = self._reads[endpoint.name] = _Read(tail, Aside("logs", tail.read))
+            read = self._reads[endpoint.name] = _Read(Tail(path))
         try:
-            texts = await read.reading.ask()
+            texts = await asyncio.to_thread(read.tail.read)
         except OSError as error:
             now = monotonic()
             return Look(endpoint, self.name, now, now - started, Failure.ANSWER, f"cannot read {path}: {error}")

@@ -1,17 +1,14 @@
 """Following a file over appends, rotation and truncation."""
 
-import asyncio
 import os
 from pathlib import Path
-from threading import Event
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.fleet.model import Endpoint
 from controlplane.probes.logs import LogsProbe, Tail
-from controlplane.probes.probe import Failure, LogsSpec, Page
+from controlplane.probes.probe import LogsSpec, Page
 
 ENDPOINT = Endpoint("primary-1", "primary", "http://127.0.0.1:8000", "node-a")
 
@@ -152,27 +149,3 @@ async def test_a_name_cannot_lead_out_of_the_directory(tmp_path: Path) -> None:
     probe = LogsProbe(LogsSpec("logs/{endpoint}.log"), tmp_path)
     path = probe._path(Endpoint("../../etc/passwd", "primary", "http://127.0.0.1:1"))
     assert path.parent == tmp_path / "logs"
-
-
-async def test_files_that_hang_take_no_thread_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    let_go = Event()
-
-    def hang(_: Tail) -> list[str]:
-        let_go.wait()
-        return []
-
-    monkeypatch.setattr(Tail, "read", hang)
-    probe = LogsProbe(LogsSpec("{endpoint}"), tmp_path)
-    # More files than the pool that everybody shares has threads.
-    endpoints = [Endpoint(f"hangs-{i}", "primary", "http://127.0.0.1:8000") for i in range(40)]
-    looks = [asyncio.create_task(probe.look(endpoint)) for endpoint in endpoints]
-    try:
-        await asyncio.sleep(0)
-        async with asyncio.timeout(10):
-            assert await asyncio.to_thread(str, 1) == "1"
-        assert not any(look.done() for look in looks)
-        again = await probe.look(endpoints[0])
-        assert (again.failure, again.page) == (Failure.ANSWER, None)
-    finally:
-        let_go.set()
-        await asyncio.gather(*looks)
