@@ -46,8 +46,9 @@ def wrong(signal: str, guard: Guard, reading: Reading | None) -> str:
         guard: its bounds.
         reading: what was seen last; None when nothing was.
     """
-    if reading is None or reading.value is None or unknown(signal, reading):
-        return unknown(signal, reading)
+    why = unknown(signal, reading)
+    if why or reading is None or reading.value is None:
+        return why
     if guard.below is not None and reading.value < guard.below:
         return f"{signal} is {spell(signal, reading.value)}, below {spell(signal, guard.below)}"
     if guard.above is not None and reading.value >= guard.above:

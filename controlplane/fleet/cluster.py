@@ -7,9 +7,9 @@ together. Kinds are named by where the API serves them, so that built-in and cus
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from controlplane.errors import ControlplaneError, UnreachableError
@@ -17,6 +17,10 @@ from controlplane.fleet.kubeconfig import settings_of
 
 Document = dict[str, Any]
 
+T = TypeVar("T")
+
+MOST_TRIES = 4
+"""How often an object that changes under our hands is read and changed anew."""
 FIELD_MANAGER = "controlplane"
 """Who we are in an object's `managedFields`."""
 CONNECT_TIMEOUT_S = 2.0
@@ -106,6 +110,21 @@ class RefusedError(Exception):
     def why(self) -> str:
         """The answer in one line; a denial names its verb, resource and namespace first."""
         return f"{self.denied}: {self.message}" if self.denied else f"{self.status} {self.message}"
+
+
+async def anew(change: Callable[[], Awaitable[T]]) -> T:
+    """Read and change an object, anew where it changed in between: an autoscaler's status does every few seconds.
+
+    Raises:
+        RefusedError: when the change is refused for another reason, or the object changes again and again.
+    """
+    for left in reversed(range(MOST_TRIES)):
+        try:
+            return await change()
+        except RefusedError as refused:
+            if refused.status != 409 or refused.owners or not left:
+                raise
+    raise AssertionError("unreachable")  # pragma: no cover
 
 
 class Cluster:

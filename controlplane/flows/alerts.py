@@ -15,6 +15,7 @@ from controlplane.chaos.contract import AlertRoom, Contract, Firing, Silence, br
 from controlplane.chaos.drill import Drill, DrillLog, Event
 from controlplane.chaos.fault import LeaseBook
 from controlplane.errors import ControlplaneError, StoreError
+from controlplane.flows.notes import note
 
 LOOK_EVERY_S = 0.5
 ARRIVE_WITHIN_S = 5.0
@@ -120,10 +121,7 @@ async def _lift(ports: AlertPorts, drill: Drill, watched: Watched) -> None:
 
 
 async def _note(ports: AlertPorts, drill: Drill, text: str) -> None:
-    try:
-        await ports.log.note(drill.id, Event(ports.now(), "alert", text))
-    except StoreError as error:  # What fired counts, noted or not.
-        log.error("not noted", drill=drill.id, text=text, what=error.what, why=error.why)
+    await note(ports.log, drill.id, Event(ports.now(), "alert", text))
 
 
 async def settle(ports: AlertPorts, drill: Drill, contract: Contract, watched: Watched) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from controlplane.chaos.safety import GateFacts, Go, Refusal, gate
 from controlplane.errors import ControlplaneError, FencedError, StoreError, UsageError
 from controlplane.flows.alerts import AlertPorts, Watched, follow, settle
 from controlplane.flows.faults import FaultPorts, close_as_they_end, heal, until_healed
+from controlplane.flows.notes import note
 from controlplane.flows.watch import Users, WatchPorts, watch
 from controlplane.policy.model import DrillPlan
 
@@ -244,8 +245,8 @@ async def _walk_watched(ports: DrillPorts, started: Started, users: Users) -> tu
         What the child says, what went wrong with it, and why the run was stopped (empty when it ended by itself).
     """
     drill, stopped = started.drill, ""
-    note = partial(_note, ports, drill, "step")
-    order = Order(drill.id, started.path, Path(drill.journal), WALK_LIMIT.total_seconds(), note)
+    step = partial(_note, ports, drill, "step")
+    order = Order(drill.id, started.path, Path(drill.journal), WALK_LIMIT.total_seconds(), step)
     walking = asyncio.ensure_future(ports.walk(order))
     watching = asyncio.create_task(watch(ports.watching, drill, started.guards, users))
     closing = asyncio.create_task(_tried(drill, lambda: close_as_they_end(ports.faults, drill.id)))
@@ -269,11 +270,8 @@ async def _walk_watched(ports: DrillPorts, started: Started, users: Users) -> tu
 
 
 async def _note(ports: DrillPorts, drill: Drill, kind: str, text: str, at: datetime | None = None) -> None:
-    """Note something that happened, now unless it has a time of its own; the drill goes on where that is not stored."""
-    try:
-        await ports.log.note(drill.id, Event(at or ports.now(), kind, text))
-    except StoreError as error:
-        log.error("not noted", drill=drill.id, text=text, what=error.what, why=error.why)
+    """Note something that happened, now unless it has a time of its own."""
+    await note(ports.log, drill.id, Event(at or ports.now(), kind, text))
 
 
 async def _tried(drill: Drill, work: Callable[[], Awaitable[T]]) -> T:

@@ -319,9 +319,8 @@ async def settle_drills(ports: RecoverPorts) -> None:
     for drill in await ports.drills.recent(limit=20):
         if drill.outcome is Outcome.RUNNING:
             await _end_drill(ports, drill, "the control plane stopped while the drill ran")
-    await _heal(
-        ports, await ports.leases.open_leases()
-    )  # What others have broken in the same cluster is theirs to end.
+    # What others have broken in the same cluster is theirs to end.
+    await _heal(ports, await ports.leases.open_leases())
 
 
 async def end_abandoned(ports: RecoverPorts) -> None:

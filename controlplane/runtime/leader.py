@@ -117,11 +117,6 @@ class Leadership:
         """Whether our lease ran out by our own clock, and nobody is known to have taken it: it may be ours still."""
         return self._held is not None and self.term is None
 
-    @property
-    def follows(self) -> bool:
-        """Whether no lease is ours, not even one that has only run out: another control plane may be in charge."""
-        return self._held is None
-
     async def still_acting(self) -> bool:
         """Tell whether we may decide; a lease that ran out while this machine stood still is asked for first.
 

@@ -115,7 +115,7 @@ def join(
     triage = Triage(
         TriagePorts(
             habits_of(policy), books.incidents, books.incidents.holding, alerts, drills, lambda: leadership.acting,
-            lambda: leadership.follows, changed, metrics, now,
+            lambda: leadership.held is None, changed, metrics, now,
         )
     )  # fmt: skip
     return TriageDesk(policy, books, metrics, now, triage.tick, triage.judged)

@@ -37,11 +37,9 @@ from controlplane.chaos.substrates.kube_objects import (
 )
 from controlplane.chaos.substrates.looks import seen_in_time
 from controlplane.errors import FaultError
-from controlplane.fleet.cluster import NAMESPACES, NODES, PODS, Cluster, Document, Kind, RefusedError
+from controlplane.fleet.cluster import NAMESPACES, NODES, PODS, Cluster, Document, Kind, RefusedError, anew
 from controlplane.fleet.model import KubernetesSubstrateSpec
 
-MOST_TRIES = 4
-"""How often a node that changes under our hands is read and changed anew."""
 SEEN_WITHIN_S = 5.0
 """How long a fault in a cluster may take to be seen from outside."""
 LOOK_AGAIN_S = 0.1
@@ -182,20 +180,20 @@ class Ground:
 
     async def _change_node(self, name: str, change: Callable[[Document], Document | None]) -> bool:
         """Change a node by what is read of it; False where there is nothing to change."""
+
+        async def once() -> bool:
+            changed = change(await self.cluster.read(NODES, "", name))
+            if changed is not None:
+                await self.cluster.merge(NODES, "", name, changed)
+            return changed is not None
+
         with told(f"cannot change node {name}"):
-            for left in reversed(range(MOST_TRIES)):
-                try:
-                    changed = change(await self.cluster.read(NODES, "", name))
-                    if changed is not None:
-                        await self.cluster.merge(NODES, "", name, changed)
-                except RefusedError as refused:
-                    if refused.status == 404:
-                        return False  # With the node everything of ours on it is gone.
-                    if refused.status != 409 or not left:
-                        raise
-                else:
-                    return changed is not None
-        raise AssertionError("unreachable")  # pragma: no cover
+            try:
+                return await anew(once)
+            except RefusedError as refused:
+                if refused.status != 404:
+                    raise
+                return False  # With the node everything of ours on it is gone.
 
     async def let_go(self, mark: str) -> tuple[str, ...]:
         """Remove everything of a lease; its claim last, so that whoever finds half of it knows what it is.

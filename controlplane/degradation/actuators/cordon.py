@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from controlplane.degradation.action import CordonNode, Errand
 from controlplane.degradation.actuator import Preflight
-from controlplane.degradation.actuators.cluster import Cluster, Document, RefusedError
-from controlplane.degradation.actuators.kubernetes import MOST_TRIES, refused_error
+from controlplane.degradation.actuators.cluster import Cluster, Document, RefusedError, anew
+from controlplane.degradation.actuators.kubernetes import refused_error
 from controlplane.degradation.errand import taint_of, wrong_with_cordon
 from controlplane.errors import ActuatorError
 from controlplane.fleet.cluster import NODES
@@ -93,21 +93,18 @@ class CordonHand:
 
     async def _change_taints(self, cordon: CordonNode, *, dry_run: bool, taken: bool) -> None:
         key, value, effect = taint_of(cordon)
-        for left in reversed(range(MOST_TRIES)):
+
+        async def once() -> None:
             found = await self._read(cordon)
             taints = [t for t in found["spec"].get("taints") or () if (t["key"], t["effect"]) != (key, effect)]
             if not taken:
                 taints.append({"key": key, "effect": effect, **({"value": value} if value else {})})
             version = {"resourceVersion": found["metadata"]["resourceVersion"]}
-            try:
-                await self._cluster.merge(
-                    NODES, "", cordon.node, {"metadata": version, "spec": {"taints": taints or None}}, dry_run=dry_run
-                )
-            except RefusedError as refused:
-                if refused.status != 409 or not left:
-                    raise
-            else:
-                return
+            await self._cluster.merge(
+                NODES, "", cordon.node, {"metadata": version, "spec": {"taints": taints or None}}, dry_run=dry_run
+            )
+
+        await anew(once)
 
 
 def _cordon(errand: Errand) -> CordonNode:

@@ -4,23 +4,18 @@ Rules are applied server-side under a field manager of our own. They are one ato
 of them is a conflict that the API server reports by name: it is refused, unless the page says to take them over.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TypeVar
 
 from controlplane.degradation.action import Errand, Scale
 from controlplane.degradation.actuator import Observed, Preflight, RoutePlan
-from controlplane.degradation.actuators.cluster import FIELD_MANAGER, Cluster, Document, Kind, RefusedError
+from controlplane.degradation.actuators.cluster import FIELD_MANAGER, Cluster, Document, Kind, RefusedError, anew
 from controlplane.degradation.actuators.route_documents import ROUTES, observed_in, planned_rules, refusal_of
 from controlplane.degradation.actuators.sample import Sampler
 from controlplane.degradation.errand import wrong_with_scale
 from controlplane.errors import ActuatorError
 from controlplane.fleet.model import KubernetesSpec
 
-T = TypeVar("T")
-
-MOST_TRIES = 4
-"""How often an object that changes under our hands is read and applied anew."""
 WORKLOADS = {
     "deployment": Kind("apps", "v1", "deployments"),
     "statefulset": Kind("apps", "v1", "statefulsets"),
@@ -85,7 +80,7 @@ class KubernetesActuator:
             )
 
         try:
-            return await _anew(once)
+            return await anew(once)
         except RefusedError as refused:
             raise self._error(refused) from refused
 
@@ -155,7 +150,7 @@ class ScaleHand:
             before = await self._now(scale)
             if _what(scale) in WORKLOADS and (other := await self._autoscaler(scale)):
                 return Preflight(f"autoscaler {other} would put the replicas back: scale `hpa/{other}`")
-            await _anew(partial(self._set, scale, _wanted(scale), dry_run=True))
+            await anew(partial(self._set, scale, _wanted(scale), dry_run=True))
         except (ActuatorError, RefusedError) as error:
             shown = refused_error(_called(scale), error) if isinstance(error, RefusedError) else error
             return Preflight(f"{shown.what}: {shown.why}")
@@ -169,7 +164,7 @@ class ScaleHand:
         """
         scale = _scale(errand)
         try:
-            await _anew(partial(self._set, scale, _wanted(scale), dry_run=False))
+            await anew(partial(self._set, scale, _wanted(scale), dry_run=False))
         except RefusedError as refused:
             raise refused_error(_called(scale), refused) from refused
         return f"{_called(scale)}: {_spell(_wanted(scale))}"
@@ -185,7 +180,7 @@ class ScaleHand:
         if not was:
             raise ActuatorError(f"cannot put {_called(scale)} back", "what was is not on record", "scale it by hand")
         try:
-            return await _anew(partial(self._put_back, scale, was))
+            return await anew(partial(self._put_back, scale, was))
         except RefusedError as refused:
             if refused.status == 404 and not refused.no_such_api:
                 return f"{_called(scale)}: gone"
@@ -275,17 +270,6 @@ class ScaleHand:
                     return str(one["metadata"]["name"])
             return ""
         return ""
-
-
-async def _anew(change: Callable[[], Awaitable[T]]) -> T:
-    """Read and change an object, anew where it changed in between: an autoscaler's status does every few seconds."""
-    for left in reversed(range(MOST_TRIES)):
-        try:
-            return await change()
-        except RefusedError as refused:
-            if refused.status != 409 or refused.owners or not left:
-                raise
-    raise AssertionError("unreachable")  # pragma: no cover
 
 
 def _scale(errand: Errand) -> Scale:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from controlplane.degradation.action import Errand, RewriteModel
 from controlplane.degradation.actuator import Preflight
-from controlplane.degradation.actuators.cluster import Cluster, Document, Kind, RefusedError
-from controlplane.degradation.actuators.kubernetes import MOST_TRIES, refused_error
+from controlplane.degradation.actuators.cluster import MOST_TRIES, Cluster, Document, Kind, RefusedError
+from controlplane.degradation.actuators.kubernetes import refused_error
 from controlplane.degradation.errand import wrong_with_rewrite
 from controlplane.errors import ActuatorError
 

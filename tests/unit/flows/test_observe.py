@@ -18,7 +18,7 @@ from controlplane.probes.probe import Failure, Look
 from controlplane.slo.threshold import Band
 from controlplane.slo.verdict import Evidence
 from tests.unit.flows.fakes import receipt, split
-from tests.unit.flows.world import HOLD_S, P0, P2, PRIMARY, STANDBY, running
+from tests.unit.flows.world import HOLD_S, P0, P2, PRIMARY, STANDBY, World, running
 
 
 async def test_hard_evidence_on_the_whole_pool_engages_at_once_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,23 +165,24 @@ async def test_a_shift_that_raises_takes_the_traffic_back_instead_of_hanging(mon
         assert world.phase() is Phase.IDLE
 
 
+async def go_home(world: World, errors: list[ControlplaneError]) -> None:
+    """Engage P0 and give everything back, while the row cannot be closed for these reasons."""
+    world.kill()
+    await world.settle()
+    world.revive()
+    world.levers.close_errors = errors
+    await world.tick(4 * int(HOLD_S))
+
+
 async def test_a_closing_that_cannot_be_stored_is_tried_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch) as world:
-        world.kill()
-        await world.settle()
-        world.revive()
-        world.levers.close_errors = [StoreError("disk full"), StoreError("disk full")]
-        await world.tick(4 * int(HOLD_S))
+        await go_home(world, [StoreError("disk full"), StoreError("disk full")])
         assert [r.id for r in world.levers.closed] == ["r1"]
 
 
 async def test_a_closing_is_left_to_the_other_when_another_one_leads(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(monkeypatch) as world:
-        world.kill()
-        await world.settle()
-        world.revive()
-        world.levers.close_errors = [FencedError("not in charge")]
-        await world.tick(4 * int(HOLD_S))
+        await go_home(world, [FencedError("not in charge")])
         assert world.levers.close_errors == [], "it was tried"
         assert world.levers.closed == [], "and not again"
         assert (world.phase(), world.decider.level) == (Phase.IDLE, Level.NONE)
@@ -191,11 +192,7 @@ async def test_a_row_that_engages_anew_shows_that_and_the_receipt_before_is_stil
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with running(monkeypatch) as world:
-        world.kill()
-        await world.settle()
-        world.revive()
-        world.levers.close_errors = [StoreError("disk full")] * 10_000
-        await world.tick(4 * int(HOLD_S))
+        await go_home(world, [StoreError("disk full")] * 10_000)
         assert world.phase() is Phase.RELEASING, "all traffic is back, and that is not stored"
         world.kill()
         await world.settle()
@@ -210,11 +207,7 @@ async def test_a_receipt_that_is_taken_over_while_it_cannot_be_closed_is_not_ove
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with running(monkeypatch) as world:
-        world.kill()
-        await world.settle()
-        world.revive()
-        world.levers.close_errors = [StoreError("disk full")] * 10_000
-        await world.tick(4 * int(HOLD_S))
+        await go_home(world, [StoreError("disk full")] * 10_000)
         world.decider.resume((receipt(ReceiptState.REVERTING, "r1"),))
         await world.settle()
         world.levers.close_errors.clear()

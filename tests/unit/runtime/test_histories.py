@@ -1,10 +1,7 @@
 """Histories grow for as long as what they are about goes on, and nothing that is kept is lost."""
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +11,7 @@ from controlplane.incidents.history import History, Trace
 from controlplane.incidents.incident import Incident, IncidentState
 from controlplane.runtime.histories import LOOKED_AT, Histories, of_incident
 from controlplane.signals.recording import Point
-from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.store.database import Database
 from controlplane.store.incidents import StoredIncidents
 from tests.support.incident_books import write
 
@@ -23,12 +20,6 @@ NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with closing(open_database(sqlite_url(tmp_path / "a.db"))) as opened:
-        yield opened
 
 
 @dataclass

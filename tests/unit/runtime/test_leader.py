@@ -109,7 +109,7 @@ async def test_a_lease_that_ran_out_while_the_machine_stood_still_is_asked_for_b
     assert world.ours.term
     world.ours.settled(world.ours.term)
     world.now += 10.0
-    assert (world.ours.acting, world.ours.follows) == (False, False)
+    assert (world.ours.acting, world.ours.held is None) == (False, False)
     assert await world.ours.still_acting()
     assert world.token() == 1
     world.now += 10.0
@@ -117,7 +117,7 @@ async def test_a_lease_that_ran_out_while_the_machine_stood_still_is_asked_for_b
     assert not await world.ours.still_acting()
     world.book.works, world.book.held = True, Term("chat", "b", 2)
     assert not await world.ours.still_acting()
-    assert (world.ours.role, world.ours.leader, world.ours.follows) == ("follower", "b", True)
+    assert (world.ours.role, world.ours.leader, world.ours.held) == ("follower", "b", None)
 
 
 async def test_two_turns_at_once_are_one_term(world: World) -> None:

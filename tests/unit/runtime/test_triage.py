@@ -1,10 +1,7 @@
 """Which drills an alert may belong to, and a person's word that is heard though nothing can be counted."""
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +16,7 @@ from controlplane.runtime.books import books
 from controlplane.runtime.leader import Leadership
 from controlplane.runtime.triage import handling, join, rehearsals
 from controlplane.store.alerts import StoredAlerts
-from controlplane.store.database import Database, open_database, sqlite_url
+from controlplane.store.database import Database
 from controlplane.store.leader import StoredTerms
 from controlplane.telemetry import Metrics
 from tests.support import overviews
@@ -32,12 +29,6 @@ NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with closing(open_database(sqlite_url(tmp_path / "a.db"))) as opened:
-        yield opened
 
 
 def drill(ended: float | None) -> Drill:
