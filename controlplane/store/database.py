@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 from random import random
-from time import perf_counter, sleep
+from time import monotonic, perf_counter, sleep
 from typing import Any, TypeVar, cast
 
 from alembic import command
@@ -246,8 +246,10 @@ def sqlite_url(path: Path) -> str:
     return URL.create("sqlite", database=str(path.absolute())).render_as_string()
 
 
+BUSY_WITHIN_S = 5
+"""How long SQLite waits for another connection to be through with its change."""
 _PRAGMAS = (
-    "journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON",
+    f"busy_timeout={BUSY_WITHIN_S * 1000}", "synchronous=FULL", "foreign_keys=ON",
     "temp_store=MEMORY",  # else what a statement may have to take back makes a file each time
     "cache_size=-32000",  # kB: the index of a hundred thousand alerts
     "wal_autocheckpoint=8000",  # pages of 4 kB: a storm would copy its pages into the file again and again
@@ -260,7 +262,26 @@ def _pragmas(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     for pragma in _PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
+    _journal_to_wal(cursor)
     cursor.close()
+
+
+def _journal_to_wal(cursor: sqlite3.Cursor) -> None:
+    """Have a file keep a write-ahead log; where it does so already, nothing happens.
+
+    Of several that open a new file at once, SQLite refuses all but one and does not wait as it does for a transaction,
+    since two that each hold a read lock would wait for each other: https://www.sqlite.org/rescode.html#busy
+    """
+    until = monotonic() + BUSY_WITHIN_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until:
+                raise
+        else:
+            return
+        sleep(random() * TRY_AGAIN_WITHIN_S)  # noqa: S311 - so that they do not meet again
 
 
 def _begin(connection: Connection) -> None:

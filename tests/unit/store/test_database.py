@@ -3,6 +3,7 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from threading import Timer
 from typing import Any
 from urllib.parse import quote
 
@@ -148,3 +149,18 @@ def test_a_database_another_process_holds_is_refused_with_the_way_out(
         error = refused(f"{sqlite_url(path)}?timeout=0")
     assert "locked" in error.why
     assert "stop the other process" in error.fix
+
+
+def test_a_new_file_that_another_one_is_setting_up_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE theirs (a INTEGER)")
+        other.execute("BEGIN IMMEDIATE")  # Who would change the journal now is refused at once, patient or not.
+        through = Timer(0.3, other.execute, ["COMMIT"])
+        through.start()
+        try:
+            with closing(open_database(sqlite_url(path))) as database:
+                mode = database.run_now(lambda c: c.exec_driver_sql("PRAGMA journal_mode").scalar_one())
+        finally:
+            through.join()
+    assert mode == "wal"
