@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.event import listen
 
 from controlplane.errors import StoreError
 from controlplane.security.chain import Deed, Head
@@ -127,3 +128,13 @@ async def test_two_control_planes_on_one_database_keep_one_chain(database: Datab
     await asyncio.gather(*(books[i % 2].append(deed(str(i))) for i in range(40)))
     checked = await books[0].check(None)
     assert (checked.rows, checked.breaks) == (40, ())
+
+
+async def test_rows_that_another_control_plane_adds_during_a_check_are_no_strangers(
+    database: Database, other: Database
+) -> None:
+    audit, theirs = StoredAudit(database), StoredAudit(other)
+    await fill(audit, 3)
+    listen(database._engine, "after_cursor_execute", lambda *_: theirs.append_now(deed("meanwhile")))
+    assert await found(audit) == []
+    assert (await theirs.recent(1, None))[0].number > 5, "it wrote after each statement of the check"
