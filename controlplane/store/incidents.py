@@ -204,7 +204,8 @@ def _cases(
     for some in _chunks(alerts):
         of_these = select(incident_members.c.incident_id).where(incident_members.c.key.in_(some))
         older = select(incidents).where(mine, incidents.c.id.in_(of_these))
-        for row in connection.execute(older.order_by(incidents.c.detected_at.desc()).limit(OLD_CASES)):
+        newest_of_them = older.order_by(incidents.c.detected_at.desc()).limit(OLD_CASES)
+        for row in connection.execute(newest_of_them.with_for_update()):
             found.setdefault(row.id, _from_row(row))
     members: dict[str, dict[str, Member]] = {incident_id: {} for incident_id in found}
     rows = {row_key(level) for incident in found.values() for level in incident.rows}

@@ -16,9 +16,11 @@ from controlplane.degradation.actuator import Receipt, ReceiptBook, ReceiptState
 from controlplane.degradation.matrix import Level
 from controlplane.errors import StoreError
 from controlplane.fleet.model import Endpoint
+from controlplane.incidents.alert import Status
 from controlplane.incidents.book import IncidentBook
-from controlplane.incidents.correlate import row_is_back, row_moves
+from controlplane.incidents.correlate import LATE, Notice, row_is_back, row_moves
 from controlplane.incidents.incident import Entry, Incident, IncidentState
+from controlplane.incidents.response import Verb, Word
 from controlplane.store.database import Database
 from controlplane.store.drills import StoredDrills, StoredHalts, StoredLeases
 from controlplane.store.incidents import StoredIncidents
@@ -357,6 +359,33 @@ async def test_the_rows_that_are_not_over_are_those_of_the_open_incidents(databa
     for level in ("P2", "P0"):
         await book.take("chat", (row_is_back("chat", level, at(1), Entry(at(1), "lever", "back")),), at(1))
         assert await book.rows("chat") == ({"P0"} if level == "P2" else set())
+
+
+async def test_what_a_person_says_of_an_old_incident_is_not_undone_by_an_alert_of_it_that_ends_at_that_moment(
+    database: Database, other: Database
+) -> None:
+    book, theirs = StoredIncidents(database), StoredIncidents(other)
+    alert = Notice("f1", "Slow", "chat", Status.FIRING, at(0))
+    incident_id = (await book.take("chat", (alert,), at(0))).incident_of("f1")
+    await book.respond("chat", incident_id, Word(Verb.RESOLVE, "ann", at(1), "it is gone"))
+    read, said = threading.Event(), threading.Event()
+
+    def give_way(*given: object) -> None:
+        if "IN (SELECT incident_members" in str(given[2]):  # The old incidents have been read.
+            read.set()
+            said.wait(0.3)
+
+    async def reopen() -> None:
+        assert await asyncio.to_thread(read.wait, 10)
+        await theirs.respond("chat", incident_id, Word(Verb.REOPEN, "bob", at(2), "it is back"))
+        said.set()
+
+    listen(database._engine, "after_cursor_execute", give_way)
+    over = replace(alert, status=Status.RESOLVED, ends_at=at(3))
+    await asyncio.gather(reopen(), book.take("chat", (over,), at(3) + 2 * LATE))
+    found = await book.get(incident_id)
+    assert found is not None
+    assert (found[0].state, found[0].reopened_by) == (IncidentState.OPEN, "bob")
 
 
 async def test_a_note_on_an_incident_that_is_not_there_is_refused(database: Database) -> None:
