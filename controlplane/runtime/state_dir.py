@@ -95,10 +95,25 @@ def webhook_token(settings: ServeSettings) -> str:
 
 def _token(path: Path) -> str:
     try:
-        token = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+        return _read(path) or _made(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunDirError(f"cannot use {path}", str(error), "make it readable and writable for this user") from error
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def _made(path: Path) -> str:
+    """Make a token, unless another replica that starts at once and is given the same file has made one meanwhile."""
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # A file system without locks.
+            fcntl.flock(directory, fcntl.LOCK_EX)
+        token = _read(path)
         if not token:
             token = secrets.token_urlsafe(32)
             write_whole(path, token + "\n", 0o600)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunDirError(f"cannot use {path}", str(error), "make it readable and writable for this user") from error
+    finally:
+        os.close(directory)
     return token
