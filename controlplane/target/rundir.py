@@ -106,9 +106,7 @@ class RunDir:
         with writing(self.root):
             for folder in ("sd", "nodes", "links", "logs", "gateway/xds", "cache/answers"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
-            lock = self.lock.open("ab+", buffering=0)  # Unbuffered: a full disk is found out at the write.
-        with lock:
-            self._lock(lock)
+        with self._locked() as lock:
             with writing(self.root):
                 lock.truncate(0)
                 lock.write(f"{os.getpid()}\n".encode())
@@ -119,6 +117,20 @@ class RunDir:
                 with suppress(OSError):
                     self.clear()
                     self.lock.unlink(missing_ok=True)
+
+    def _locked(self) -> FileIO:
+        """Open the lock's file, locked; one that an ending fleet removed before it was locked keeps nobody out."""
+        while True:
+            with writing(self.root):
+                lock = self.lock.open("ab+", buffering=0)  # Unbuffered: a full disk is found out at the write.
+            try:
+                self._lock(lock)
+            except TargetError:
+                lock.close()
+                raise
+            if os.fstat(lock.fileno()).st_nlink:
+                return lock
+            lock.close()
 
     def _lock(self, lock: FileIO) -> None:
         try:

@@ -1,7 +1,9 @@
 """The run directory: one fleet at a time, whole files, clear errors."""
 
+import fcntl
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,21 @@ def test_a_claim_clears_what_a_killed_fleet_left_and_removes_its_own_state(tmp_p
         assert not run_dir.node("node-a").exists()
         write_json(run_dir.discovery("primary"), [])
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_one_that_starts_while_another_one_ends_holds_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, ending = fcntl.flock, ExitStack()
+    ending.enter_context(RunDir(tmp_path).claim())
+
+    def end_first(file: int, how: int) -> None:
+        ending.close()  # Between the opening of the lock's file and its locking.
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", end_first)
+    with RunDir(tmp_path).claim(), pytest.raises(TargetError, match="already runs"), RunDir(tmp_path).claim():
+        pass
 
 
 def test_an_unwritable_directory_is_a_clear_error() -> None:
