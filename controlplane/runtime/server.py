@@ -98,12 +98,12 @@ def listening(settings: ServeSettings) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.port))
+            listener.listen(128)  # Of two that start at once, both may have bound it: this refuses the second one.
         except OSError as error:
             raise ControlplaneError(
                 f"cannot listen on {settings.host}:{settings.port}", str(error),
                 "stop what listens there, or choose another port with --port (0 takes a free one)",
             ) from error  # fmt: skip
-        listener.listen(128)
         yield listener
 
 
