@@ -105,7 +105,8 @@ class KeeperProcess:
         try:
             for number in (signal.SIGTERM, signal.SIGKILL):
                 if found.alive:
-                    os.kill(found.pid, number)
+                    with suppress(ProcessLookupError):  # It has just ended: its time was over, or another one ended it.
+                        os.kill(found.pid, number)
                 deadline = monotonic() + END_S
                 while found.alive and monotonic() < deadline:  # noqa: ASYNC110 - another process ends
                     await asyncio.sleep(LOOK_AGAIN_S)

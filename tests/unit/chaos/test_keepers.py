@@ -145,21 +145,42 @@ def deaf() -> Iterator["subprocess.Popen[bytes]"]:
         started.kill()
 
 
+def written_down(directory: Path, pid: int) -> Lease:
+    """Write down that a process is the keeper of a lease; return the lease."""
+    endpoint = Endpoint("primary-0", "primary", "http://127.0.0.1:1", node="node-a")
+    until = datetime.now(UTC) + timedelta(minutes=1)
+    lease = Lease("l1", "d1", FaultKind.STALLED_ENGINE, endpoint, until, LeaseState.INJECTED, until)
+    page = {"lease": "l1", "pid": pid, "started_at": psutil.Process(pid).create_time()}
+    keeper_process.KeeperProcess(directory, "stall").file(lease).write_text(json.dumps(page), encoding="utf-8")
+    return lease
+
+
 async def test_one_that_does_not_end_when_it_is_told_is_killed_before_its_driver_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: "subprocess.Popen[bytes]"
 ) -> None:
     assert 2 * keeper_process.END_S < REVERT_WITHIN_S
     monkeypatch.setattr(keeper_process, "END_S", 0.1)
-    endpoint = Endpoint("primary-0", "primary", "http://127.0.0.1:1", node="node-a")
-    until = datetime.now(UTC) + timedelta(minutes=1)
-    lease = Lease("l1", "d1", FaultKind.STALLED_ENGINE, endpoint, until, LeaseState.INJECTED, until)
-    keepers = keeper_process.KeeperProcess(tmp_path, "stall")
-    page = {"lease": "l1", "pid": deaf.pid, "started_at": psutil.Process(deaf.pid).create_time()}
-    keepers.file(lease).write_text(json.dumps(page), encoding="utf-8")
+    keepers, lease = keeper_process.KeeperProcess(tmp_path, "stall"), written_down(tmp_path, deaf.pid)
     assert await keepers.stop(lease)
     assert deaf.wait(60) == -signal.SIGKILL
     assert keepers.find(lease) is None
     assert keepers.residue(lease) == ""
+
+
+async def test_one_that_ends_in_the_moment_that_it_is_told_to_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: "subprocess.Popen[bytes]"
+) -> None:
+    keepers, lease = keeper_process.KeeperProcess(tmp_path, "stall"), written_down(tmp_path, deaf.pid)
+    kill = os.kill
+
+    def too_late(pid: int, number: int) -> None:
+        kill(deaf.pid, signal.SIGKILL)
+        deaf.wait(60)
+        kill(pid, number)
+
+    monkeypatch.setattr(os, "kill", too_late)
+    assert await keepers.stop(lease)
+    assert keepers.find(lease) is None
 
 
 def test_an_order_is_read_as_it_was_written() -> None:
