@@ -152,15 +152,7 @@ class Database:
     def _in_transaction(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         began, result = perf_counter(), "ok"
         try:
-            for left in reversed(range(TRIES)):
-                try:
-                    with engine.begin() as connection:
-                        return work(connection)
-                except DBAPIError as error:
-                    if not left or getattr(error.orig, "sqlstate", None) not in CALLED_OFF:
-                        raise
-                sleep(random() * TRY_AGAIN_WITHIN_S)  # noqa: S311 - whoever won is to be through by then
-            raise AssertionError("unreachable")  # pragma: no cover
+            return _whole(engine, work)
         except SQLAlchemyError as error:
             result = "failed"
             raise _store_error(self._engine.url.render_as_string(), error) from error
@@ -191,12 +183,7 @@ def open_database(url: str) -> Database:
         ) from error  # fmt: skip
     shown = engine.url.render_as_string()
     try:
-        with engine.execution_options(exclusive=True).begin() as connection:
-            if engine.dialect.name == "postgresql":
-                for limit in _LIMITS:
-                    connection.execute(text(f"SET LOCAL {limit} = 0"))
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
-            migrate(connection)
+        _whole(engine.execution_options(exclusive=True, patient=True), _bring_up_to_date)
     except CommandError as error:
         engine.dispose()
         raise StoreError(
@@ -209,13 +196,44 @@ def open_database(url: str) -> Database:
     return Database(engine)
 
 
+def _whole(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Do some work in one transaction, anew where PostgreSQL called it off for the sake of another one."""
+    for left in reversed(range(TRIES)):
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except DBAPIError as error:
+            if not left or getattr(error.orig, "sqlstate", None) not in CALLED_OFF:
+                raise
+        sleep(random() * TRY_AGAIN_WITHIN_S)  # noqa: S311 - whoever won is to be through by then
+    raise AssertionError("unreachable")  # pragma: no cover
+
+
+def _bring_up_to_date(connection: Connection) -> None:
+    alone(connection)
+    migrate(connection)
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_WITHIN_S * 1000}")
+
+
+def alone(connection: Connection) -> None:
+    """Keep everybody else from migrating until the transaction ends, which may take as long as it takes.
+
+    SQLite's exclusive transactions do so by themselves.
+    """
+    if connection.dialect.name == "postgresql":
+        for limit in _LIMITS:
+            connection.execute(text(f"SET LOCAL {limit} = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
+
+
 def _engine(url: str) -> Engine:
     """Make an engine; raises whatever SQLAlchemy has against the URL."""
     if make_url(url).get_backend_name() != "postgresql":
         engine = create_engine(url)
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _pragmas)
-            event.listen(engine, "begin", _begin)
+            event.listen(engine, "begin", begin)
         return engine
     told = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
     asked = make_url(url).query
@@ -248,6 +266,8 @@ def sqlite_url(path: Path) -> str:
 
 BUSY_WITHIN_S = 5
 """How long SQLite waits for another connection to be through with its change."""
+MIGRATED_WITHIN_S = 30
+"""The same for whoever opens the file: another one that does so may migrate a large one."""
 _PRAGMAS = (
     f"busy_timeout={BUSY_WITHIN_S * 1000}", "synchronous=FULL", "foreign_keys=ON",
     "temp_store=MEMORY",  # else what a statement may have to take back makes a file each time
@@ -284,13 +304,15 @@ def _journal_to_wal(cursor: sqlite3.Cursor) -> None:
         sleep(random() * TRY_AGAIN_WITHIN_S)  # noqa: S311 - so that they do not meet again
 
 
-def _begin(connection: Connection) -> None:
-    """Begin a transaction; one that reads before it writes takes the lock first.
+def begin(connection: Connection) -> None:
+    """Begin a transaction of SQLite's; one that reads before it writes takes the lock first.
 
     It could not be given the lock later: what it has read may be old by then, and SQLite would refuse without waiting.
     """
-    exclusive = connection.get_execution_options().get("exclusive")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if exclusive else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get("patient"):
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={MIGRATED_WITHIN_S * 1000}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("exclusive") else "BEGIN")
 
 
 _WAYS_OUT = {

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from controlplane.errors import StoreError
-from controlplane.store.database import alembic_config
+from controlplane.store.database import alembic_config, alone, begin
 from controlplane.store.schema import leadership
 
 _NOW = {
@@ -74,11 +74,12 @@ def downgrade(url: str, to: str) -> tuple[str, ...]:
     """
     engine = _existing(url)
     try:
-        with engine.connect() as connection:
+        # All of it in one transaction: a control plane that starts now waits, and goes up again when this is done.
+        with engine.execution_options(exclusive=True).begin() as connection:
+            alone(connection)
             found = _standing(connection)
             _check(connection, found, to)
-        copy = _copied(engine, found.revision)
-        with engine.begin() as connection:
+            copy = _copied(engine, found.revision)
             before = set(inspect(connection).get_table_names())
             command.downgrade(alembic_config(connection), to)
             gone = sorted(before - set(inspect(connection).get_table_names()))
@@ -103,7 +104,7 @@ def _existing(url: str) -> Engine:
             )  # fmt: skip
         # The driver's own transactions leave out schema changes: a downgrade is to be whole, or not done.
         event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        event.listen(engine, "begin", begin)
     return engine
 
 

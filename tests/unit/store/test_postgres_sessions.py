@@ -1,6 +1,7 @@
 """What PostgreSQL alone can do to a control plane: deadlocks, sleepers that hold rows, a server that goes and comes."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -11,8 +12,9 @@ from sqlalchemy import Connection, text
 
 from controlplane.degradation.fencing import Term
 from controlplane.errors import StoreError
-from controlplane.store.database import Database, migrate, open_database
+from controlplane.store.database import Database, alone, migrate, open_database
 from controlplane.store.leader import StoredTerms, guard
+from controlplane.store.revisions import downgrade, standing
 from tests.support.postgres import TEMPLATE, Server
 
 pytestmark = [pytest.mark.journey, pytest.mark.debian("postgresql")]
@@ -118,3 +120,57 @@ def test_a_migration_that_stands_still_for_longer_than_a_transaction_may_is_not_
     with closing(open_database(f"{url}&options=-c%20idle_in_transaction_session_timeout%3D500ms")) as database:
         limit = database.run_now(lambda c: c.execute(text("SHOW idle_in_transaction_session_timeout")).scalar())
     assert limit == "500ms", "for the migration alone"
+
+
+def until_somebody_waits(connection: Connection) -> None:
+    """Wait until a session waits for a lock."""
+    waiting, deadline = text("SELECT count(*) FROM pg_locks WHERE NOT granted"), time.monotonic() + 30
+    while not connection.execute(waiting).scalar_one():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_migration_that_is_called_off_for_the_sake_of_a_running_replica_begins_anew(
+    url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries, opened, holds = list[str](), list[Database](), threading.Event()
+
+    def crosswise(connection: Connection) -> None:
+        tries.append("incidents, then timeline")
+        connection.execute(text("LOCK TABLE incidents IN ACCESS EXCLUSIVE MODE"))
+        if len(tries) == 1:
+            holds.set()
+            until_somebody_waits(connection)
+        connection.execute(text("LOCK TABLE timeline IN ACCESS EXCLUSIVE MODE"))
+        migrate(connection)
+
+    def note(connection: Connection) -> None:
+        # Whoever waits for longer than his own time is called off: that is to be the other one.
+        for limit in ("deadlock_timeout = '1min'", "lock_timeout = 0", "idle_in_transaction_session_timeout = 0"):
+            connection.execute(text(f"SET LOCAL {limit}"))
+        connection.execute(text("LOCK TABLE timeline IN ROW EXCLUSIVE MODE"))
+        migrating.start()
+        assert holds.wait(30)
+        connection.execute(text("LOCK TABLE incidents IN ROW SHARE MODE"))
+
+    monkeypatch.setattr("controlplane.store.database.migrate", crosswise)
+    migrating = threading.Thread(target=lambda: opened.append(open_database(url)))
+    database.run_now(note)
+    migrating.join(60)
+    assert (len(opened), len(tries)) == (1, 2)
+    opened[0].close()
+
+
+def test_taking_a_schema_back_waits_for_whoever_migrates(url: str, database: Database) -> None:
+    known, told = standing(url).known, list[tuple[str, ...]]()
+    going = threading.Thread(target=lambda: told.append(downgrade(url, known[-2])))
+
+    def migrate_slowly(connection: Connection) -> None:
+        alone(connection)
+        going.start()
+        until_somebody_waits(connection)
+        assert standing(url).revision == known[-1]
+
+    database.run_now(migrate_slowly)
+    going.join(60)
+    assert told == [(f"schema {known[-1]} -> {known[-2]}",)]

@@ -1,5 +1,6 @@
 """The schema of a database is known, is taken back for an older version, and never grows in a way that breaks one."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
 from controlplane.errors import StoreError
+from controlplane.store import revisions
 from controlplane.store.database import alembic_config, migrate, open_database, sqlite_url
 from controlplane.store.revisions import downgrade, standing
 from tests.support.processes import controlplane
@@ -66,6 +68,26 @@ def test_a_database_in_use_is_not_taken_back(state: Path) -> None:
         downgrade(url(state), known()[-2])
     assert "plane-0 is in charge" in raised.value.why
     assert standing(url(state)).revision == known()[-1]
+
+
+def test_nobody_takes_charge_of_a_database_while_it_is_taken_back(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = []
+
+    def start_meanwhile(engine: Engine, revision: str) -> Path | None:
+        with closing(sqlite3.connect(state / "controlplane.db", timeout=0)) as rival:
+            try:
+                rival.execute(HELD)
+                rival.commit()
+            except sqlite3.OperationalError as error:
+                refused.append(str(error))
+        return copied(engine, revision)
+
+    copied = revisions._copied
+    monkeypatch.setattr(revisions, "_copied", start_meanwhile)
+    downgrade(url(state), known()[-2])
+    assert refused == ["database is locked"]
+    with closing(sqlite3.connect(state / f"controlplane.db.schema-{known()[-1]}")) as copy:
+        assert copy.execute("SELECT version_num FROM alembic_version").fetchall() == [(known()[-1],)]
 
 
 @pytest.mark.parametrize("to", ["9999", "head", ""])
