@@ -239,9 +239,10 @@ def _engine(url: str) -> Engine:
     asked = make_url(url).query
     given = asked.get("options", "")
     told = f"{told} {given if isinstance(given, str) else ' '.join(given)}".strip()
-    # A connection is tried before it is used: after a restart of the server the first call would fail for nothing.
+    # A connection is tried before it is used: after a restart of the server the first call would fail for nothing. And
+    # whoever has waited for a lock sees what was done meanwhile, however the server isolates others.
     return create_engine(
-        make_url(url).difference_update_query(["options"]), pool_pre_ping=True,
+        make_url(url).difference_update_query(["options"]), pool_pre_ping=True, isolation_level="READ COMMITTED",
         connect_args={**{k: v for k, v in _CONNECTION.items() if k not in asked}, "options": told},
     )  # fmt: skip
 

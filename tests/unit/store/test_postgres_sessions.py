@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import Any
 
@@ -15,7 +16,7 @@ from controlplane.errors import StoreError
 from controlplane.store.database import Database, alone, migrate, open_database
 from controlplane.store.leader import StoredTerms, guard
 from controlplane.store.revisions import downgrade, standing
-from tests.support.postgres import TEMPLATE, Server
+from tests.support.postgres import TEMPLATE, Server, name_of
 
 pytestmark = [pytest.mark.journey, pytest.mark.debian("postgresql")]
 
@@ -174,3 +175,18 @@ def test_taking_a_schema_back_waits_for_whoever_migrates(url: str, database: Dat
     database.run_now(migrate_slowly)
     going.join(60)
     assert told == [(f"schema {known[-1]} -> {known[-2]}",)]
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_replicas_start_at_once_on_a_server_that_isolates_transactions_more(
+    level: str, postgres_server: Server
+) -> None:
+    bare = postgres_server.fresh()
+    postgres_server.ask(f"ALTER DATABASE {name_of(bare)} SET default_transaction_isolation = '{level}'")
+    try:
+        with ThreadPoolExecutor(3) as replicas:
+            opened = list(replicas.map(lambda _: open_database(bare), range(3)))
+        for database in opened:
+            database.close()
+    finally:
+        postgres_server.drop(bare)
