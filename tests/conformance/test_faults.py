@@ -206,6 +206,23 @@ async def test_a_fault_is_in_force_once_proven_from_outside_and_over_once(
     assert each.files() == []
 
 
+@pytest.mark.parametrize(("substrate", "kind"), ENTRIES)
+async def test_whoever_halts_and_whoever_heals_may_end_it_at_once(
+    rigs: dict[str, Rig], substrate: str, kind: FaultKind
+) -> None:
+    each = chosen(rigs, substrate, kind)
+    lease = each.lease(kind, LONG)
+    await each.driver.apply(lease)
+
+    async def end() -> None:
+        await each.driver.revert(lease)
+        await each.driver.residue(lease)
+
+    ended = await asyncio.gather(*(end() for _ in range(8)), return_exceptions=True)
+    await each.until_over(lease)
+    assert [error for error in ended if error] == []
+
+
 @pytest.mark.parametrize(("substrate", "kind"), DISTINCT)
 async def test_its_deadline_alone_ends_it(rigs: dict[str, Rig], substrate: str, kind: FaultKind) -> None:
     each = chosen(rigs, substrate, kind)

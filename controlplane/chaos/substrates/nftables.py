@@ -134,14 +134,16 @@ class NetnsLinks:
         return node if node.netns and (_NAMESPACES / node.netns).exists() else None
 
     async def _held(self, node: Node) -> dict[str, str]:
-        """Return the mark of the lease in each of our sets that holds something."""
-        listed = await _nft_json(node.netns, "list", "tables")
-        if not any(found["table"]["name"] == TABLE for found in listed if "table" in found):
-            return {}
+        """Return the mark of the lease in each of our sets that holds something.
+
+        Every table is listed, since ours may be gone by the time it is asked for: a halt, the drill and the recovery
+        end one fault at once.
+        """
         held = {}
-        for found in await _nft_json(node.netns, "list", "table", "inet", TABLE):
-            for element in found.get("set", {}).get("elem", ()):
-                held[str(found["set"]["name"])] = str(element["elem"].get("comment", ""))
+        for found in await _nft_json(node.netns, "list", "ruleset", "inet"):
+            ours = found.get("set", {})
+            for element in ours.get("elem", ()) if ours.get("table") == TABLE else ():
+                held[str(ours["name"])] = str(element["elem"].get("comment", ""))
         return held
 
     async def _sweep(self, node: Node) -> None:
