@@ -140,7 +140,7 @@ class StoredDrills:
             except IntegrityError:  # Another control plane was first, and stored the same.
                 connection.rollback()
 
-        await self._database.run(work)
+        await self._database.change(work)
 
     async def keep_slot(self, slot: Slot) -> None:
         """Store how an attempt at a date ended; attempts add up."""
@@ -182,7 +182,7 @@ class StoredHalts:
             if connection.execute(_IN_FORCE).first() is None:
                 connection.execute(insert(halts).values(why=halt.why, by=halt.by, at=halt.at))
 
-        await self._database.run(work)
+        await self._database.change(work)
 
     async def resume(self, by: str, at: datetime) -> Halt | None:
         """End the halt; return the one that was in force, if any."""
@@ -192,7 +192,7 @@ class StoredHalts:
             connection.execute(update(halts).where(halts.c.resumed_at.is_(None)).values(resumed_by=by, resumed_at=at))
             return Halt(row.why, row.by, row.at) if row else None
 
-        return await self._database.run(work)
+        return await self._database.change(work)
 
     async def current(self) -> Halt | None:
         """Return the halt in force, if any."""
