@@ -76,9 +76,10 @@ class FakeApi:
         for queues in self._watchers.values():
             for queue in queues:
                 queue.put_nowait(None)
+            queues.clear()
 
     def watched(self) -> int:
-        """Return how many watches stand."""
+        """Return how many watches stand; one that was told to end does not."""
         return sum(len(queues) for queues in self._watchers.values())
 
     async def serve(self, request: web.Request) -> web.StreamResponse:

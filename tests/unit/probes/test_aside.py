@@ -43,9 +43,11 @@ async def test_what_the_call_returns_or_raises_is_passed_on() -> None:
 
 async def test_a_call_that_hangs_is_not_made_again_before_it_returns(let_go: Event) -> None:
     calls: list[int] = []
+    called = Event()
 
     def hang() -> bool:
         calls.append(1)
+        called.set()
         return let_go.wait()
 
     aside = Aside("hangs", hang)
@@ -53,6 +55,7 @@ async def test_a_call_that_hangs_is_not_made_again_before_it_returns(let_go: Eve
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.02):
                 await aside.ask()
+    assert await asyncio.to_thread(called.wait, 10)
     assert len(calls) == 1
     let_go.set()
     async with asyncio.timeout(10):

@@ -196,12 +196,12 @@ async def test_connects_are_bounded_and_those_that_found_no_place_say_nothing(
     wire: Wire, silent: int, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tcp, "MAX_CONNECTING", 1)
-    looker, looks = probe(wire), asyncio.Queue[Look]()
-    looker.start(at(silent), looks.put_nowait)
+    looker, in_place, behind = probe(wire), asyncio.Queue[Look](), asyncio.Queue[Look]()
+    looker.start(at(silent), in_place.put_nowait)
     await asyncio.sleep(0.05)
-    looker.start(at(port), looks.put_nowait)  # Its turn comes when the first one's time is over.
-    async with asyncio.timeout(5):
-        first, second = await looks.get(), await looks.get()
+    looker.start(at(port), behind.put_nowait)  # Its turn comes when the first one's time is over.
+    async with asyncio.timeout(30):
+        first, second = await in_place.get(), await behind.get()
     assert first.failure in (Failure.TIMEOUT, Failure.PROBER)
     assert second.ok or second.failure is Failure.PROBER
     assert (await said(lambda: looker.look(at(port)))).ok

@@ -122,12 +122,9 @@ async def test_gone_in_the_middle_of_a_stream_lists_anew_too(probe: EventsProbe,
 
 async def test_a_bookmark_moves_the_version_and_nothing_else(probe: EventsProbe, api: FakeApi) -> None:
     api.version += 50
-    api.say("pods", {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(api.version)}}})
-    await asyncio.sleep(0.05)
+    for kind in ("pods", "nodes", "events"):
+        api.say(kind, {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(api.version)}}})
     api.oldest = api.version
-    api.say("nodes", {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(api.version)}}})
-    api.say("events", {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(api.version)}}})
-    await asyncio.sleep(0.05)
     api.end_watches()
     await until(lambda: api.watched() == 3)
     assert len(api.lists) == 3
@@ -145,7 +142,7 @@ async def test_without_an_api_server_everything_is_unknown() -> None:
     async with aiohttp.ClientSession() as session:
         probe = EventsProbe(session, EventsSpec("http://127.0.0.1:1", token_file="", ca_file=""))
         following = asyncio.create_task(probe.follow())
-        await asyncio.sleep(0.05)
+        await until(lambda: probe._pods.trouble)
         look = await probe.look(ENDPOINT)
         assert look.failure is Failure.NETWORK
         assert "cannot ask the API server http://127.0.0.1:1" in look.detail

@@ -142,10 +142,11 @@ class Hung(Board):
 
     def __init__(self, *gpus: Gpu) -> None:
         super().__init__(*gpus)
-        self.let_go = Event()
+        self.asked, self.let_go = Event(), Event()
 
     def read(self) -> tuple[Gpu, ...]:
         self.reads += 1
+        self.asked.set()
         self.let_go.wait()
         return self.gpus
 
@@ -156,6 +157,7 @@ async def test_a_driver_that_hangs_is_asked_by_one_thread_only() -> None:
     probe = GpuProbe(GpuSpec(every=timedelta(0), timeout=timedelta(seconds=0.02)), board=board)
     try:
         looks = [await probe.look(LOCAL) for _ in range(5)]
+        assert await asyncio.to_thread(board.asked.wait, 10)
     finally:
         board.let_go.set()  # A loop that closes waits for the threads of its pool.
     assert [(look.failure, look.page) for look in looks] == [(Failure.TIMEOUT, None)] * 5

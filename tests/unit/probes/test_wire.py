@@ -308,7 +308,7 @@ async def test_a_server_that_drains_refuses_and_is_not_dead_while_it_still_serve
         server = await asyncio.start_server(handle, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         wire.hold(endpoint(port), lambda x: seen.append(x.failure))
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(_until(lambda: seen and writers), 10)
         server.close()
         assert [(await look(wire, port)).failure for _ in range(3)] == [None] * 3
         busy = await asyncio.gather(*(look(wire, port) for _ in range(2)))
@@ -316,8 +316,7 @@ async def test_a_server_that_drains_refuses_and_is_not_dead_while_it_still_serve
         assert seen == [None]
         for writer in writers:
             writer.transport.abort()
-        await asyncio.sleep(0.25)  # A connection younger than the pause between tries waits for it.
-        assert seen[-1] is Failure.REFUSED
+        await asyncio.wait_for(_until(lambda: seen[-1] is Failure.REFUSED), 10)
 
 
 async def test_a_time_out_while_the_prober_itself_did_not_run_says_nothing() -> None:
@@ -326,14 +325,15 @@ async def test_a_time_out_while_the_prober_itself_did_not_run_says_nothing() -> 
         await asyncio.sleep(0.05)
         writer.write(plain())
 
-    async with wired() as wire, serving(late) as port, serving(hang) as dead:
-        first = asyncio.ensure_future(look_once(wire, port))
-        second = asyncio.ensure_future(look_once(wire, dead))
+    async def look_at_a_bad_time(port: int) -> Look:
+        looking = asyncio.ensure_future(look_once(wire, port))
         await asyncio.sleep(0.03)
         sleep(0.4)  # noqa: ASYNC251 - the loop stands still: this is what the test is about
-        answered, unanswered = await first, await second
-        assert answered.ok
-        assert unanswered.says_nothing
+        return await looking
+
+    async with wired() as wire, serving(late) as port, serving(hang) as dead:
+        assert (await said(lambda: look_at_a_bad_time(port))).ok
+        assert (await look_at_a_bad_time(dead)).says_nothing
         assert (await look(wire, dead)).failure is Failure.TIMEOUT
 
 

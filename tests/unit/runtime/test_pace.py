@@ -5,15 +5,35 @@ from collections import Counter
 from datetime import timedelta
 from itertools import pairwise
 from time import sleep
+from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from controlplane.fleet.model import Endpoint
+from controlplane.runtime import scheduler
 from controlplane.runtime.scheduler import PACE_TICK_S, Pace
 
 FLEET = tuple(Endpoint(f"e{i}", "primary", f"http://e{i}") for i in range(200))
 
 
+@pytest.fixture
+async def never_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have time pass as on a machine that never stands still: only while the whole loop waits, and then at once."""
+    loop: Any = asyncio.get_running_loop()
+    now, select = loop.time(), loop._selector.select
+
+    def wait(timeout: float | None = None) -> Any:
+        nonlocal now
+        now += timeout or 0.0
+        return select(0 if timeout else timeout)
+
+    monkeypatch.setattr(loop._selector, "select", wait)
+    monkeypatch.setattr(loop, "time", lambda: now)
+    monkeypatch.setattr(scheduler, "monotonic", loop.time)
+
+
+@pytest.mark.usefixtures("never_late")
 async def test_each_is_called_once_an_interval_and_no_tick_calls_many() -> None:
     calls: Counter[str] = Counter()
     ticks: Counter[int] = Counter()
@@ -32,6 +52,7 @@ async def test_each_is_called_once_an_interval_and_no_tick_calls_many() -> None:
     assert max(ticks.values()) < len(FLEET) / 4
 
 
+@pytest.mark.usefixtures("never_late")
 async def test_jitter_puts_calls_off_by_no_more_than_its_share() -> None:
     calls: dict[str, list[float]] = {}
     loop = asyncio.get_running_loop()
@@ -65,6 +86,7 @@ async def test_what_is_a_whole_interval_late_is_left_out_and_the_loop_runs_while
     assert turns > 3
 
 
+@pytest.mark.usefixtures("never_late")
 async def test_a_call_that_raises_harms_no_other_and_members_follow_the_inventory() -> None:
     calls: set[str] = set()
     members = [FLEET[:50]]

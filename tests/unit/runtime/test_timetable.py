@@ -22,7 +22,7 @@ async def test_a_job_under_way_is_called_off_without_an_error(caplog: pytest.Log
             ended.set()
 
     timetable = Timetable()
-    timetable.every(timedelta(seconds=1), long, "long")
+    timetable.every(timedelta(hours=1), long, "long")
     timetable.start()
     await asyncio.wait_for(begun.wait(), 10)
     timetable.stop()
