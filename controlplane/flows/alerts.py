@@ -135,11 +135,12 @@ async def settle(ports: AlertPorts, drill: Drill, contract: Contract, watched: W
         return ()
     until = ports.now() + timedelta(seconds=ARRIVE_WITHIN_S)
     while True:
+        looked_at = ports.now()  # Before the look: after one that outlasts the wait, one more is taken.
         await _look(ports, drill, contract, watched)
         reasons = broken(contract, watched.fired, drill.started_at, ports.service)
         missing = [text for text in reasons if text.startswith("expected")]
         unknown = not watched.looked and (missing or contract.forbidden)
-        if not (missing or unknown) or ports.now() >= until:
+        if not (missing or unknown) or looked_at >= until:
             break
         await asyncio.sleep(LOOK_EVERY_S)
     try:

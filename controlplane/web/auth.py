@@ -96,8 +96,11 @@ class Keeper:
         """When the sessions that are remembered were marked last: a page that polls keeps its session remembered."""
 
     def forget(self) -> None:
-        """Ask the store again about everybody: something was revoked."""
-        self._known.clear()
+        """Ask the store again about everybody: something was revoked.
+
+        What is being looked up now may have been read before that: it is remembered among those of before.
+        """
+        self._known = {}
 
     async def visitor(self, headers: Headers, *, active: bool) -> Visitor:
         """Say who sends a request.
@@ -134,6 +137,7 @@ class Keeper:
         known = self._remembered(hashed)
         if known:
             return known
+        among = self._known
         token, now = await self._ring.find(token_id), self._now()
         if token is None or not same(text, token.hashed) or not token.holds(now):
             return None
@@ -141,16 +145,18 @@ class Keeper:
         if marked is None or now - marked > MARKED_EVERY:
             self._marked[token_id] = now
             await self._ring.used(token_id, now)
-        return self._remember(hashed, Principal(token.name, token.role, token.id))
+        return self._remember(among, hashed, Principal(token.name, token.role, token.id))
 
     async def _of_session(self, cookie: str, *, active: bool) -> Principal | None:
         hashed, now = digest(cookie), self._now()
         known = self._remembered(hashed)
         if known is None:
+            among = self._known
             session = await self._sessions.find(hashed)
             if session is None or not session.holds(now) or not await self._still(session.credential, now):
                 return None
-            known = self._remember(hashed, Principal(session.name, session.role, f"session of {session.credential}"))
+            principal = Principal(session.name, session.role, f"session of {session.credential}")
+            known = self._remember(among, hashed, principal)
             self._seen[hashed] = session.seen_at
         if active and now - self._seen.get(hashed, now) > MARKED_EVERY:
             await self._sessions.seen(hashed, now)
@@ -183,18 +189,19 @@ class Keeper:
 
     async def close_session(self, cookie: str) -> None:
         """End a session."""
-        self._known.pop(digest(cookie), None)
         await self._sessions.end(digest(cookie), self._now())
+        self.forget()
 
     def _remembered(self, hashed: str) -> Principal | None:
         principal, until_s = self._known.get(hashed, (None, 0.0))
         return principal if self._clock_s() < until_s else None
 
-    def _remember(self, hashed: str, principal: Principal) -> Principal:
-        if len(self._known) >= MOST_REMEMBERED:
-            self._known.clear()
+    def _remember(self, among: dict[str, tuple[Principal, float]], hashed: str, principal: Principal) -> Principal:
+        """Remember somebody among those who were known when the look-up began: in vain where that was forgotten."""
+        if len(among) >= MOST_REMEMBERED:
+            among.clear()
             self._seen.clear()
-        self._known[hashed] = principal, self._clock_s() + REMEMBERED_S
+        among[hashed] = principal, self._clock_s() + REMEMBERED_S
         return principal
 
 

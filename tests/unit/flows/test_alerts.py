@@ -151,6 +151,21 @@ async def test_an_alertmanager_that_is_back_at_the_end_is_asked_again(tmp_path: 
     assert await settle(replace(made.ports.alerts, room=room), drill, CONTRACT, Watched()) == ()
 
 
+async def test_an_alertmanager_that_answers_again_after_a_stall_is_asked_once_more(tmp_path: Path) -> None:
+    made, now = bench(tmp_path, FakeRoom()), [utcnow()]
+    drill = (await made.begun()).drill
+
+    class Stalled(FakeRoom):
+        async def firing(self) -> tuple[Firing, ...]:
+            if self.refuses:
+                now.append(now.pop() + timedelta(minutes=1))
+            return await super().firing()
+
+    room = Stalled([Firing("DegradationEngaged", utcnow(), "chat")], refuses=["firing"])
+    ports = replace(made.ports.alerts, room=room, now=lambda: now[0])
+    assert await settle(ports, drill, CONTRACT, Watched()) == ()
+
+
 @pytest.mark.parametrize("call", ["silence", "lift", "firing"])
 async def test_a_word_that_alertmanager_did_not_take_is_said_again_and_keeps_nothing_from_being_seen(
     tmp_path: Path, call: str

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
-from time import perf_counter
+from time import thread_time
 
 import pytest
 from markupsafe import Markup
@@ -312,9 +312,12 @@ def test_a_large_pool_shows_what_is_down_and_where_the_rest_is() -> None:
 def test_a_thousand_endpoints_are_drawn_without_delay() -> None:
     view = overviews.large()
     fragment_of(view)
-    began = perf_counter()
-    fragment_of(view)
-    assert perf_counter() - began < 1.0  # the bench holds the real figure; this only catches something quadratic
+    took_s = []
+    for _ in range(3):
+        began = thread_time()  # A machine that stands still is no delay of ours.
+        fragment_of(view)
+        took_s.append(thread_time() - began)
+    assert min(took_s) < 1.0  # the bench holds the real figure; this only catches something quadratic
 
 
 def test_the_traffic_bar_is_laid_end_to_end() -> None:

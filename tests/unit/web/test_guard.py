@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from html import unescape
 from typing import Any
 
@@ -20,7 +20,7 @@ from yarl import URL
 
 from controlplane.errors import StoreError
 from controlplane.security.roles import MAY, Need, Role, Scraping
-from controlplane.security.tokens import SESSION_IDLE, SESSION_LASTS, csrf_of, digest, spell
+from controlplane.security.tokens import SESSION_IDLE, SESSION_LASTS, Session, csrf_of, digest, spell
 from controlplane.web import guard
 from controlplane.web.access import NEEDS, asked, spelled
 from controlplane.web.app import build_app
@@ -199,6 +199,26 @@ async def test_a_token_is_shown_once_works_and_is_taken_back_at_once(site: Site)
     assert (await site.ask("POST", f"/api/v1/tokens/{made['id']}/revoke", FILE_TOKEN, {})).status == 404
 
 
+async def test_a_token_that_is_taken_back_while_it_is_looked_up_is_not_remembered(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, used = text_of(Role.VIEWER), site.doors.tokens.used
+    found, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(token_id: str, at: datetime) -> None:
+        found.set()
+        await go_on.wait()
+        await used(token_id, at)
+
+    monkeypatch.setattr(type(site.doors.tokens), "used", lambda _, *told: slow(*told))
+    before = asyncio.create_task(site.ask("GET", "/api/v1/halt", token))
+    await found.wait()
+    assert (await site.ask("POST", f"/api/v1/tokens/{token[4:16]}/revoke", FILE_TOKEN, {})).status == 200
+    go_on.set()
+    assert (await before).status == 200
+    assert (await site.ask("GET", "/api/v1/halt", token)).status == 401
+
+
 async def test_a_token_ends_at_its_time_and_says_when_it_was_used(site: Site) -> None:
     body = {"name": "ann", "role": "viewer", "expires_in": "10m"}
     made = await (await site.ask("POST", "/api/v1/tokens", FILE_TOKEN, body)).json()
@@ -357,6 +377,29 @@ async def test_logging_out_ends_the_session_here_and_not_only_in_the_browser(sit
     cookie = site.cookie
     out = await site.ask("POST", "/logout", headers={"x-csrf-token": csrf_of(cookie)})
     assert (out.status, site.cookie) == (303, "")
+    assert (await site.ask("GET", "/", headers={"cookie": f"controlplane={cookie}"})).status == 401
+
+
+async def test_a_session_that_ends_while_it_is_looked_up_is_not_remembered(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.login(text_of(Role.OPERATOR))
+    cookie, find = site.cookie, site.doors.sessions.find
+    found, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow_at_first(hashed: str) -> Session | None:
+        session = await find(hashed)
+        if not found.is_set():
+            found.set()
+            await go_on.wait()
+        return session
+
+    monkeypatch.setattr(type(site.doors.sessions), "find", lambda _, hashed: slow_at_first(hashed))
+    before = asyncio.create_task(site.ask("GET", "/"))
+    await found.wait()
+    assert (await site.ask("POST", "/logout", headers={"x-csrf-token": csrf_of(cookie)})).status == 303
+    go_on.set()
+    assert (await before).status == 200
     assert (await site.ask("GET", "/", headers={"cookie": f"controlplane={cookie}"})).status == 401
 
 

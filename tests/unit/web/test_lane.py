@@ -64,7 +64,7 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def served(folder: Path, inbox: object = None, keep_alive_s: int = 5) -> AsyncIterator[Served]:
+async def served(folder: Path, inbox: object = None, keep_alive_s: int = 120) -> AsyncIterator[Served]:
     async with desk(folder, inbox) as at:
         slow: list[str] = []
 
@@ -192,8 +192,7 @@ async def test_after_an_upgrade_was_asked_for_nothing_is_taken_for_a_webhook(tmp
         assert (await answer(reader))[0] == 404
         writer.write(post(one("A")))
         with suppress(TimeoutError, asyncio.IncompleteReadError):
-            async with asyncio.timeout(3):
-                await answer(reader)
+            await answer(reader)
         assert names(here) == ([] if here.slow == ["/x"] else ["A"])
         await hang_up(writer)
 
