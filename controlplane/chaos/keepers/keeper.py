@@ -125,8 +125,9 @@ def _until_over(order: Order, work: Work, told: list[str]) -> str:
             look_at = now + OWNER_POLL_S
             if order.owner and not lives(order.owner, order.owner_started_after_boot_s):
                 return "the control plane is dead"
-            if order.file and holder(Path(order.file)) != order.lease:
-                return "its file is another's"
+            # It may have gone since the look above: a file that names nobody is nobody's.
+            if order.file and (named := holder(Path(order.file))) != order.lease:
+                return "its file is another's" if named else "its file is gone"
         if why := work.tick():
             return why
         time.sleep(min(POLL_S, max(0.0, over_at - now)))
