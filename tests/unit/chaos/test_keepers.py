@@ -91,6 +91,17 @@ def test_removing_its_file_ends_it(tmp_path: Path) -> None:
     assert keep(order(file), Told(on_tick=remove)) == "its file is gone"
 
 
+def test_a_file_that_goes_between_two_looks_at_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "k"
+    monkeypatch.setattr(os.path, "exists", lambda _: True)
+
+    def remove() -> str:
+        file.unlink(missing_ok=True)
+        return ""
+
+    assert keep(order(file), Told(on_tick=remove)) == "its file is gone"
+
+
 def test_another_leases_file_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "k"
 
