@@ -38,7 +38,7 @@ def burn(
 
     from controlplane.chaos.fault import MAX_LEASE
     from controlplane.chaos.keepers.burn import Burn
-    from controlplane.chaos.keepers.keeper import KeeperError, Order, keep
+    from controlplane.chaos.keepers.keeper import KeeperError, Order, keep, started_after_boot_s
     from controlplane.errors import FaultError, UsageError
     from controlplane.policy import quantity
 
@@ -50,10 +50,10 @@ def burn(
         raise UsageError(f"--for is `{lasts}`", f"expected {error}", "give a time") from error
     if not 0 < time_s <= MAX_LEASE.total_seconds():
         raise UsageError(f"it may not burn for {lasts}", f"the longest is {MAX_LEASE}", "give a shorter time")
-    parent, parent_started_at = os.getppid(), 0.0
+    parent, parent_started_s = os.getppid(), 0.0
     with suppress(psutil.Error):
-        parent_started_at = psutil.Process(parent).create_time()
-    order = Order("burn", "", f"by-hand-{os.getpid()}", time.time() + time_s, parent, parent_started_at)
+        parent_started_s = started_after_boot_s(parent)
+    order = Order("burn", "", f"by-hand-{os.getpid()}", time.time() + time_s, parent, parent_started_s)
     work = Burn(duty, memory_mib, threads, max_temperature, max_power, pid, device)
 
     def ready() -> None:

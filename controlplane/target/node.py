@@ -84,6 +84,7 @@ class Node:
         try:
             while os.getpgid(pid) != pid and not self.child.exited.is_set():  # noqa: ASYNC110 - another process does it
                 await asyncio.sleep(GROUP_POLL_S)
+            booted_at = psutil.boot_time()
             started_at = psutil.Process(pid).create_time()
         except (ProcessLookupError, psutil.NoSuchProcess):
             return
@@ -100,6 +101,7 @@ class Node:
                 "pid": pid,
                 "pgid": pid,
                 "started_at": started_at,
+                "started_after_boot_s": started_at - booted_at,
                 "restarts": self.restarts,
             },
         )

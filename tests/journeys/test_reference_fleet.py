@@ -108,6 +108,8 @@ def test_the_run_directory_tells_others_where_every_endpoint_is(tmp_path: Path) 
         entry = node(tmp_path, "base-0")
         # Each process works it out from the clock of its own: a clock that was set in between shows.
         assert psutil.Process(entry["pid"]).create_time() == pytest.approx(entry["started_at"], abs=2)
+        since_boot_s = psutil.Process(entry["pid"]).create_time() - psutil.boot_time()
+        assert since_boot_s == pytest.approx(entry["started_after_boot_s"], abs=0.01)
         assert os.getpgid(entry["pid"]) == entry["pgid"]
         assert (tmp_path / "gateway" / "listener").read_text().strip() == ready["gateway"].removeprefix("http://")
         assert (tmp_path / "gateway" / "admin").read_text().strip() == ready["admin"].removeprefix("http://")

@@ -39,7 +39,7 @@ class Order:
     """Unix seconds."""
     owner: int = 0
     """The process it must not outlive; 0 is none."""
-    owner_started_at: float = 0.0
+    owner_started_after_boot_s: float = 0.0
     settings: Mapping[str, float | str] = field(default_factory=dict)
 
 
@@ -87,8 +87,10 @@ def keep(order: Order, work: Work, ready: Callable[[], None] = lambda: None) -> 
     told: list[str] = []
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.signal(number, lambda *_: told.append("it was told to")) for number in numbers}
-    started_at = psutil.Process().create_time()
-    ours = {"lease": order.lease, "until": order.until, "pid": os.getpid(), "started_at": started_at}
+    pid = os.getpid()
+    ours = {
+        "lease": order.lease, "until": order.until, "pid": pid, "started_after_boot_s": started_after_boot_s(pid),
+    }  # fmt: skip
     file = Path(order.file) if order.file else None
     try:
         if file:
@@ -121,10 +123,11 @@ def _until_over(order: Order, work: Work, told: list[str]) -> str:
             return "its file is gone"
         if now >= look_at:
             look_at = now + OWNER_POLL_S
-            if order.owner and not lives(order.owner, order.owner_started_at):
+            if order.owner and not lives(order.owner, order.owner_started_after_boot_s):
                 return "the control plane is dead"
-            if order.file and holder(Path(order.file)) != order.lease:
-                return "its file is another's"
+            # It may have gone since the look above: a file that names nobody is nobody's.
+            if order.file and (named := holder(Path(order.file))) != order.lease:
+                return "its file is another's" if named else "its file is gone"
         if why := work.tick():
             return why
         time.sleep(min(POLL_S, max(0.0, over_at - now)))
@@ -138,11 +141,22 @@ def holder(file: Path) -> str:
         return ""
 
 
-def lives(pid: int, started_at: float) -> bool:
+def started_after_boot_s(pid: int) -> float:
+    """Return when a process began, in seconds from the start of the machine: no clock that is set moves that.
+
+    Its Unix time is worked out anew from the clock at every look, and moves with it.
+
+    Raises:
+        psutil.NoSuchProcess: when there is none.
+    """
+    booted_at = psutil.boot_time()
+    return psutil.Process(pid).create_time() - booted_at
+
+
+def lives(pid: int, since_boot_s: float) -> bool:
     """Tell whether the very process that began then is alive; a zombie is not."""
     try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - started_at) < START_TOLERANCE_S
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(started_after_boot_s(pid) - since_boot_s) < START_TOLERANCE_S
+        return same and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

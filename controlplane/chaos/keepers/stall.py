@@ -17,8 +17,8 @@ class Stall:
 
     pid: int
     pgid: int
-    started_at: float
-    """Unix seconds; who has the process id now and began at another time is left alone."""
+    started_after_boot_s: float
+    """Who has the process id now and began at another time is left alone."""
     pause_s: float = 0.0
     run_s: float = 0.0
     """0: it stands still all the time."""
@@ -29,7 +29,7 @@ class Stall:
     def read(cls, settings: Mapping[str, float | str]) -> Self:
         """Read the settings of an order."""
         return cls(
-            int(settings["pid"]), int(settings["pgid"]), float(settings["started_at"]),
+            int(settings["pid"]), int(settings["pgid"]), float(settings["started_after_boot_s"]),
             float(settings.get("pause_ms", 0.0)) / 1000, float(settings.get("run_ms", 0.0)) / 1000,
         )  # fmt: skip
 
@@ -39,7 +39,7 @@ class Stall:
         Raises:
             KeeperError: when it is not there, or not ours to stop.
         """
-        if not lives(self.pid, self.started_at):
+        if not lives(self.pid, self.started_after_boot_s):
             raise KeeperError(f"process {self.pid} is gone")
         self._send(signal.SIGSTOP)
         self._stopped = True
@@ -49,7 +49,7 @@ class Stall:
         """Let it run for a moment when it is time to, and stop it again; end when it is gone."""
         now = time.monotonic()
         if self.run_s and now >= self._turn_at:
-            if not lives(self.pid, self.started_at):
+            if not lives(self.pid, self.started_after_boot_s):
                 return "the engine is gone"
             self._stopped = not self._stopped
             self._send(signal.SIGSTOP if self._stopped else signal.SIGCONT)
@@ -58,7 +58,7 @@ class Stall:
 
     def end(self) -> None:
         """Let it run."""
-        if lives(self.pid, self.started_at):
+        if lives(self.pid, self.started_after_boot_s):
             with suppress(KeeperError):
                 self._send(signal.SIGCONT)
 

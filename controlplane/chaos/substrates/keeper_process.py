@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-import psutil
-
 from controlplane.chaos.fault import Lease
-from controlplane.chaos.keepers.keeper import Order, lives, spell_order
+from controlplane.chaos.keepers.keeper import Order, lives, spell_order, started_after_boot_s
 from controlplane.errors import FaultError
 
 START_S = 45.0
@@ -39,12 +37,12 @@ class Keeper:
 
     lease: str
     pid: int
-    started_at: float
+    started_after_boot_s: float
 
     @property
     def alive(self) -> bool:
         """Tell whether that very process is alive."""
-        return lives(self.pid, self.started_at)
+        return lives(self.pid, self.started_after_boot_s)
 
 
 class KeeperProcess:
@@ -70,10 +68,10 @@ class KeeperProcess:
             raise FaultError(
                 f"{lease.endpoint.name} is broken that way already", f"by lease {found.lease}", "heal that first"
             )
-        owner = psutil.Process()
+        owner = os.getpid()
         order = Order(
-            self._work, str(self.file(lease).resolve()), lease.id, lease.deadline.timestamp(), owner.pid,
-            owner.create_time(), settings,
+            self._work, str(self.file(lease).resolve()), lease.id, lease.deadline.timestamp(), owner,
+            started_after_boot_s(owner), settings,
         )  # fmt: skip
         command = (sys.executable, "-m", "controlplane.chaos.keepers")
         try:
@@ -123,7 +121,7 @@ class KeeperProcess:
         """Return the keeper that is written down for this work on this node, whosever it is."""
         try:
             raw = json.loads(self.file(lease).read_text(encoding="utf-8"))
-            return Keeper(str(raw["lease"]), int(raw["pid"]), float(raw["started_at"]))
+            return Keeper(str(raw["lease"]), int(raw["pid"]), float(raw["started_after_boot_s"]))
         except (OSError, ValueError, LookupError, TypeError):
             return None
 

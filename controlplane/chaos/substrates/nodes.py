@@ -5,8 +5,12 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from controlplane.chaos.fault import Lease
 from controlplane.chaos.keepers.keeper import lives
@@ -31,8 +35,8 @@ class Node:
 
     pid: int
     pgid: int
-    started_at: float
-    """Unix seconds; a process with this id that started at another time is somebody else."""
+    started_after_boot_s: float
+    """A process with this id that started at another time is somebody else."""
     backend_url: str = ""
     """How the endpoint is reached from its own side, without a link."""
     netns: str = ""
@@ -45,7 +49,7 @@ class Node:
     @property
     def alive(self) -> bool:
         """Tell whether the very process that the supervisor named is alive; a zombie is not."""
-        return lives(self.pid, self.started_at)
+        return lives(self.pid, self.started_after_boot_s)
 
 
 def find_node(nodes_dir: Path, lease: Lease) -> Node:
@@ -59,7 +63,7 @@ def find_node(nodes_dir: Path, lease: Lease) -> Node:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         node = Node(
-            int(found["pid"]), int(found["pgid"]), float(found["started_at"]),
+            int(found["pid"]), int(found["pgid"]), _started_after_boot_s(found),
             str(found.get("backend_url") or ""), str(found.get("netns") or ""),
             str(found.get("gateway_url") or ""), str(found.get("gateway_from") or ""),
         )  # fmt: skip
@@ -73,6 +77,13 @@ def find_node(nodes_dir: Path, lease: Lease) -> Node:
             f"refusing to break process group {node.pgid}", f"{path} names it", "start the endpoint in its own group"
         )
     return node
+
+
+def _started_after_boot_s(found: Mapping[str, Any]) -> float:
+    """Return when the process began; a supervisor that gives its Unix time alone goes by the clock as it was then."""
+    if "started_after_boot_s" in found:
+        return float(found["started_after_boot_s"])
+    return float(found["started_at"]) - psutil.boot_time()
 
 
 def find_living(nodes_dir: Path, lease: Lease) -> Node:

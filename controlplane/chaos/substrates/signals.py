@@ -40,7 +40,9 @@ class StalledEngines:
             FaultError: when the endpoint is not there, or cannot be stopped; it then runs.
         """
         node = find_living(self._place.nodes_dir, lease)
-        settings: dict[str, float | str] = {"pid": node.pid, "pgid": node.pgid, "started_at": node.started_at}
+        settings: dict[str, float | str] = {
+            "pid": node.pid, "pgid": node.pgid, "started_after_boot_s": node.started_after_boot_s,
+        }  # fmt: skip
         await self._keeper.start(lease, settings | dict(lease.parameters))
         return f"process group {node.pgid} of {lease.endpoint.node} stands still until {lease.deadline:%X}"
 

@@ -114,7 +114,7 @@ def test_a_refusal_fails_the_activity_with_its_reason(api: Api) -> None:
 def test_one_after_another_waits_for_each_to_heal_and_be_up(api: Api) -> None:
     api.open_leases = [["d1"], ["d1"], ["other"], [], []]
     api.up = [[True, True], [False, True], [True, True]]
-    assert len(extension.inject_rolling("node-kill", "primary", "5s", 5)) == 2
+    assert len(extension.inject_rolling("node-kill", "primary", "5s", 60)) == 2
     assert [body["only"] for _, body in api.asked] == [["primary-0"], ["primary-1"]]
 
 
@@ -131,7 +131,7 @@ def test_one_after_another_stops_at_the_first_that_does_not_come_back(
 def test_a_level_stays_only_when_it_is_never_left(api: Api) -> None:
     assert extension.level_stays("none", 0.05)
     api.level = ["none", "none", "P0", "none"]
-    assert not extension.level_stays("none", 5)
+    assert not extension.level_stays("none", 60)
 
 
 class Stall:

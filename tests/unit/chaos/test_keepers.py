@@ -23,7 +23,16 @@ from controlplane.chaos.keepers import fill
 from controlplane.chaos.keepers.burn import Burn, Gpu
 from controlplane.chaos.keepers.fill import Fill, may_not_fill
 from controlplane.chaos.keepers.hold import Hold
-from controlplane.chaos.keepers.keeper import KeeperError, Order, holder, keep, read_order, spell_order
+from controlplane.chaos.keepers.keeper import (
+    KeeperError,
+    Order,
+    holder,
+    keep,
+    lives,
+    read_order,
+    spell_order,
+    started_after_boot_s,
+)
 from controlplane.chaos.keepers.stall import Stall
 from controlplane.chaos.keepers.table import WORKS
 from controlplane.chaos.substrates import keeper_process
@@ -82,6 +91,17 @@ def test_removing_its_file_ends_it(tmp_path: Path) -> None:
     assert keep(order(file), Told(on_tick=remove)) == "its file is gone"
 
 
+def test_a_file_that_goes_between_two_looks_at_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "k"
+    monkeypatch.setattr(os.path, "exists", lambda _: True)
+
+    def remove() -> str:
+        file.unlink(missing_ok=True)
+        return ""
+
+    assert keep(order(file), Told(on_tick=remove)) == "its file is gone"
+
+
 def test_another_leases_file_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "k"
 
@@ -95,13 +115,13 @@ def test_another_leases_file_is_left_alone(tmp_path: Path) -> None:
 
 def test_it_does_not_outlive_who_asked_for_it() -> None:
     with subprocess.Popen(["sleep", "60"]) as owner:
-        started_at = psutil.Process(owner.pid).create_time()
+        began_s = started_after_boot_s(owner.pid)
 
         def kill() -> str:
             owner.kill()
             return ""
 
-        found = keep(order(None, owner=owner.pid, owner_started_at=started_at), Told(on_tick=kill))
+        found = keep(order(None, owner=owner.pid, owner_started_after_boot_s=began_s), Told(on_tick=kill))
     assert found == "the control plane is dead"
 
 
@@ -150,7 +170,7 @@ def written_down(directory: Path, pid: int) -> Lease:
     endpoint = Endpoint("primary-0", "primary", "http://127.0.0.1:1", node="node-a")
     until = datetime.now(UTC) + timedelta(minutes=1)
     lease = Lease("l1", "d1", FaultKind.STALLED_ENGINE, endpoint, until, LeaseState.INJECTED, until)
-    page = {"lease": "l1", "pid": pid, "started_at": psutil.Process(pid).create_time()}
+    page = {"lease": "l1", "pid": pid, "started_after_boot_s": started_after_boot_s(pid)}
     keeper_process.KeeperProcess(directory, "stall").file(lease).write_text(json.dumps(page), encoding="utf-8")
     return lease
 
@@ -229,26 +249,58 @@ def test_memory_is_given_back_when_others_take_the_reserve(monkeypatch: pytest.M
     assert "255 MiB are left" in work.tick()
 
 
-def test_a_stopped_group_always_ends_running() -> None:
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as engine:
-        process = psutil.Process(engine.pid)
-        work = Stall(engine.pid, engine.pid, process.create_time(), pause_s=0.02, run_s=0.02)
-        seen: set[str] = set()
+@pytest.fixture
+def engine() -> Iterator[psutil.Process]:
+    """A process that leads a group of its own."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as started:
+        yield psutil.Process(started.pid)
+        started.kill()
 
-        def look() -> None:
-            while not over.wait(0.001):
-                seen.add(process.status())
 
-        over = threading.Event()
-        watching = threading.Thread(target=look)
-        watching.start()
-        keep(order(None, 0.4), work)
-        over.set()
-        watching.join()
-        assert psutil.STATUS_STOPPED in seen
-        assert seen - {psutil.STATUS_STOPPED}
-        assert process.status() != psutil.STATUS_STOPPED
-        engine.kill()
+def stands_still(process: psutil.Process) -> bool:
+    return process.status() == psutil.STATUS_STOPPED
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
+    """Set the machine's clock, as far as it is seen in when a process began: the kernel moves its start along."""
+    booted_at = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted_at + by_s)
+
+
+def test_a_stopped_group_always_ends_running(tmp_path: Path, engine: psutil.Process) -> None:
+    file = tmp_path / "k"
+    work = Stall(engine.pid, engine.pid, started_after_boot_s(engine.pid), pause_s=0.1, run_s=0.1)
+
+    def end_it_at_its_second_stop() -> None:
+        for still in (True, False, True):
+            until(lambda still=still: stands_still(engine) is still, what="it stands still and runs")  # type: ignore[misc]
+        file.unlink()
+
+    watching = threading.Thread(target=end_it_at_its_second_stop)
+    watching.start()
+    found = keep(order(file, 100.0), work)
+    watching.join()
+    assert found == "its file is gone"
+    assert not stands_still(engine)
+
+
+def test_a_group_that_stood_still_while_the_clock_was_set_runs_again(
+    monkeypatch: pytest.MonkeyPatch, engine: psutil.Process
+) -> None:
+    work = Stall(engine.pid, engine.pid, started_after_boot_s(engine.pid))
+    work.begin()
+    until(lambda: stands_still(engine), what="it stands still")
+    set_clock(monkeypatch, 1.0)
+    work.end()
+    assert not stands_still(engine)
+
+
+@pytest.mark.parametrize("by_s", [-3600.0, 1.0])
+def test_a_process_is_the_same_after_the_clock_was_set(monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
+    began_s = started_after_boot_s(os.getpid())
+    assert not lives(os.getpid(), began_s + by_s)
+    set_clock(monkeypatch, by_s)
+    assert lives(os.getpid(), began_s)
 
 
 def test_a_process_that_began_at_another_time_is_never_stopped() -> None:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from controlplane.chaos.fault import FaultDriver, FaultKind, Lease, LeaseState
+from controlplane.chaos.keepers.keeper import started_after_boot_s
 from controlplane.chaos.substrates import process as substrate
 from controlplane.chaos.substrates.process import ProcessNodes
 from controlplane.errors import FaultError
@@ -55,10 +56,14 @@ def port() -> Iterator[int]:
 
 
 def supervise(nodes: Path, victim: "subprocess.Popen[bytes]", **changes: object) -> None:
-    """Write what a node's supervisor writes."""
+    """Write what a node's supervisor writes; what is changed to None it leaves out."""
     started_at = psutil.Process(victim.pid).create_time()
-    page = {"pid": victim.pid, "pgid": victim.pid, "started_at": started_at} | changes
-    (nodes / "node-a.json").write_text(json.dumps(page), encoding="utf-8")
+    page = {
+        "pid": victim.pid, "pgid": victim.pid, "started_at": started_at,
+        "started_after_boot_s": started_at - psutil.boot_time(),
+    } | changes  # fmt: skip
+    written = {name: value for name, value in page.items() if value is not None}
+    (nodes / "node-a.json").write_text(json.dumps(written), encoding="utf-8")
 
 
 def lease(port: int, key: str = "l1") -> Lease:
@@ -207,9 +212,31 @@ async def test_the_residue_is_the_hold_then_the_silent_port_then_nothing(
 async def test_a_process_id_that_was_given_to_somebody_else_is_not_killed(
     tmp_path: Path, victim: "subprocess.Popen[bytes]", port: int
 ) -> None:
-    supervise(tmp_path, victim, started_at=psutil.Process(victim.pid).create_time() - 60)
+    supervise(tmp_path, victim, started_after_boot_s=started_after_boot_s(victim.pid) - 60)
     await ProcessNodes(tmp_path).apply(lease(port))
     assert victim.poll() is None
+
+
+async def test_a_process_is_killed_although_the_clock_was_set_since_its_supervisor_named_it(
+    tmp_path: Path, victim: "subprocess.Popen[bytes]", port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervise(tmp_path, victim)
+    booted_at = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted_at + 1.0)
+    await ProcessNodes(tmp_path).apply(lease(port))
+    assert victim.wait(timeout=5) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("before_s", "status"), [(0.0, -signal.SIGKILL), (60.0, None)])
+async def test_the_unix_time_of_a_start_counts_where_a_supervisor_gives_nothing_else(
+    tmp_path: Path, victim: "subprocess.Popen[bytes]", port: int, before_s: float, status: int | None
+) -> None:
+    started_at = psutil.Process(victim.pid).create_time() - before_s
+    supervise(tmp_path, victim, started_at=started_at, started_after_boot_s=None)
+    await ProcessNodes(tmp_path).apply(lease(port))
+    with suppress(subprocess.TimeoutExpired):
+        victim.wait(timeout=5 if status else 0.2)
+    assert victim.poll() == status
 
 
 @pytest.mark.parametrize("pgid", [-1, 0, 1, "own"])

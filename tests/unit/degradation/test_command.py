@@ -1,5 +1,6 @@
 """Allowed commands run once, with the arguments they have, and leave nothing running."""
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +13,7 @@ from controlplane.degradation.actuators.command import MOST_OUTPUT, CommandHand,
 from controlplane.degradation.errand import CommandSpec, wrong_with_command
 from controlplane.errors import ActuatorError
 from tests.support.processes import until
+from tests.support.waiting import eventually
 
 SH = "/bin/sh"
 RUN = Run("drain")
@@ -105,13 +107,20 @@ async def test_a_command_that_fails_is_undone_and_its_output_is_told(tmp_path: P
     assert await hand(tmp_path, failing).observe(RUN, "k", "") == ""
 
 
-async def test_at_its_timeout_a_command_is_killed_with_everything_it_started(tmp_path: Path, spec: CommandSpec) -> None:
+async def test_at_its_timeout_a_command_is_killed_with_everything_it_started(
+    tmp_path: Path, spec: CommandSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pids = tmp_path / "pids"
-    slow = script(tmp_path, "slow", f"trap '' TERM; sleep 600 & echo $! $$ > {pids}; echo begun; wait; sleep 600")
-    limited = CommandSpec((slow,), spec.undo, timeout=timedelta(seconds=0.5))
+    slow = script(tmp_path, "slow", f"trap '' TERM; sleep 900 & echo begun; echo $! $$ > {pids}; wait; sleep 900")
+    limited = CommandSpec((slow,), spec.undo, timeout=timedelta(minutes=10))
+    applying = asyncio.create_task(hand(tmp_path, limited).apply(RUN, "k"))
+    await eventually(lambda: pids.exists() and pids.read_text().endswith("\n"), "it has begun", within_s=60.0)
+    loop = asyncio.get_running_loop()
+    now_s = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now_s() + 600.0)
     with pytest.raises(ActuatorError) as failed:
-        await hand(tmp_path, limited).apply(RUN, "k")
-    assert "killed after 0.5 s: begun" in failed.value.why
+        await applying
+    assert "killed after 600 s: begun" in failed.value.why
     for pid in pids.read_text(encoding="utf-8").split():
         until(lambda pid=pid: gone(pid), 10, "it was killed")  # type: ignore[misc]
 

@@ -98,7 +98,7 @@ async def followed(job: str = "", query: str = "") -> AsyncIterator[tuple[Server
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    spec = PrometheusEndpoints(url, job, query, every=timedelta(milliseconds=10))
+    spec = PrometheusEndpoints(url, job, query, every=timedelta(milliseconds=10), timeout=timedelta(minutes=1))
     inventory = PrometheusInventory(FleetSpec({"primary": PoolSpec(EndpointSource(prometheus=spec))}))
     async with aiohttp.ClientSession() as session:
         following = asyncio.create_task(inventory.follow(session, lambda: None))
