@@ -68,14 +68,14 @@ async def process(
         await child.communicate()
 
 
-async def begun(client: aiohttp.ClientSession, wish: Any) -> "asyncio.Task[tuple[int, Any]]":
+async def begun(group: asyncio.TaskGroup, client: aiohttp.ClientSession, wish: Any) -> "asyncio.Task[tuple[int, Any]]":
     """Begin a request; return it once the endpoint works on it."""
 
     async def whole() -> tuple[int, Any]:
         async with client.post("/v1/completions", json=wish) as response:
             return response.status, await response.json()
 
-    task = asyncio.ensure_future(whole())
+    task = group.create_task(whole())
     while True:
         async with client.get("/load") as response:
             if (await response.json())["server_load"]:
@@ -83,8 +83,8 @@ async def begun(client: aiohttp.ClientSession, wish: Any) -> "asyncio.Task[tuple
 
 
 async def test_sigterm_lets_what_runs_finish_and_health_stays_200() -> None:
-    async with process(HELD, drain_timeout_s=100) as (child, client):
-        task = await begun(client, LONG)
+    async with process(HELD, drain_timeout_s=100) as (child, client), asyncio.TaskGroup() as group:
+        task = await begun(group, client, LONG)
         child.send_signal(signal.SIGTERM)
         for _ in range(10):  # It looks ten times a second whether to stop, and would be gone before the last of these.
             await asyncio.sleep(0.05)
@@ -98,8 +98,8 @@ async def test_sigterm_lets_what_runs_finish_and_health_stays_200() -> None:
 
 
 async def test_what_does_not_finish_in_time_is_told_that_the_endpoint_stops() -> None:
-    async with process(drain_timeout_s=0, **ROOM) as (child, client):
-        task = await begun(client, ENDLESS)
+    async with process(drain_timeout_s=0, **ROOM) as (child, client), asyncio.TaskGroup() as group:
+        task = await begun(group, client, ENDLESS)
         child.send_signal(signal.SIGTERM)
         status, body = await task
         assert (status, body["error"]["type"]) == (503, "Service Unavailable")
