@@ -104,6 +104,7 @@ class ResponseCache:
         self._dropped = dropped
         self._memory: TLRUCache[str, Entry] = _Memory(entries, now, near)
         self._writes: asyncio.Queue[Entry] = asyncio.Queue(MOST_WAITING_WRITES)
+        self._carried: Entry | None = None
         self._asked: dict[str, tuple[int, str, dict[str, Any]]] = {}
 
     def __len__(self) -> int:
@@ -153,8 +154,7 @@ class ResponseCache:
     async def write_behind(self) -> None:
         """Carry answers to the tiers, for ever."""
         while True:
-            entry = await self._writes.get()
-            await self._write(entry.key, asdict(entry), max(entry.expires_at - self._now(), 1.0))
+            await self._carry(await self._writes.get())
 
     async def save_asked(self) -> None:
         """Have the tiers keep the counted questions, so that the next process knows them."""
@@ -183,10 +183,11 @@ class ResponseCache:
         return len(self._memory)
 
     async def close(self) -> None:
-        """Write what still waits, and close the tiers."""
+        """Write what still waits and what was on its way, and close the tiers; nobody writes behind any more."""
+        if self._carried is not None:
+            await self._carry(self._carried)
         while not self._writes.empty():
-            entry = self._writes.get_nowait()
-            await self._write(entry.key, asdict(entry), max(entry.expires_at - self._now(), 1.0))
+            await self._carry(self._writes.get_nowait())
         await self.save_asked()
         for tier in self._tiers:
             await tier.close()
@@ -222,6 +223,12 @@ class ResponseCache:
             self._writes.put_nowait(entry)
         except asyncio.QueueFull:
             self._dropped()
+
+    async def _carry(self, entry: Entry) -> None:
+        """Write an answer to the tiers; who is stopped on the way leaves it noted as carried."""
+        self._carried = entry
+        await self._write(entry.key, asdict(entry), max(entry.expires_at - self._now(), 1.0))
+        self._carried = None
 
     async def _write(self, key: str, content: Mapping[str, Any], ttl: float) -> None:
         raw = json.dumps(content, separators=(",", ":")).encode()

@@ -3,9 +3,11 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import aiohttp
 import torch
@@ -14,15 +16,21 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane.target.app import Endpoint
 from controlplane.target.connection import Connection
+from controlplane.target.engine import Engine
 from controlplane.target.listening import bind
 from controlplane.target.logs import Log
-from controlplane.target.model import Transformer, device_named
+from controlplane.target.model import Chunk, Transformer, device_named
+from controlplane.target.server import KEEP_ALIVE_S
 from controlplane.target.spec import EndpointSpec
 from controlplane.target.tracing import PassOn, Tracer
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 """Where the same tests run."""
 POLL_S = 0.001
+ROOM: dict[str, Any] = {"max_len": 32_768, "num_blocks": 2_048}
+"""Settings of an endpoint that takes `ENDLESS`."""
+ENDLESS = {"prompt": "x", "max_tokens": 32_000, "ignore_eos": True}
+"""A request that nobody waits for: it runs for many seconds, however late its test gets its turn."""
 
 
 @asynccontextmanager
@@ -36,8 +44,9 @@ async def served(
     endpoint = Endpoint(spec, model, Log(endpoint=spec.name), tracer or PassOn())
     endpoint.engine.start()
     config = uvicorn.Config(
-        endpoint.app, http=Connection, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1
-    )
+        endpoint.app, http=Connection, ws="none", lifespan="off", log_config=None, timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=1,
+    )  # fmt: skip
     server = uvicorn.Server(config)
     with bind(spec.host, 0) as listener:
         async with asyncio.TaskGroup() as group:
@@ -60,6 +69,22 @@ def port_of(client: aiohttp.ClientSession) -> int:
     return client._base_url.port
 
 
+@contextmanager
+def standing_still(engine: Engine) -> Iterator[None]:
+    """Let the engine end no step that it begins in the block: what is in the batch stays there, what comes waits."""
+    go_on, compute = threading.Event(), engine._model.compute
+
+    def computed_later(chunks: Sequence[Chunk]) -> torch.Tensor:
+        go_on.wait()
+        return compute(chunks)
+
+    with patch.object(engine._model, "compute", computed_later):
+        try:
+            yield
+        finally:
+            go_on.set()
+
+
 async def at_rest(endpoint: Endpoint) -> None:
     """Wait until the engine holds nothing; what never lets go runs into the test's timeout."""
     while not (endpoint.engine.idle and endpoint.engine.pool.used == 0):  # noqa: ASYNC110 - a thread makes it true
@@ -67,9 +92,9 @@ async def at_rest(endpoint: Endpoint) -> None:
     assert (endpoint.engine.running, endpoint.engine.waiting, endpoint.app.in_flight) == (0, 0, 0)
 
 
-async def until_running(endpoint: Endpoint, count: int = 1) -> None:
-    """Wait until so many requests are in the batch."""
-    while endpoint.engine.running < count:  # noqa: ASYNC110 - another thread makes it true
+async def until_running(engine: Engine) -> None:
+    """Wait until a request is in the batch; one that may have left it by then is never seen."""
+    while not engine.running:  # noqa: ASYNC110 - another thread makes it true
         await asyncio.sleep(POLL_S)
 
 

@@ -13,9 +13,7 @@ import pytest
 
 from controlplane.target import app, connection
 from controlplane.target.app import Endpoint
-from tests.support.endpoints import ask, at_rest, port_of, served, until_running, value
-
-ENDLESS = {"prompt": "x", "max_tokens": 1000, "ignore_eos": True}
+from tests.support.endpoints import ENDLESS, ROOM, ask, at_rest, port_of, served, until_running, value
 
 
 def posted(body: object, length: int | None = None) -> bytes:
@@ -34,7 +32,7 @@ def held() -> tuple[int, int]:
 async def connected(
     session: aiohttp.ClientSession, endpoint: Endpoint
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Open a bare connection; when it is over, the endpoint holds what it held before."""
+    """Open a bare connection; when it is over, the endpoint holds no more than it held before."""
     await ask(session, "/v1/completions", {"prompt": "x", "max_tokens": 1})
     before = held()
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(session))
@@ -42,17 +40,17 @@ async def connected(
         yield reader, writer
     finally:
         writer.close()
-        await writer.wait_closed()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
     await at_rest(endpoint)
-    async with asyncio.timeout(5):
-        while held() != before:  # noqa: ASYNC110 - the loop's own tidying makes it true
-            await asyncio.sleep(0.005)
+    while any(now > then for now, then in zip(held(), before, strict=True)):  # noqa: ASYNC110 - the loop tidies up
+        await asyncio.sleep(0.005)
 
 
 async def test_a_half_closed_connection_is_closed_and_its_request_dropped() -> None:
-    async with served() as (session, endpoint), connected(session, endpoint) as (reader, writer):
+    async with served(**ROOM) as (session, endpoint), connected(session, endpoint) as (reader, writer):
         writer.write(posted(ENDLESS))
-        await until_running(endpoint)
+        await until_running(endpoint.engine)
         writer.write_eof()
         await reader.read()
         await at_rest(endpoint)
@@ -60,17 +58,17 @@ async def test_a_half_closed_connection_is_closed_and_its_request_dropped() -> N
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_connection_that_is_reset_frees_its_request(stream: bool) -> None:  # noqa: FBT001
-    async with served() as (session, endpoint), connected(session, endpoint) as (_, writer):
+    async with served(**ROOM) as (session, endpoint), connected(session, endpoint) as (_, writer):
         writer.write(posted({**ENDLESS, "stream": stream}))
-        await until_running(endpoint)
+        await until_running(endpoint.engine)
         writer.transport.abort()
 
 
 async def test_a_body_that_never_arrives_is_answered_408_and_the_connection_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "BODY_TIMEOUT_S", 0.05)
     async with served() as (session, endpoint), connected(session, endpoint) as (reader, writer):
+        monkeypatch.setattr(app, "BODY_TIMEOUT_S", 0.05)
         writer.write(posted({"prompt": "x"}, length=5000))
         answer = await reader.read()
     assert answer.startswith(b"HTTP/1.1 408")
@@ -79,19 +77,20 @@ async def test_a_body_that_never_arrives_is_answered_408_and_the_connection_clos
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/completions HTTP/1.1\r\nhost"])
 async def test_a_head_that_never_arrives_is_cut_off(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(connection, "HEAD_TIMEOUT_S", 0.05)
-    async with served() as (session, endpoint), connected(session, endpoint) as (reader, writer):
-        writer.write(sent)
-        with suppress(ConnectionResetError):
-            assert await reader.read() == b""
+    async with served() as (session, endpoint):
+        await ask(session, "/v1/completions", {"prompt": "x", "max_tokens": 1})  # The session has its connection.
+        monkeypatch.setattr(connection, "HEAD_TIMEOUT_S", 0.05)
+        async with connected(session, endpoint) as (reader, writer):
+            writer.write(sent)
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
 
 
 async def test_a_client_that_does_not_read_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "READ_TIMEOUT_S", 0.05)
-    async with served() as (session, endpoint), connected(session, endpoint) as (_, writer):
-        wish = {**ENDLESS, "max_tokens": 900, "n": 64, "stream": True, "logprobs": 20}
-        writer.write(posted(wish))
-        await until_running(endpoint)
+    async with served(**ROOM) as (session, endpoint), connected(session, endpoint) as (_, writer):
+        writer.write(posted({**ENDLESS, "n": 64, "stream": True, "logprobs": 20}))
+        await until_running(endpoint.engine)
         await at_rest(endpoint)
         assert await value(session, "vllm:request_success_total", finished_reason="abort") == 64
 
@@ -117,7 +116,8 @@ async def test_many_clients_that_leave_at_every_moment_leave_nothing_behind() ->
         async def hurried(number: int) -> None:
             try:
                 async with asyncio.timeout(0.004 * number):
-                    await ask(session, "/v1/completions", {**ENDLESS, "stream": number % 2 == 0, "n": 1 + number % 3})
+                    wish = {**ENDLESS, "max_tokens": 1000, "stream": number % 2 == 0, "n": 1 + number % 3}
+                    await ask(session, "/v1/completions", wish)
             except (TimeoutError, ValueError):
                 pass
 
@@ -125,6 +125,5 @@ async def test_many_clients_that_leave_at_every_moment_leave_nothing_behind() ->
             for number in range(40):
                 group.create_task(hurried(number))
         await at_rest(endpoint)
-        async with asyncio.timeout(5):
-            while held()[1] > before[1]:  # noqa: ASYNC110 - the loop's own tidying makes it true
-                await asyncio.sleep(0.005)
+        while held()[1] > before[1]:  # noqa: ASYNC110 - the loop tidies up
+            await asyncio.sleep(0.005)

@@ -163,6 +163,21 @@ async def test_a_longer_life_reaches_the_tier_too() -> None:
     assert tier.ttls[ask().key] == 800.0
 
 
+async def test_an_answer_that_was_on_its_way_to_the_tier_when_the_cache_stopped_gets_there() -> None:
+    tier = MemoryTier()
+    tier.slow_s = 30.0
+    store = cache(Guarded(tier, 60.0, print))
+    store.store(ask(), ANSWER)
+    writing = asyncio.create_task(store.write_behind())
+    while not tier.calls:  # noqa: ASYNC110 - the task makes it true
+        await asyncio.sleep(0)
+    writing.cancel()
+    await asyncio.wait([writing])
+    tier.slow_s = 0.0
+    await store.close()
+    assert ask().key in tier.kept
+
+
 async def test_a_broken_tier_is_skipped_counted_and_left_alone_for_a_while() -> None:
     tier, now, skips = MemoryTier(), Time(), list[tuple[str, str]]()
     guarded = Guarded(tier, 1.0, lambda name, reason: skips.append((name, reason)), now)

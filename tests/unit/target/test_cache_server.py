@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,13 +17,17 @@ import pytest
 import uvicorn
 from aiohttp import web
 
-from controlplane.target.cache_server import opened
+from controlplane.target.cache_server import KEEP_ALIVE_S, opened
 from controlplane.target.listening import bind
 from controlplane.target.rundir import free_ports
 from controlplane.target.spec import CacheSpec
+from tests.support import processes
+from tests.support.traffic import served
 
 BODY = {"model": "reference", "prompt": "why", "max_tokens": 4, "temperature": 0}
 TOKEN = {"authorization": "Bearer secret"}
+PATIENT_S = 30.0
+"""A tier's timeout where its answer counts: longer than a machine stands still."""
 
 
 @dataclass
@@ -67,15 +70,11 @@ async def fleet() -> AsyncIterator[tuple[Upstream, str]]:
     upstream.gate.set()
     app = web.Application()
     app.router.add_post("/v1/completions", upstream.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    (port,) = free_ports(1)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield upstream, f"http://127.0.0.1:{port}"
-    finally:
-        upstream.gate.set()
-        await runner.cleanup()
+    async with served(app) as url:
+        try:
+            yield upstream, url
+        finally:
+            upstream.gate.set()
 
 
 async def until(true: Callable[[], object]) -> None:
@@ -88,7 +87,10 @@ async def cached(spec: CacheSpec) -> AsyncIterator[aiohttp.ClientSession]:
     """Serve a cache; yield a client of it."""
     with bind("127.0.0.1", 0) as listener:
         async with opened(spec) as endpoint, asyncio.TaskGroup() as group:
-            config = uvicorn.Config(endpoint.app, http="httptools", ws="none", lifespan="off", log_config=None)
+            config = uvicorn.Config(
+                endpoint.app, http="httptools", ws="none", lifespan="off", log_config=None,
+                timeout_keep_alive=KEEP_ALIVE_S,
+            )  # fmt: skip
             server = uvicorn.Server(config)
             serving = group.create_task(server._serve([listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -292,9 +294,9 @@ async def test_nearly_equal_prompts_are_marked_with_their_similarity() -> None:
 
 
 async def test_answers_survive_a_restart_on_disk(tmp_path: Path) -> None:
-    async with cache(directory=tmp_path) as (_, client):
+    async with cache(directory=tmp_path, tier_timeout_s=PATIENT_S) as (_, client):
         await asked(client)
-    async with cache(directory=tmp_path) as (upstream, client):
+    async with cache(directory=tmp_path, tier_timeout_s=PATIENT_S) as (upstream, client):
         assert (await asked(client))[:3] == (200, "answer to why", "hit")
         assert upstream.asked == []
 
@@ -308,6 +310,7 @@ def redis(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
+        processes.until(lambda: processes.listens(port), 60.0, "Redis listens")
         yield f"redis://127.0.0.1:{port}/0", process
     finally:
         process.send_signal(signal.SIGCONT)
@@ -315,22 +318,12 @@ def redis(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
         process.wait(10)
 
 
-def _until_listens(url: str) -> None:
-    port = int(url.rpartition(":")[2].split("/")[0])
-    for _ in range(400):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        asyncio.run(asyncio.sleep(0.01))
-
-
 @pytest.mark.debian("redis-server")
 async def test_redis_shares_answers_between_caches(redis: tuple[str, "subprocess.Popen[bytes]"]) -> None:
     url, _ = redis
-    await asyncio.to_thread(_until_listens, url)
-    async with cache(redis_url=url, tier_timeout_s=1.0) as (_, client):
+    async with cache(redis_url=url, tier_timeout_s=PATIENT_S) as (_, client):
         await asked(client)
-    async with cache(redis_url=url, tier_timeout_s=1.0, memory_entries=1) as (upstream, client):
+    async with cache(redis_url=url, tier_timeout_s=PATIENT_S, memory_entries=1) as (upstream, client):
         await asked(client, prompt="another")
         assert await asked(client) == (200, "answer to why", "hit", "redis")
         assert len(upstream.asked) == 1
@@ -341,7 +334,6 @@ async def test_a_redis_that_hangs_or_dies_is_skipped_and_answers_go_on(
     redis: tuple[str, "subprocess.Popen[bytes]"],
 ) -> None:
     url, process = redis
-    await asyncio.to_thread(_until_listens, url)
     async with cache(redis_url=url, tier_timeout_s=0.05) as (_, client):
         process.send_signal(signal.SIGSTOP)
         assert [(await asked(client))[2] for _ in range(2)] == ["miss", "hit"]

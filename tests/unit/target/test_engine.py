@@ -1,14 +1,14 @@
 """The engine: equal answers batched, alone or preempted; stops, seeds, the queue's bound, what an abort frees."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import torch
 
-from controlplane.target.engine import Engine, EngineStoppedError, QueueFullError
+from controlplane.target.engine import Engine, EngineStoppedError, Generation, QueueFullError
 from controlplane.target.metrics import Metrics
 from controlplane.target.model import Transformer
 from controlplane.target.sampling import Sampling
@@ -16,7 +16,7 @@ from controlplane.target.scheduler import Batching
 from controlplane.target.sequence import Request
 from controlplane.target.spec import ModelShape
 from controlplane.target.tokenizer import encode
-from tests.support.endpoints import DEVICES
+from tests.support.endpoints import DEVICES, standing_still, until_running
 
 SHAPE = ModelShape(layers=2, width=64, heads=4, kv_heads=2, hidden=128)
 
@@ -65,9 +65,24 @@ def wish(prompt: str, max_tokens: int = 24, *, seed: int | None = None, **settin
     return Request("r", encode(prompt), max_tokens, **{"sampling": sampling, "ignore_eos": True, **settings})
 
 
-async def answer(engine: Engine, request: Request) -> tuple[str, str | None, int]:
-    pieces = [piece async for piece in engine.submit(request).pieces()]
+Whole = tuple[str, str | None, int]
+"""Text, finish reason and tokens of an answer."""
+
+
+async def whole(generation: Generation) -> Whole:
+    pieces = [piece async for piece in generation.pieces()]
     return "".join(piece.text for piece in pieces), pieces[-1].finish_reason, pieces[-1].tokens
+
+
+async def answer(engine: Engine, request: Request) -> Whole:
+    return await whole(engine.submit(request))
+
+
+async def together(engine: Engine, requests: Iterable[Request]) -> list[Whole]:
+    """Answer requests of which none ends before the last has come."""
+    with standing_still(engine):
+        asked = [engine.submit(request) for request in requests]
+    return await asyncio.gather(*map(whole, asked))
 
 
 PROMPTS = [("why " * length)[: 3 + 17 * length] for length in range(1, 15)]
@@ -76,16 +91,16 @@ PROMPTS = [("why " * length)[: 3 + 17 * length] for length in range(1, 15)]
 async def test_a_batch_gives_every_request_the_text_it_gets_alone(device: torch.device) -> None:
     async with running(device) as engine:
         alone = [await answer(engine, wish(prompt)) for prompt in PROMPTS]
-        together = await asyncio.gather(*(answer(engine, wish(prompt)) for prompt in PROMPTS))
-    assert list(together) == alone
+        batched = await together(engine, [wish(prompt) for prompt in PROMPTS])
+    assert batched == alone
 
 
 async def test_sampled_text_depends_on_the_seed_and_on_nothing_else(device: torch.device) -> None:
     async with running(device) as engine:
         alone = [await answer(engine, wish(prompt, seed=7)) for prompt in PROMPTS]
-        together = await asyncio.gather(*(answer(engine, wish(prompt, seed=7)) for prompt in PROMPTS))
+        batched = await together(engine, [wish(prompt, seed=7) for prompt in PROMPTS])
         other = await answer(engine, wish(PROMPTS[0], seed=8))
-    assert list(together) == alone
+    assert batched == alone
     assert other[0] != alone[0][0]
 
 
@@ -122,12 +137,12 @@ async def test_a_stop_text_ends_the_answer_and_is_never_sent(device: torch.devic
 
 async def test_a_full_queue_refuses_and_serves_again_once_it_drains(device: torch.device) -> None:
     async with running(device, max_queue=2, max_num_seqs=1) as engine:
-        first = engine.submit(wish("one", 200))
-        while engine.running == 0:  # noqa: ASYNC110 - another thread makes it true
-            await asyncio.sleep(0.001)
-        waiting = [engine.submit(wish("two", 2)), engine.submit(wish("three", 2))]
-        with pytest.raises(QueueFullError):
-            engine.submit(wish("four"))
+        with standing_still(engine):
+            first = engine.submit(wish("one", 200))
+            await until_running(engine)
+            waiting = [engine.submit(wish("two", 2)), engine.submit(wish("three", 2))]
+            with pytest.raises(QueueFullError):
+                engine.submit(wish("four"))
         for generation in (first, *waiting):
             assert [piece async for piece in generation.pieces()][-1].finish_reason == "length"
         assert await answer(engine, wish("five", 2))
@@ -135,12 +150,12 @@ async def test_a_full_queue_refuses_and_serves_again_once_it_drains(device: torc
 
 async def test_an_abort_frees_the_blocks_of_running_and_of_waiting_requests(device: torch.device) -> None:
     async with running(device, max_num_seqs=1) as engine:
-        running_one, waiting_one = engine.submit(wish("long", 900)), engine.submit(wish("waits", 900))
-        while engine.running == 0:  # noqa: ASYNC110 - another thread makes it true
-            await asyncio.sleep(0.001)
-        assert engine.pool.used > 0
-        waiting_one.abort()
-        running_one.abort()
+        with standing_still(engine):
+            running_one, waiting_one = engine.submit(wish("long", 900)), engine.submit(wish("waits", 900))
+            await until_running(engine)
+            assert engine.pool.used > 0
+            waiting_one.abort()
+            running_one.abort()
         for generation in (running_one, waiting_one):
             assert [piece async for piece in generation.pieces()][-1].finish_reason == "abort"
         assert (engine.pool.used, engine.running, engine.waiting) == (0, 0, 0)
@@ -148,7 +163,7 @@ async def test_an_abort_frees_the_blocks_of_running_and_of_waiting_requests(devi
 
 async def test_a_cache_too_small_for_all_makes_requests_wait_and_serves_them_all(device: torch.device) -> None:
     async with running(device, num_blocks=8) as engine:
-        answers = await asyncio.gather(*(answer(engine, wish("x" * 40, 40)) for _ in range(6)))
+        answers = await together(engine, [wish("x" * 40, 40)] * 6)
         assert {tokens for _, _, tokens in answers} == {40}
         assert engine.pool.used == 0
 
@@ -166,7 +181,7 @@ async def test_a_worker_that_dies_at_any_point_of_a_step_leaves_nobody_without_a
 
     async with running(device) as engine:
         monkeypatch.setattr(METRICS[engine], method, break_down)
-        answers = await asyncio.gather(*(answer(engine, wish(f"{number}", 2)) for number in range(4)))
+        answers = await together(engine, [wish(f"{number}", 2) for number in range(4)])
         assert {reason for _, reason, _ in answers} == {"error"}
 
 
@@ -195,13 +210,13 @@ async def test_a_preempted_request_gets_the_text_it_gets_when_there_is_room(
     async with running(device, precision=precision) as engine:
         alone = [await answer(engine, one) for one in wishes]
     async with running(device, num_blocks=24, precision=precision) as engine:
-        together = await asyncio.gather(*(answer(engine, one) for one in wishes))
+        batched = await together(engine, wishes)
         preemptions = counted(engine, "vllm:num_preemptions_total")
         assert preemptions > 0
         assert counted(engine, "vllm:request_num_preemptions_sum") == preemptions
         assert counted(engine, "vllm:prompt_tokens_total") == sum(len(one.prompt) for one in wishes)
     if device.type == "cpu" or precision == "fp32":  # A GPU's kernels differ with the batch; few bits let that show.
-        assert list(together) == alone
+        assert batched == alone
 
 
 async def test_a_shared_beginning_is_computed_once_and_changes_no_text(device: torch.device) -> None:
@@ -213,7 +228,7 @@ async def test_a_shared_beginning_is_computed_once_and_changes_no_text(device: t
             alone.append(await answer(engine, one))
             assert counted(engine, "vllm:prefix_cache_hits_total") == 0
     async with running(device) as engine:
-        together = [await answer(engine, one) for one in wishes]
+        shared = [await answer(engine, one) for one in wishes]
         asked = sum(len(one.prompt) for one in wishes)
         hits = 4 * (len(system) + 1) // 16 * 16
         assert counted(engine, "vllm:prefix_cache_queries_total") == asked
@@ -221,7 +236,7 @@ async def test_a_shared_beginning_is_computed_once_and_changes_no_text(device: t
         assert counted(engine, "vllm:prompt_tokens_by_source_total", source="local_cache_hit") == hits
         assert counted(engine, "vllm:prompt_tokens_by_source_total", source="local_compute") == asked - hits
         assert counted(engine, "vllm:prompt_tokens_cached_by_source_total", source="device") == hits
-    assert together == alone
+    assert shared == alone
 
 
 async def test_the_same_prompt_again_tells_how_much_of_it_was_cached(device: torch.device) -> None:
@@ -246,9 +261,6 @@ async def test_a_long_prompt_in_chunks_gets_the_same_text_and_holds_up_nobody(de
 
 async def test_the_more_urgent_of_two_waiting_requests_runs_first(device: torch.device) -> None:
     async with running(device, max_num_seqs=1) as engine:
-        first = engine.submit(wish("first", 100))
-        while engine.running == 0:  # noqa: ASYNC110 - another thread makes it true
-            await asyncio.sleep(0.001)
         order: list[str] = []
 
         async def follow(name: str, priority: int) -> None:
@@ -256,9 +268,13 @@ async def test_the_more_urgent_of_two_waiting_requests_runs_first(device: torch.
             order.append(name)
 
         async with asyncio.TaskGroup() as group:
-            for name, priority in (("late", 5), ("normal", 0), ("urgent", -5), ("normal too", 0)):
-                group.create_task(follow(name, priority))
-            assert [piece async for piece in first.pieces()][-1].tokens == 100
+            with standing_still(engine):
+                first = engine.submit(wish("first", 100))
+                await until_running(engine)
+                for name, priority in (("late", 5), ("normal", 0), ("urgent", -5), ("normal too", 0)):
+                    group.create_task(follow(name, priority))
+                await asyncio.sleep(0)  # Each is submitted when its task begins.
+            assert (await whole(first))[2] == 100
     assert order == ["urgent", "normal", "normal too", "late"]
 
 

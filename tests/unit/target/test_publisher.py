@@ -4,12 +4,15 @@ import asyncio
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from controlplane.target import publisher as publishing
 from controlplane.target.publisher import BATCH, MOST_WAITING, Finished, Publisher, publisher_for, wanted
 from controlplane.target.rundir import free_ports
 from controlplane.target.spec import EndpointSpec
+from tests.support.traffic import served
 
 
 def finished(number: int = 0, **body: Any) -> Finished:
@@ -26,7 +29,8 @@ async def reached(registry: CollectorRegistry, outcome: str, at_least: int) -> N
         await asyncio.sleep(0.005)
 
 
-async def test_answers_go_to_the_cache_in_batches_with_the_token() -> None:
+async def test_answers_go_to_the_cache_in_batches_with_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "TIMEOUT_S", 60.0)
     batches: list[tuple[str, list[Any]]] = []
 
     async def take(request: web.Request) -> web.Response:
@@ -35,19 +39,16 @@ async def test_answers_go_to_the_cache_in_batches_with_the_token() -> None:
 
     app = web.Application()
     app.router.add_post("/cache/answers", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    (port,) = free_ports(1)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
     registry = CollectorRegistry()
-    spec = EndpointSpec(publish_url=f"http://127.0.0.1:{port}", publish_token="secret")
-    async with publisher_for(spec, registry) as publisher:
+    async with (
+        served(app) as url,
+        publisher_for(EndpointSpec(publish_url=url, publish_token="secret"), registry) as publisher,
+    ):
         assert publisher is not None
         for number in range(BATCH + 3):
             publisher.offer(finished(number))
         publisher.offer(finished(99, temperature=0.9))
         await reached(registry, "sent", BATCH + 3)
-    await runner.cleanup()
     assert [len(answers) for _, answers in batches] == [BATCH, 3]
     assert batches[0][0] == "Bearer secret"
     assert batches[1][1][0] == {

@@ -3,17 +3,23 @@
 import asyncio
 import json
 import time
-from collections.abc import Sequence
 
 import pytest
-import torch
 
 from controlplane.target import protocol
 from controlplane.target.app import DEAD
-from controlplane.target.model import Chunk
-from tests.support.endpoints import DEVICES, ask, at_rest, events, served, until_running, value
-
-ENDLESS = {"prompt": "x", "max_tokens": 1000, "ignore_eos": True}
+from tests.support.endpoints import (
+    DEVICES,
+    ENDLESS,
+    ROOM,
+    ask,
+    at_rest,
+    events,
+    served,
+    standing_still,
+    until_running,
+    value,
+)
 
 
 @pytest.fixture(params=DEVICES)
@@ -113,12 +119,13 @@ async def test_bad_requests_get_openai_shaped_errors_that_name_the_parameter() -
 async def test_a_full_queue_answers_503_with_retry_after_and_counts_the_rejection() -> None:
     async with served(max_queue=1, max_num_seqs=1) as (client, endpoint):
         wish = {"prompt": "x", "max_tokens": 500, "ignore_eos": True}
-        slow = [asyncio.ensure_future(ask(client, "/v1/completions", wish))]
-        await until_running(endpoint)
-        slow.append(asyncio.ensure_future(ask(client, "/v1/completions", wish)))
-        while endpoint.engine.waiting == 0:  # noqa: ASYNC110 - another task makes it true
-            await asyncio.sleep(0.001)
-        status, body, headers = await ask(client, "/v1/completions", wish)
+        with standing_still(endpoint.engine):
+            slow = [asyncio.ensure_future(ask(client, "/v1/completions", wish))]
+            await until_running(endpoint.engine)
+            slow.append(asyncio.ensure_future(ask(client, "/v1/completions", wish)))
+            while endpoint.engine.waiting == 0:  # noqa: ASYNC110 - another task makes it true
+                await asyncio.sleep(0.001)
+            status, body, headers = await ask(client, "/v1/completions", wish)
         assert (status, body["error"]["type"]) == (503, "Service Unavailable")
         assert headers["retry-after"] == "1"
         assert await value(client, "vllm:admission_rejections_total", reason="max_num_queued_reqs") == 1
@@ -128,9 +135,9 @@ async def test_a_full_queue_answers_503_with_retry_after_and_counts_the_rejectio
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_leaves_frees_what_its_request_held(stream: bool) -> None:  # noqa: FBT001
-    async with served() as (client, endpoint):
+    async with served(**ROOM) as (client, endpoint):
         task = asyncio.ensure_future(client.post("/v1/completions", json={**ENDLESS, "stream": stream}))
-        await until_running(endpoint)
+        await until_running(endpoint.engine)
         if stream:
             (await task).close()
         else:
@@ -207,9 +214,9 @@ async def test_logprobs_come_in_the_shapes_of_completions_and_of_chat() -> None:
 @pytest.mark.parametrize("how", ["header", "envoy", "field"])
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_request_that_misses_its_deadline_is_told_so_counted_and_freed(how: str, stream: bool) -> None:  # noqa: FBT001
-    async with served(max_num_seqs=1) as (client, endpoint):
+    async with served(max_num_seqs=1, **ROOM) as (client, endpoint):
         task = asyncio.ensure_future(client.post("/v1/completions", json=ENDLESS))
-        await until_running(endpoint)
+        await until_running(endpoint.engine)
         name = {"header": "x-request-timeout-ms", "envoy": "x-envoy-expected-rq-timeout-ms"}.get(how)
         late = {**ENDLESS, "stream": stream, **({} if name else {"timeout": 0.02})}
         status, body, _ = await ask(client, "/v1/completions", late, **({name: "20"} if name else {}))
@@ -220,29 +227,30 @@ async def test_a_request_that_misses_its_deadline_is_told_so_counted_and_freed(h
 
 
 async def test_a_stream_that_misses_its_deadline_ends_with_an_error_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with served() as (client, endpoint):
-        compute = endpoint.engine._model.compute
-
-        def slow(chunks: Sequence[Chunk]) -> torch.Tensor:
-            time.sleep(0.01)
-            return compute(chunks)
-
-        monkeypatch.setattr(endpoint.engine._model, "compute", slow)
-        chunks = await events(client, "/v1/completions", ENDLESS, **{"x-request-timeout-ms": "500"})
+    wish, deadline = {**ENDLESS, "stream": True}, {"x-request-timeout-ms": "30000"}
+    async with served(**ROOM) as (client, endpoint):
+        async with client.post("/v1/completions", json=wish, headers=deadline) as response:
+            first = await response.content.readuntil(b"\n\n")
+            monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: time.monotonic() + 30.0)
+            rest = await response.read()
         await at_rest(endpoint)
-    assert "choices" in chunks[0]
-    assert chunks[-1]["error"]["code"] == 504
+    assert "choices" in json.loads(first.removeprefix(b"data: "))
+    *_, last, done = rest.removesuffix(b"\n\n").split(b"\n\n")
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == 504
+    assert done == b"data: [DONE]"
 
 
 async def test_a_draining_endpoint_finishes_what_runs_stays_healthy_and_sends_new_requests_away() -> None:
     async with served() as (client, endpoint):
-        task = asyncio.ensure_future(ask(client, "/v1/completions", {**ENDLESS, "max_tokens": 200}))
-        await until_running(endpoint)
-        endpoint.draining = True
-        status, body, headers = await ask(client, "/v1/completions", ENDLESS)
-        assert (status, body["error"]["type"], headers["retry-after"]) == (503, "Service Unavailable", "1")
-        async with client.get("/health") as response:
-            assert response.status == 200
+        wish = {**ENDLESS, "max_tokens": 200}
+        with standing_still(endpoint.engine):
+            task = asyncio.ensure_future(ask(client, "/v1/completions", wish))
+            await until_running(endpoint.engine)
+            endpoint.draining = True
+            status, body, headers = await ask(client, "/v1/completions", wish)
+            assert (status, body["error"]["type"], headers["retry-after"]) == (503, "Service Unavailable", "1")
+            async with client.get("/health") as response:
+                assert response.status == 200
         assert (await task)[0] == 200
 
 
@@ -250,7 +258,7 @@ async def test_an_engine_that_dies_under_a_request_answers_500_in_vllms_words(mo
     def break_down(*_: object) -> None:
         raise RuntimeError("device lost")
 
-    async with served() as (client, endpoint):
+    async with served(**ROOM) as (client, endpoint):
         monkeypatch.setattr(endpoint.engine._model, "compute", break_down)
         for stream in (False, True):
             status, body, _ = await ask(client, "/v1/completions", {**ENDLESS, "stream": stream})
@@ -260,9 +268,9 @@ async def test_an_engine_that_dies_under_a_request_answers_500_in_vllms_words(mo
 
 
 async def test_load_ping_and_version_answer_as_vllms_do() -> None:
-    async with served() as (client, endpoint):
+    async with served(**ROOM) as (client, endpoint):
         task = asyncio.ensure_future(client.post("/v1/completions", json=ENDLESS))
-        await until_running(endpoint)
+        await until_running(endpoint.engine)
         async with client.get("/load") as response:
             assert await response.json() == {"server_load": 1}
         async with client.get("/ping") as response:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.target import tracing
 from controlplane.target.tracing import OtlpTracer, PassOn, TraceContext, parse_traceparent, tracer_for
 from tests.support.endpoints import ask, served
 
@@ -80,6 +81,7 @@ async def test_spans_are_exported_over_otlp_with_what_vllms_spans_say(monkeypatc
 
     with collector() as (url, bodies):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setattr(tracing, "EXPORT_TIMEOUT_S", 60.0)
         tracer, warning = tracer_for("controlplane.target", "endpoint-0")
         assert isinstance(tracer, OtlpTracer)
         assert warning is None
