@@ -1,9 +1,8 @@
 """A database is opened and brought up to date, or refused with the way out."""
 
 import sqlite3
-from collections.abc import Awaitable, Callable
-from contextlib import closing, suppress
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -12,16 +11,11 @@ from urllib.parse import quote
 import pytest
 from alembic import op
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.event import listen
 from sqlalchemy.exc import OperationalError
 
-from controlplane.chaos.drill import Halt, Slot, SlotState
 from controlplane.errors import StoreError
 from controlplane.store.database import BUSY_WITHIN_S, Database, open_database, sqlite_url
-from controlplane.store.drills import StoredDrills, StoredHalts
 from controlplane.store.schema import metadata
-
-T0 = datetime(2026, 3, 3, 10, 0, tzinfo=UTC)
 
 
 def tables(connection: Connection) -> set[str]:
@@ -159,19 +153,25 @@ def test_a_database_another_process_holds_is_refused_with_the_way_out(
     assert "stop the other process" in error.fix
 
 
-def test_a_new_file_that_another_one_is_setting_up_is_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
+@contextmanager
+def held_for(path: Path, seconds: float) -> Iterator[None]:
+    """Have another connection hold the file's one place to write for a while."""
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("CREATE TABLE theirs (a INTEGER)")
-        other.execute("BEGIN IMMEDIATE")  # Who would change the journal now is refused at once, patient or not.
-        through = Timer(0.3, other.execute, ["COMMIT"])
+        other.execute("BEGIN IMMEDIATE")
+        through = Timer(seconds, other.execute, ["COMMIT"])
         through.start()
         try:
-            with closing(open_database(sqlite_url(path))) as database:
-                mode = database.run_now(lambda c: c.exec_driver_sql("PRAGMA journal_mode").scalar_one())
+            yield
         finally:
             through.join()
-    assert mode == "wal"
+
+
+def test_a_new_file_that_another_one_is_setting_up_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    # Whoever would change the kind of journal now is refused by SQLite at once, patient or not.
+    with held_for(path, 0.3), closing(open_database(sqlite_url(path))) as database:
+        assert database.run_now(lambda c: c.exec_driver_sql("PRAGMA journal_mode").scalar_one()) == "wal"
 
 
 def test_another_one_that_migrates_is_waited_for_longer_than_one_that_writes(
@@ -180,39 +180,6 @@ def test_another_one_that_migrates_is_waited_for_longer_than_one_that_writes(
     path = tmp_path / "a.db"
     open_database(sqlite_url(path)).close()
     monkeypatch.setattr("controlplane.store.database._PRAGMAS", ("busy_timeout=50",))
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        through = Timer(0.5, other.execute, ["COMMIT"])
-        through.start()
-        try:
-            with closing(open_database(sqlite_url(path))) as database:
-                waits = database.run_now(lambda c: c.exec_driver_sql("PRAGMA busy_timeout").scalar_one())
-        finally:
-            through.join()
+    with held_for(path, 0.5), closing(open_database(sqlite_url(path))) as database:
+        waits = database.run_now(lambda c: c.exec_driver_sql("PRAGMA busy_timeout").scalar_one())
     assert waits == BUSY_WITHIN_S * 1000, "afterwards as long as ever"
-
-
-@pytest.mark.parametrize(
-    "work",
-    [
-        lambda database: StoredHalts(database).halt(Halt("smoke", "ann", T0)),
-        lambda database: StoredHalts(database).resume("ann", T0),
-        lambda database: StoredDrills(database).plan_slot(Slot("a", "b", T0, SlotState.PLANNED, (), T0)),
-    ],
-    ids=["halt", "resume", "plan a date"],
-)
-async def test_what_reads_before_it_writes_comes_through_while_another_process_writes(
-    tmp_path: Path, work: Callable[[Database], Awaitable[object]]
-) -> None:
-    path = tmp_path / "a.db"
-    with (
-        closing(open_database(sqlite_url(path))) as database,
-        closing(sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)) as rival,
-    ):
-
-        def write(*_: object) -> None:
-            with suppress(sqlite3.OperationalError):  # It has to wait until we are through.
-                rival.execute("INSERT INTO halts (why, by, at, resumed_at) VALUES ('x', 'y', 'z', 'z')")
-
-        listen(database._engine, "after_cursor_execute", write)
-        await work(database)
