@@ -2,9 +2,9 @@
 
 from controlplane.errors import ActuatorError
 from controlplane.fleet import cluster
-from controlplane.fleet.cluster import FIELD_MANAGER, MOST_TRIES, Document, Kind, RefusedError, anew
+from controlplane.fleet.cluster import FIELD_MANAGER, Document, Kind, RefusedError, anew
 
-__all__ = ["FIELD_MANAGER", "MOST_TRIES", "Cluster", "Document", "Kind", "RefusedError", "anew"]
+__all__ = ["FIELD_MANAGER", "Cluster", "Document", "Kind", "RefusedError", "anew"]
 
 
 class Cluster(cluster.Cluster):

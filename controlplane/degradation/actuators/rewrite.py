@@ -5,10 +5,11 @@ conflict of owners, which is refused.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 from controlplane.degradation.action import Errand, RewriteModel
 from controlplane.degradation.actuator import Preflight
-from controlplane.degradation.actuators.cluster import MOST_TRIES, Cluster, Document, Kind, RefusedError
+from controlplane.degradation.actuators.cluster import Cluster, Document, Kind, RefusedError, anew
 from controlplane.degradation.actuators.kubernetes import refused_error
 from controlplane.degradation.errand import wrong_with_rewrite
 from controlplane.errors import ActuatorError
@@ -65,7 +66,7 @@ class RewriteHand:
             pool = (((found or {}).get("spec") or {}).get("poolRef") or {}).get("name", rewrite.inference_pool)
             if pool != rewrite.inference_pool:
                 return Preflight(f"{_called(rewrite)} belongs to InferencePool {pool}, not {rewrite.inference_pool}")
-            await self._put_in(rewrite, dry_run=True)
+            await anew(partial(self._put_in, rewrite, dry_run=True))
         except ActuatorError as error:
             return Preflight(f"{error.what}: {error.why}")
         except RefusedError as refused:
@@ -84,7 +85,7 @@ class RewriteHand:
         """
         rewrite = _rewrite(errand)
         try:
-            await self._put_in(rewrite, dry_run=False)
+            await anew(partial(self._put_in, rewrite, dry_run=False))
         except RefusedError as refused:
             raise refused_error(_called(rewrite), refused) from refused
         return f"{_called(rewrite)}: {_spell(rewrite)}"
@@ -97,22 +98,9 @@ class RewriteHand:
         """
         rewrite = _rewrite(errand)
         try:
-            for left in reversed(range(MOST_TRIES)):
-                kind, found = await self._find(rewrite)
-                if found is None:
-                    return f"{_called(rewrite)}: gone"
-                rules = list(found["spec"].get("rules") or ())
-                others = [rule for rule in rules if not _same(rule, rule_of(rewrite))]
-                if not others and before.get("made"):
-                    await self._cluster.delete(kind, rewrite.namespace, rewrite.name, uid=found["metadata"]["uid"])
-                    return f"{_called(rewrite)}: taken away"
-                if len(others) == len(rules):
-                    return f"{_called(rewrite)}: has no rule of ours"
-                if await self._applied(kind, rewrite, others, found, dry_run=False, last=not left):
-                    break
+            return await anew(partial(self._take_out, rewrite, made=bool(before.get("made"))))
         except RefusedError as refused:
             raise refused_error(_called(rewrite), refused) from refused
-        return f"{_called(rewrite)}: {rewrite.model} is {rewrite.model} again"
 
     async def observe(self, errand: Errand, key: str, done: str) -> str:  # noqa: ARG002 - it looks itself
         """Read the rule back, with what its gateway has against it."""
@@ -127,28 +115,33 @@ class RewriteHand:
         return f"{_called(rewrite)}: {_spell(rewrite)}"
 
     async def _put_in(self, rewrite: RewriteModel, *, dry_run: bool) -> None:
-        for left in reversed(range(MOST_TRIES)):
-            kind, found = await self._find(rewrite)
-            there = list(((found or {}).get("spec") or {}).get("rules") or ())
-            rules = [rule_of(rewrite), *(rule for rule in there if not _same(rule, rule_of(rewrite)))]
-            if await self._applied(kind, rewrite, rules, found, dry_run=dry_run, last=not left):
-                return
+        kind, found = await self._find(rewrite)
+        there = list(((found or {}).get("spec") or {}).get("rules") or ())
+        rules = [rule_of(rewrite), *(rule for rule in there if not _same(rule, rule_of(rewrite)))]
+        await self._applied(kind, rewrite, rules, found, dry_run=dry_run)
+
+    async def _take_out(self, rewrite: RewriteModel, *, made: bool) -> str:
+        kind, found = await self._find(rewrite)
+        if found is None:
+            return f"{_called(rewrite)}: gone"
+        rules = list(found["spec"].get("rules") or ())
+        others = [rule for rule in rules if not _same(rule, rule_of(rewrite))]
+        if not others and made:
+            try:
+                await self._cluster.delete(kind, rewrite.namespace, rewrite.name, uid=found["metadata"]["uid"])
+            except RefusedError as refused:  # In conflict it is another object by now, and not ours to take away.
+                raise refused_error(_called(rewrite), refused) from refused
+            return f"{_called(rewrite)}: taken away"
+        if len(others) == len(rules):
+            return f"{_called(rewrite)}: has no rule of ours"
+        await self._applied(kind, rewrite, others, found, dry_run=False)
+        return f"{_called(rewrite)}: {rewrite.model} is {rewrite.model} again"
 
     async def _applied(
-        self, kind: Kind, rewrite: RewriteModel, rules: list[Document], found: Document | None, *, dry_run: bool,
-        last: bool,
-    ) -> bool:  # fmt: skip
-        """Apply rules; False when the object changed meanwhile, and may be read anew."""
+        self, kind: Kind, rewrite: RewriteModel, rules: list[Document], found: Document | None, *, dry_run: bool
+    ) -> None:
         body = document_of(rewrite, kind, rules, found)
-        try:
-            await self._cluster.apply(
-                kind, rewrite.namespace, rewrite.name, body, force=rewrite.take_over, dry_run=dry_run
-            )
-        except RefusedError as refused:
-            if refused.status == 409 and not refused.owners and not last:
-                return False
-            raise
-        return True
+        await self._cluster.apply(kind, rewrite.namespace, rewrite.name, body, force=rewrite.take_over, dry_run=dry_run)
 
     async def _find(self, rewrite: RewriteModel) -> tuple[Kind, Document | None]:
         """Return the kind that the cluster serves, and the object; None where there is none."""
