@@ -321,12 +321,17 @@ class _Uvicorn(uvicorn.Server):
             await asyncio.sleep(0.005)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close what there is; the client has gone before."""
+        """Close what there is; the client has gone before.
+
+        A file that was sent is closed after its last byte: cut off, its request would leave it to the garbage.
+        """
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         await asyncio.sleep(0)
+        while self.server_state.tasks:  # noqa: ASYNC110 - uvicorn's own
+            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
